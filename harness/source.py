@@ -6,11 +6,13 @@ from collections.abc import Collection
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import TypeGuard
 
 from harness.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 ENTRY_POINTS = "harness.submissions"
+DESCRIBING = ("BADGE", "STATE", "SKIPS", "VARIANTS")  # literals that say what a file is, not does
 SIGNATURES = {
     "optimizer": ("params", "hp"),
     "init": ("params", "hp"),
@@ -99,6 +101,58 @@ def literals(path: Path, names: Collection[str]) -> dict:
                     "numbers, strings, lists and dictionaries, or another submission's literal",
                 ) from None
     return values
+
+
+def identity(paths: Collection[Path]) -> dict[Path, bytes]:
+    """The bytes of files that decide what they do: all but the lines of DESCRIBING literals.
+
+    A badge is earned, and a state word measured, after a method has been raced; writing them down
+    must not make another method of it, whose finished runs are void. Such a line is left out only
+    where it is a literal alone on its lines, and where no code in the files mentions its name.
+    """
+    trees = {path: tree(path) for path in paths}
+    mentioned = {name for parsed in trees.values() for name in _mentions(parsed)}
+    kept = {}
+    for path, parsed in trees.items():
+        lines = path.read_bytes().splitlines(keepends=True)
+        spans = {node: range(node.lineno - 1, node.end_lineno or 0) for node in parsed.body}
+        for node, span in spans.items():
+            if _describes(node, mentioned) and not any(
+                other is not node and {*span} & {*lines_of} for other, lines_of in spans.items()
+            ):
+                for line in span:
+                    lines[line] = b""
+        kept[path] = b"".join(lines)
+    return kept
+
+
+def _describes(node: ast.stmt, mentioned: Collection[str]) -> TypeGuard[ast.Assign]:
+    """Whether a statement gives a literal to a DESCRIBING name that no code mentions."""
+    if not isinstance(node, ast.Assign) or len(node.targets) != 1:
+        return False
+    target = node.targets[0]
+    if not isinstance(target, ast.Name) or target.id not in DESCRIBING or target.id in mentioned:
+        return False
+    try:
+        ast.literal_eval(node.value)
+    except ValueError:
+        return False
+    return True
+
+
+def _mentions(parsed: ast.Module) -> set[str]:
+    """DESCRIBING names that code reads, imports, or takes of another module."""
+    found = set()
+    for node in ast.walk(parsed):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            found.add(node.id)
+        elif isinstance(node, ast.Attribute):
+            found.add(node.attr)
+        elif isinstance(node, ast.alias):
+            found.add(node.name)
+        elif isinstance(node, ast.Constant) and node.value in DESCRIBING:  # globals()["STATE"]
+            found.add(node.value)
+    return found & set(DESCRIBING)
 
 
 def check(path: Path, parsed: ast.Module) -> None:

@@ -105,6 +105,39 @@ def test_the_source_hash_covers_what_a_file_imports(tmp_path):
     assert discover.source_hash(alone) != before
 
 
+DESCRIBED = GOOD | {"BADGE": 'BADGE = "formula"\nSTATE = (\n    2\n)  # words', "end": "x = 1"}
+
+
+def test_the_source_hash_is_blind_to_what_only_describes(tmp_path):
+    """A badge that a method earns after it has been raced does not void its runs."""
+    plain = card(tmp_path, **(DESCRIBED | {"BADGE": "", "SPACE": GOOD["SPACE"] + "\n\n"})).plugin
+    before = discover.source_hash(plain)
+    said = GOOD["SPACE"] + '\nBADGE = "formula"\nSTATE = (\n    2\n)  # words\n\n'
+    text = card(tmp_path, **(DESCRIBED | {"BADGE": "", "SPACE": said})).plugin.path.read_text()
+    assert "STATE" in text
+    assert discover.source_hash(plain) == before
+
+
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        ("STATE = 2\ny = STATE", "STATE = 3\ny = STATE"),  # it is read
+        ("STATE = 2\ny = globals()['STATE']", "STATE = 3\ny = globals()['STATE']"),
+        ("STATE = 2; y = 1", "STATE = 2; y = 2"),  # not alone on its line
+        ("STATE = [2].pop()", "STATE = [3].pop()"),  # it does something
+        ("if True:\n    STATE = 2", "if True:\n    STATE = 3"),
+    ],
+)
+def test_nothing_that_runs_hides_behind_a_description(one, other, tmp_path):
+    path = tmp_path / "mine.py"
+    plugin = discover.Plugin("mine", path, "", None)
+    hashes = set()
+    for text in (one, other):
+        path.write_text("\n".join([*GOOD.values(), text]) + "\n")
+        hashes.add(discover.source_hash(plugin))
+    assert len(hashes) == 2
+
+
 def test_a_file_of_the_project_is_found_by_path_as_by_name():
     path = discover.find("lion").path
     assert discover.find(str(path)) is discover.find("lion")
