@@ -135,6 +135,13 @@ def find_workload(name: str) -> Plugin:
 
 
 @cache
+def functions(plugin: Plugin) -> dict[str, list[str]]:
+    """The functions of a plugin's file and the names of their parameters, by its text alone."""
+    defined = [n for n in source.tree(plugin.path).body if isinstance(n, ast.FunctionDef)]
+    return {n.name: [a.arg for a in (*n.args.args, *n.args.kwonlyargs)] for n in defined}
+
+
+@cache
 def read(plugin: Plugin) -> Card:
     """A submission's docstring, literals and functions; UserError for what is no submission."""
     tree = source.tree(plugin.path)

@@ -30,10 +30,9 @@ def measure(
     tell=lambda i, found: None,
 ) -> list[dict]:
     """What so many fresh processes, one after the other, find; `tell` hears of each."""
-    module = workload.load(definition)
     order = {
         "definition": asdict(definition), "engine": engine, "kinds": list(kinds), "rounds": rounds,
-        "train": str(workload.prepare(module, definition, "train")),
+        "train": str(workload.prepare(definition, "train")),
     }  # fmt: skip
     threads = dict.fromkeys(process.THREADS, str(engine["threads"]))
     found = []

@@ -45,6 +45,7 @@ class Trial:
             "variant": self.definition.variant,
             "track": self.definition.track,
             "workload_hash": self.definition.hash,
+            "training_hash": self.definition.training_hash,
             "submission": self.card.plugin.name,
             "submission_hash": self.source,
             "hp": self.hp,
@@ -154,7 +155,7 @@ def make(config: dict) -> Trial:
         horizon = clock.horizon_of(horizon, passes, table)
     source = discover.source_hash(plugin)
     identity = {
-        "workload": definition.hash,
+        "workload": definition.training_hash,
         "submission": source,
         "hp": hp,
         "seed": config["seed"],

@@ -26,7 +26,7 @@ class Bench:
     def __init__(self, order: dict):
         engine = order["engine"]
         torch.set_num_threads(engine["threads"])
-        torch.use_deterministic_algorithms(engine["deterministic"])
+        torch.set_deterministic_debug_mode("error" if engine["deterministic"] else "default")
         definition = workload.Definition(**order["definition"])
         module, config = workload.load(definition), definition.config
         data = workload.open_data(Path(order["train"]), engine["device"])

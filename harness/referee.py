@@ -9,6 +9,7 @@ from harness import clock, continual, hopeless, mirror, picture, record, refine,
 from harness.child import Ended, InlineRunner, ProcessRunner
 from harness.errors import UserError, nearest
 from harness.files import DiskFull, locked
+from harness.machine import environment, load_average
 from harness.plan import Trial
 from harness.record_log import Log
 from harness.record_log import rows as read_rows
@@ -44,17 +45,22 @@ def race(trial: Trial, tracker: dict, display) -> Outcome:
                 f"{trial.label} {trial.run_id} is being run by another process: left to it"
             )
             return Outcome("busy", trial.folder, {"outcome": "busy"})
-        if (done := record.finished(trial.folder)) and not _goes_on(trial, done):
+        if (done := record.finished(trial.folder)) and _stands(trial, done):
             return Outcome(done["outcome"], trial.folder, done | {"earlier": True})
         (trial.folder / "run.json").unlink(missing_ok=True)  # of an attempt that failed
         with Signals() as signals:
             return _Race(trial, tracker, display, signals).run()
 
 
-def _goes_on(trial: Trial, done: dict) -> bool:
-    """Whether a trial that stopped at its goal is now asked to use up its budget."""
-    return (
-        trial.until == "budget" and done["outcome"] == "reached" and done["step"] < done["horizon"]
+def _stands(trial: Trial, done: dict) -> bool:
+    """Whether a finished trial's record is what was asked for.
+
+    It is not where the goal's bounds have changed since, or where a trial that stopped at its goal
+    is now to use up its budget: then the log is judged again, and the trial goes on if it must.
+    """
+    stopped = done["outcome"] == "reached" and done["step"] < done["horizon"]
+    return done["workload_hash"] == trial.definition.hash and not (
+        trial.until == "budget" and stopped
     )
 
 
@@ -90,17 +96,46 @@ class _Race:
         return self._end(outcome, error)
 
     def _load_history(self) -> None:
-        """Rows of earlier attempts; an evaluation's rows are needed to go on with the clock."""
-        every = read_rows(self.log.path) if self.log.path.exists() else []
+        """Rows of earlier attempts, judged by the present goal."""
+        every = list(read_rows(self.log.path)) if self.log.path.exists() else []
         self.rows, self.earlier = record.valid_rows(every), bool(every)
+        self._judge_again()
         self.lost = next(
             (row["lost_steps"] for row in reversed(every) if row["event"] == "resumed"), 0
         )
 
+    def _judge_again(self) -> None:
+        """Let every evaluation say whether it meets the goal as it is now."""
+        block = self.trial.definition.block
+        for i, row in enumerate(self.rows):
+            if row["event"] != "evaluation":
+                continue
+            row["goal"] = workload.meets(block["goal"], row["metrics"])
+            if self.streaming and row["goal"]:  # of a stream, only the end can meet it
+                last = row["step"] == self.trial.horizon
+                before = continual.judge(block, self.rows[: i + 1], row["state_bytes"])[1]
+                row["goal"] = last and workload.meets(block["goal"], before)
+
+    def _over(self) -> Ending | None:
+        """How a trial that has ended before ends under the present goal; None if it goes on."""
+        seen = record.evaluations(self.rows)
+        if not seen or self.rows[-1]["event"] != "ended":
+            return None
+        self.table = self.trial.table.at(seen[-1]["anchor_seconds"])
+        return self._verdict()
+
     def _attempt(self) -> Ending:
+        if over := self._over():
+            return over
         trial, started = self.trial, time.monotonic()
         make = InlineRunner if trial.isolation == "inline" else ProcessRunner
         self.runner = make(trial, self._tick, self.signals)  # first: it imports torch while we do
+        train = workload.prepare(trial.definition, "train", trial.seed)
+        validation = workload.prepare(trial.definition, "val", trial.seed)
+        start = workload.prepare(trial.definition, workload.PRETRAINED)
+        assert train is not None
+        assert validation is not None
+        self.runner.start(train, start)
         import torch
 
         from harness.evaluate import Evaluator
@@ -111,15 +146,6 @@ class _Race:
                 do="engine=cpu, or harness doctor",
             )
         torch.set_num_threads(trial.engine["threads"])
-        module = workload.load(trial.definition)
-        train = workload.prepare(module, trial.definition, "train", trial.seed)
-        validation = workload.prepare(module, trial.definition, "val", trial.seed)
-        start = (
-            workload.prepare(module, trial.definition, workload.PRETRAINED)
-            if hasattr(module, workload.PRETRAINED)
-            else None
-        )
-        self.runner.start(train, start)
         evaluator = Evaluator(
             trial.definition, validation, trial.engine["device"], trial.seed, start
         )
@@ -146,9 +172,7 @@ class _Race:
             told = f"other weights came back at step {step} than were handed over there"
             raise Ended("failed", f"{told}; remove {self.folder} to start again")
         if not self.earlier:
-            self._append(
-                {"event": "started"} | trial.describe() | {"environment": record.environment()}
-            )
+            self._append({"event": "started"} | trial.describe() | {"environment": environment()})
         else:
             lost = max(0, self.runner.furthest_step() - step)
             self.lost += lost
@@ -275,7 +299,7 @@ class _Race:
         from harness.result import summarise
 
         result = summarise(self.trial, self.rows, getattr(self, "table", None), outcome, error)
-        result["wall"] = self.wall
+        result["wall"], result["load_average_end"] = self.wall, load_average()
         try:
             if self.rows:
                 result["chain"] = self.log.append(

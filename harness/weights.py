@@ -1,31 +1,22 @@
 """Weights handed over through shared memory: raw bytes in an agreed layout, checked before use."""
 
 import hashlib
+import math
 import mmap
 import os
 import tempfile
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # imported where it is used: a referee starts its runner before it imports torch
+    from torch import Tensor
 
 ALIGN = 64
-DTYPES = {
-    str(d).removeprefix("torch."): d
-    for d in (
-        torch.float64,
-        torch.float32,
-        torch.bfloat16,
-        torch.float16,
-        torch.int64,
-        torch.int32,
-        torch.int16,
-        torch.uint8,
-        torch.bool,
-    )
-}
+DTYPES = (
+    "float64", "float32", "bfloat16", "float16", "int64", "int32", "int16", "uint8", "bool",
+)  # fmt: skip
 
 
-def layout(tensors: dict[str, Tensor]) -> list[list]:
+def layout(tensors: "dict[str, Tensor]") -> list[list]:
     """[name, dtype, shape] of each tensor, in order."""
     return [
         [name, str(t.dtype).removeprefix("torch."), list(t.shape)] for name, t in tensors.items()
@@ -45,8 +36,10 @@ def difference(theirs: list, ours: list) -> str | None:
     return None
 
 
-def digest(tensors: dict[str, Tensor]) -> str:
+def digest(tensors: "dict[str, Tensor]") -> str:
     """sha256 over names and bytes: equal for equal bits, whatever trained them."""
+    import torch
+
     total = hashlib.sha256()
     for name in sorted(tensors):
         total.update(name.encode() + b"\0")
@@ -70,18 +63,23 @@ class Shelf:
     """Tensors of one layout, `slots` times over, in the shared file behind `fd`."""
 
     def __init__(self, fd: int, rows: list[list], slots: int = 1):
+        import torch
+
         self._slots, at = [], 0
-        for name, dtype, shape in rows:
-            count = torch.Size(shape).numel()
-            self._slots.append((name, DTYPES[dtype], shape, count, at))
-            at += -(-count * DTYPES[dtype].itemsize // ALIGN) * ALIGN
+        for name, kind, shape in rows:
+            assert kind in DTYPES, kind
+            dtype, count = getattr(torch, kind), math.prod(shape)
+            self._slots.append((name, dtype, shape, count, at))
+            at += -(-count * dtype.itemsize // ALIGN) * ALIGN
         self._size = at
         if os.fstat(fd).st_size < at * slots:
             os.ftruncate(fd, at * slots)
         self._map = mmap.mmap(fd, at * slots) if at else None
 
-    def tensors(self, number: int = 0) -> dict[str, Tensor]:
+    def tensors(self, number: int = 0) -> "dict[str, Tensor]":
         """The shared tensors of a slot themselves (not copies)."""
+        import torch
+
         first = number * self._size
         return {
             name: (
@@ -92,6 +90,6 @@ class Shelf:
             for name, dtype, shape, count, at in self._slots
         }
 
-    def put(self, tensors: dict[str, Tensor], number: int = 0) -> None:
+    def put(self, tensors: "dict[str, Tensor]", number: int = 0) -> None:
         for name, slot in self.tensors(number).items():
             slot.copy_(tensors[name])

@@ -2,7 +2,6 @@
 
 import copy
 import hashlib
-import inspect
 import json
 import os
 import time
@@ -72,6 +71,16 @@ class Definition:
             k: v for k, v in self.block.items() if k != "deadlines"
         }  # these change no result
         return digest(self.key, canonical(numbers), self.source)[:16]
+
+    @property
+    def training_hash(self) -> str:
+        """As `hash`, whatever the goal's bounds: what a trial does does not depend on them.
+
+        A finished trial is judged again, from its log, when only they have changed.
+        """
+        goal = {metric: sorted(bounds) for metric, bounds in self.block["goal"].items()}
+        numbers = {k: v for k, v in self.block.items() if k not in ("deadlines", "goal")}
+        return digest(self.key, canonical(numbers), canonical(goal), self.source)[:16]
 
 
 def _merge(block: dict, changes: dict, where: str) -> dict:
@@ -149,39 +158,44 @@ def load(definition: Definition) -> ModuleType:
     return module
 
 
-def prepare(module: ModuleType, definition: Definition, split: str, seed: int = 0) -> Path:
+def prepare(definition: Definition, split: str, seed: int = 0) -> Path | None:
     """Make the split's data once and return its folder: `tensors.safetensors` and `paths.json`.
 
     The folder's name is a hash of the code and of all numbers but those of the race itself, so a
     change of the goal or the budget prepares nothing anew. A workload whose `data` has a third
-    parameter, `seed`, draws a problem of its own for each trial's seed.
+    parameter, `seed`, draws a problem of its own for each trial's seed. The workload's module is
+    imported only where something is to be made. None: the workload has no such split.
     """
+    offered = discover.functions(discover.find_workload(definition.name))
+    if split == PRETRAINED and PRETRAINED not in offered:
+        return None
     race_only = ("goal", "horizon", "evaluate", "batch", "deadlines")
     numbers = {k: v for k, v in definition.block.items() if k not in race_only}
-    drawn = (seed,) if "seed" in inspect.signature(module.data).parameters else ()
+    drawn = (seed,) if "seed" in offered["data"] else ()
     known = digest(canonical(numbers), definition.source, *map(str, drawn))[:16]
     folder = cache_folder() / "prepared" / f"{definition.name}-{split}-{known}"
-    if (folder / "paths.json").exists():
-        return folder
     while not (folder / "paths.json").exists():
         with locked(folder) as mine:
             if not mine:  # another process is at it
                 time.sleep(0.1)
                 continue
-            from safetensors.torch import save
-
-            made = (
-                module.pretrained(definition.config)
-                if split == PRETRAINED
-                else module.data(definition.config, split, *drawn)
-            )
-            tensors = {k: v.contiguous() for k, v in made.items() if not isinstance(v, Path)}
-            atomic_write(folder / "tensors.safetensors", save(tensors))
-            atomic_write(
-                folder / "paths.json",
-                json.dumps({k: str(v) for k, v in made.items() if isinstance(v, Path)}),
-            )
+            _make(definition, split, drawn, folder)
     return folder
+
+
+def _make(definition: Definition, split: str, drawn: tuple, folder: Path) -> None:
+    from safetensors.torch import save
+
+    module = load(definition)
+    made = (
+        module.pretrained(definition.config)
+        if split == PRETRAINED
+        else module.data(definition.config, split, *drawn)
+    )
+    tensors = {k: v.contiguous() for k, v in made.items() if not isinstance(v, Path)}
+    atomic_write(folder / "tensors.safetensors", save(tensors))
+    paths = {k: str(v) for k, v in made.items() if isinstance(v, Path)}
+    atomic_write(folder / "paths.json", json.dumps(paths))  # last: it says that all is there
 
 
 def open_data(folder: Path, device: str = "cpu") -> dict:

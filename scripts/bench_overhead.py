@@ -1,8 +1,8 @@
 """What the harness costs: CPU time per step of a race against a bare PyTorch loop, in pairs.
 
-    python scripts/bench_overhead.py [--pairs 5] [--steps 200]
+    python scripts/bench_overhead.py [--pairs 3] [--steps 200]
 
-Both train the gpt2 mini model with torch's fused AdamW on the same batches, one thread. The bare
+Without --steps a race has the workload's own horizon and evaluations, as users run it. Both train the gpt2 mini model with torch's fused AdamW on the same batches, one thread. The bare
 loop is a process of its own that does nothing but train. Per pair (bare, race, in alternating
 order) the ratio of CPU seconds per step is taken; quoted are medians over the pairs:
   training  what the runner's process tree spent between two evaluations, per step
@@ -20,6 +20,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+import yaml
 
 from harness.discover import ROOT
 
@@ -43,7 +45,7 @@ steps, warm = int(sys.argv[1]), int(sys.argv[2])
 tree = yaml.safe_load(open(sys.argv[3]))
 definition = workload.define("gpt2", tree, "mini", None)
 module, config = workload.load(definition), definition.config
-data = workload.open_data(workload.prepare(module, definition, "train"))
+data = workload.open_data(workload.prepare(definition, "train"))
 torch.manual_seed(derive(0, "init"))
 model = module.model(config)
 optimizer = torch.optim.AdamW(
@@ -109,10 +111,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=200)
+    block = yaml.safe_load((ROOT / "conf" / "workload" / "gpt2.yaml").read_text())["mini"]
+    usual = block["horizon"] // block["evaluate"]["points"]  # steps between two evaluations
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=block["horizon"])
     asked = parser.parse_args()
-    points = max(2, asked.steps // 40)  # one evaluation every 40 steps, as at scale mini
+    points = max(2, asked.steps // usual)
     rows = []
     with tempfile.TemporaryDirectory() as name:
         for pair in range(asked.pairs):

@@ -50,8 +50,8 @@ def bench(name: str) -> None:
     tree = yaml.safe_load((ROOT / "conf/workload" / f"{name}.yaml").read_text())
     definition = workload.define(name, tree, "mini", None)
     module, config, block = workload.load(definition), definition.config, definition.block
-    train = workload.open_data(workload.prepare(module, definition, "train"))
-    folder = workload.prepare(module, definition, "val")
+    train = workload.open_data(workload.prepare(definition, "train"))
+    folder = workload.prepare(definition, "val")
     judge, held = Evaluator(definition, folder, "cpu", 0), workload.open_data(folder)
     model = module.model(config)
     tensors = dict(model.state_dict())

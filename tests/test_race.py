@@ -94,6 +94,36 @@ def test_the_number_of_evaluations_changes_no_weight(finished, tmp_path):
     assert rare.record["weights"] == finished.record["weights"]
 
 
+def goal_of(bound):
+    return {"goal": {"loss": {"at_most": bound}}}
+
+
+def test_a_goal_moved_later_is_judged_from_the_log(finished, tmp_path):
+    before = race(trial("lion", tmp_path, numbers=goal_of(0.1)))
+    assert before.outcome == "out_of_budget"
+    easy = curve(finished.folder)[2]["metrics"]["loss"]
+    again = race(trial("lion", tmp_path, numbers=goal_of(easy)))
+    assert again.record["run_id"] == before.record["run_id"]
+    assert again.outcome == "reached"
+    assert again.record["target"] == easy
+    assert again.record["crossing"]["step"] == 6
+    assert again.record["weights"] == before.record["weights"]
+    assert again.record["workload_hash"] != before.record["workload_hash"]
+    rows = log_of(again.folder)
+    assert [row["event"] for row in rows[-2:]] == ["ended", "ended"], "nothing was trained again"
+    assert verify(again.folder / "log.jsonl", record.finished(again.folder)["chain"]) == []
+
+
+def test_a_trial_that_met_an_easier_goal_goes_on_to_a_harder_one(finished, tmp_path):
+    easy = curve(finished.folder)[1]["metrics"]["loss"]
+    stopped = race(trial("lion", tmp_path, numbers=goal_of(easy)))
+    assert (stopped.outcome, stopped.record["step"]) == ("reached", 6)
+    further = race(trial("lion", tmp_path, numbers=goal_of(0.1)))
+    assert further.outcome == "out_of_budget"
+    assert further.record["weights"] == finished.record["weights"]
+    assert further.record["lost_steps"] == 0
+
+
 def test_a_deadline_is_no_part_of_the_result(finished, tmp_path):
     patient = trial("lion", tmp_path, numbers={"deadlines": {"step": 3600}})
     assert patient.run_id == finished.record["run_id"]

@@ -14,14 +14,18 @@ import hashlib
 import math
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.errors import UserError
-from workloads.data import shards, text
+from workloads.data import shards
 from workloads.models.gpt import GPT
+
+if TYPE_CHECKING:
+    from workloads.data.text import Encoder
 
 
 def data(config: SimpleNamespace, split: str) -> dict[str, Tensor | Path]:
@@ -29,24 +33,34 @@ def data(config: SimpleNamespace, split: str) -> dict[str, Tensor | Path]:
 
     Validation also has the bytes of every target, uint8 [N, context].
     """
-    context = config.model.context
+    from workloads.data import text  # only here: a runner is given tensors, and starts faster
+
     if config.data.corpora:
-        encoder = _encoder(config)
-        stream = torch.from_numpy(encoder.encode(text.documents(config.data.corpora, split)))
-        windows = stream.unfold(0, context + 1, context)
-        if split == "val":
-            windows = windows[spread(len(windows), config.data.validation)]
-        windows = windows.contiguous()
-        check_digest(windows, config, split)
-    else:
-        folder = shards.locate(config.data.folder, split, config.model.vocabulary)
-        if split != "val":
-            return {"shards": folder}
-        encoder = text.gpt2()
-        chosen = spread(shards.count(folder, context), config.data.validation)
-        windows = shards.windows(folder, chosen, context).int()
+        texts = text.documents(config.data.corpora, split)
+        return tokenised(texts, encoder(config), config, split)
+    context = config.model.context
+    folder = shards.locate(config.data.folder, split, config.model.vocabulary)
     if split != "val":
-        return {"windows": windows}
+        return {"shards": folder}
+    chosen = spread(shards.count(folder, context), config.data.validation)
+    return _with_bytes(shards.windows(folder, chosen, context).int(), text.gpt2())
+
+
+def tokenised(
+    texts: list[str], encoder: "Encoder", config: SimpleNamespace, split: str
+) -> dict[str, Tensor]:
+    """As `data`, of these texts in the encoder's tokens."""
+    context = config.model.context
+    stream = torch.from_numpy(encoder.encode(texts))
+    windows = stream.unfold(0, context + 1, context)
+    if split == "val":
+        windows = windows[spread(len(windows), config.data.validation)]
+    windows = windows.contiguous()
+    check_digest(windows, config, split)
+    return _with_bytes(windows, encoder) if split == "val" else {"windows": windows}
+
+
+def _with_bytes(windows: Tensor, encoder: "Encoder") -> dict[str, Tensor]:
     return {"windows": windows, "bytes": torch.from_numpy(encoder.lengths())[windows[:, 1:].long()]}
 
 
@@ -76,6 +90,11 @@ def batch(
 
 def model(config: SimpleNamespace) -> nn.Module:
     return GPT(config.model)
+
+
+def inputs(batch: dict[str, Tensor]) -> Tensor:
+    """What the model is called with."""
+    return batch["inputs"]
 
 
 def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
@@ -118,7 +137,10 @@ def _nats(logits: Tensor, targets: Tensor) -> Tensor:
     return flat.view_as(targets)
 
 
-def _encoder(config: SimpleNamespace) -> text.Encoder:
+def encoder(config: SimpleNamespace) -> "Encoder":
+    """The tokens that the numbers in data and model stand for."""
+    from workloads.data import text
+
     if config.data.tokenizer == "gpt2":
         return text.gpt2()
     if config.data.tokenizer == "trained":
