@@ -10,7 +10,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from harness import clock, discover, process, record, workload
+from harness import clock, discover, machine, process, workload
 from harness.errors import UserError, nearest
 from harness.files import atomic_json, read_json
 from harness.lint import lint
@@ -118,7 +118,7 @@ def fingerprint(engine: dict) -> dict:
     """What a price depends on besides the step: processor, torch, threads."""
     torch = version("torch").split("+")[0]
     return {
-        "cpu": record.environment()["cpu"],
+        "cpu": machine.cpu_model(),
         "torch": torch,
         "threads": engine["threads"],
         "device": engine["device"],

@@ -38,12 +38,12 @@ class DiskFull(UserError):
 class BadFile(UserError):
     """A file exists, but what it holds is truncated, corrupt or not what it should be."""
 
-    def __init__(self, path: Path | str, why: str):
-        super().__init__(f"{path} cannot be used: {why}")
+    def __init__(self, path: Path | str, why: str, do: str = ""):
+        super().__init__(f"{path} cannot be used: {why}", do=do)
         self.path, self.why = Path(path), why
 
     def __reduce__(self):
-        return BadFile, (self.path, self.why)
+        return BadFile, (self.path, self.why, self.do)
 
 
 def atomic_write(path: Path | str, content: bytes | str) -> None:
@@ -76,8 +76,10 @@ def atomic_json(path: Path | str, value: Any) -> None:
     atomic_write(path, json.dumps(value, indent=2) + "\n")
 
 
-def append_line(path: Path | str, line: str) -> None:
+def append_line(path: Path | str, line: str, *, durable: bool = False) -> None:
     """Add one line in one write: a reader, or a crash, sees all of it or a torn last line.
+
+    With `durable`, it is on the disk when this returns: what is written later is never there alone.
 
     Raises:
         DiskFull: there is no room; nothing of the line is left behind.
@@ -91,14 +93,18 @@ def append_line(path: Path | str, line: str) -> None:
             before = os.fstat(handle).st_size
             try:
                 _write_all(handle, content)
+                if durable:
+                    os.fsync(handle)
             except OSError:
                 # Cut what was written, unless somebody else appended after it.
                 after = os.fstat(handle).st_size
-                if before < after < before + len(content):
+                if before < after <= before + len(content):
                     os.ftruncate(handle, before)
                 raise
         finally:
             os.close(handle)
+        if durable and before == 0:
+            _sync_folder(Path(path).parent)  # the file is new
 
 
 @contextmanager

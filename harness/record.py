@@ -1,16 +1,11 @@
 """What is kept of a trial: its folder, its log, and run.json, which only a complete one has."""
 
-import os
-import platform
-import shutil
-import socket
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from harness import discover
+from harness import discover, manifest
 from harness.files import BadFile, atomic_json, atomic_write, read_json
-from harness.process import load_average
+from harness.workload import canonical, digest
 
 SCHEMA = 1
 FINAL = ("reached", "out_of_budget", "hopeless", "diverged", "invalid")  # never run again
@@ -53,12 +48,19 @@ def begin(trial) -> None:
         )
         target = trial.folder / "source" / inside
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
+        atomic_write(target, path.read_bytes())
+
+
+def config_hash(described: dict) -> str:
+    """The hash of what a trial was asked to do, whatever its seed: equal for its repetitions."""
+    own = ("run_id", "seed", "trial", "study")
+    return digest(canonical({k: v for k, v in described.items() if k not in own}))[:16]
 
 
 def finish(folder: Path, record: dict) -> None:
-    """Write run.json, last and as a whole."""
-    atomic_json(folder / "run.json", {"schema": SCHEMA} | record)
+    """Write the manifest of the run's files, then run.json, last and as a whole."""
+    stated = {"manifest": manifest.write(folder)}
+    atomic_json(folder / "run.json", {"schema": SCHEMA} | record | stated)
 
 
 def valid_rows(rows: list[dict]) -> list[dict]:
@@ -80,36 +82,3 @@ def runs(results: Path) -> Iterator[Path]:
     """Folders of complete runs under a results folder."""
     for path in sorted((results / "runs").glob("*/*/*/run.json")):
         yield path.parent
-
-
-def environment() -> dict:
-    """The machine and the packages, for the record."""
-
-    def installed(name: str) -> str | None:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            return None
-
-    return {
-        "host": socket.gethostname(),
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "cpu": _cpu_model(),
-        "cores": os.cpu_count(),
-        "packages": {
-            name: installed(name)
-            for name in ("torch", "numpy", "hydra-core", "wandb", "safetensors")
-        },
-        "load_average": load_average(),
-    }
-
-
-def _cpu_model() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor()

@@ -14,7 +14,11 @@ START = "0" * 16
 class Log:
     """A log opened for appending; there must be one writer at a time (`files.locked`).
 
-    An existing file is continued: a last line that a crash has torn is cut off first.
+    An existing file is continued: a last line that a crash has torn is cut off first. A row is on
+    the disk when `append` returns, so a checkpoint is never there without the row before it.
+
+    Raises:
+        BadFile: a line was changed, is missing, or is no JSON object.
 
     Attributes:
         chain: the chain value of the last row; kept elsewhere (in `run.json`), it shows a log
@@ -25,15 +29,17 @@ class Log:
         self.path, self.chain = Path(path), START
         if not self.path.exists():
             return
-        whole = 0
+        whole, again = 0, f"restore it, or remove {self.path.parent} to start again"
         for number, line, row in _lines(self.path):
             if row is None:
                 if whole + len(line) < self.path.stat().st_size:
-                    raise BadFile(self.path, f"line {number} is not a JSON object")
+                    raise BadFile(self.path, f"line {number} is not a JSON object", again)
                 os.truncate(self.path, whole)
                 return
-            whole += len(line)
-            self.chain = str(row.get("chain", ""))
+            stated = row.pop("chain", None)
+            if stated != _link(self.chain, row):
+                raise BadFile(self.path, f"line {number} is not as it was written", again)
+            whole, self.chain = whole + len(line), stated
 
     def append(self, row: dict) -> dict:
         """Add `row`, with its chain value as `"chain"`; returns the row as written.
@@ -45,7 +51,7 @@ class Log:
         row = json.loads(json.dumps(row))  # as a reader will see it: string keys, lists
         chain = _link(self.chain, row)
         row["chain"] = chain
-        append_line(self.path, json.dumps(row))
+        append_line(self.path, json.dumps(row), durable=True)
         self.chain = chain
         return row
 

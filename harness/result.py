@@ -2,7 +2,7 @@
 
 import math
 
-from harness import clock, continual, record, workload
+from harness import clock, continual, machine, record, workload
 from harness.discover import ROOT
 from harness.files import read_json
 
@@ -58,7 +58,10 @@ def summarise(
         "step": seen[-1]["step"] if seen else 0,
         "resumed": sum(row["event"] == "resumed" for row in record.valid_rows(rows)),
         "environment": rows[0].get("environment") if rows else None,
+        "config_hash": record.config_hash(trial.describe()),
     }
+    if result["environment"]:
+        result["environment_hash"] = machine.hash_of(result["environment"])
     if not seen or table is None:
         return result
     last, streaming = seen[-1], "stream" in trial.definition.block
