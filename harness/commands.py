@@ -265,4 +265,5 @@ COMMANDS = {
     "doctor": doctor,
     "report": _later("report"),
     "compare": _later("compare"),
+    "comply": _later("comply"),
 }

@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
@@ -224,10 +225,18 @@ def source_hash(plugin: Plugin) -> str:
 
     Lines that only describe a method (BADGE, STATE, ...) do not count: `source.identity` says why.
     """
-    digest = hashlib.sha256()
+    parts = []
     for path, content in source.identity(sources(plugin)).items():
         inside = path.relative_to(ROOT) if path.is_relative_to(ROOT) else Path(path.name)
-        digest.update(f"{inside}\0".encode() + content + b"\0")
+        parts.append((str(inside), content))
+    return hash_of(parts)
+
+
+def hash_of(parts: Iterable[tuple[str, bytes]]) -> str:
+    """sha256 over (name, content) of source files, in this order."""
+    digest = hashlib.sha256()
+    for name, content in parts:
+        digest.update(f"{name}\0".encode() + content + b"\0")
     return digest.hexdigest()
 
 
