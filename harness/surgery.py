@@ -25,6 +25,11 @@ def matrices(model: nn.Module) -> dict[str, nn.Module]:
     }
 
 
+def weights(model: nn.Module) -> list[nn.Parameter]:
+    """The hidden matrices [out, in] themselves, in order."""
+    return [module.weight for module in matrices(model).values()]
+
+
 def head(model: nn.Module) -> list[nn.Parameter]:
     """Parameters of the readout, which every fine-tuning method trains and no budget counts."""
     kinds = roles.of(model)
@@ -73,6 +78,33 @@ def replace(model: nn.Module, make: Callable[[nn.Module], nn.Module]) -> list[nn
         parent, _, own = name.rpartition(".")
         setattr(model.get_submodule(parent), own, make(linear))
     return list(matrices(model).values())
+
+
+@torch.no_grad()
+def calibrated(model: nn.Module, x: Tensor) -> Iterator[tuple[nn.Module, Tensor]]:
+    """Each hidden linear map, and what it is called with when the model is called with x.
+
+    Inputs are [tokens, in]. They are taken block after block (`model.blocks`, then the rest), so
+    what the caller does to a block's matrices shows in the inputs of the blocks behind it.
+    """
+    rest = list(matrices(model).values())
+    for block in [*getattr(model, "blocks", []), model]:
+        inside = set(block.modules())
+        part, rest = [m for m in rest if m in inside], [m for m in rest if m not in inside]
+        yield from zip(part, _inputs(model, part, x), strict=True)
+
+
+def _inputs(model: nn.Module, modules: list[nn.Module], x: Tensor) -> list[Tensor]:
+    seen: dict[nn.Module, Tensor] = {}
+    hooks = [
+        m.register_forward_pre_hook(lambda m, args: seen.update({m: args[0].flatten(0, -2)}))
+        for m in modules
+    ]
+    if modules:
+        model(x)
+    for hook in hooks:
+        hook.remove()
+    return [seen[m] for m in modules]
 
 
 @torch.no_grad()

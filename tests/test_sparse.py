@@ -164,10 +164,17 @@ def test_wanda_ranks_within_rows_by_magnitude_times_input_norm():
 def test_inputs_are_what_the_modules_saw():
     task = small_task()
     block, x = task.model.blocks[0], task.calibration(3)
-    (seen,) = wanda.inputs_of(task.model, [block.qkv], x)
+    with torch.no_grad():
+        inputs = {}
+        for module, seen in surgery.calibrated(task.model, x):
+            inputs[module] = seen
+            module.weight.mul_(0.5)
     embedded = task.model.tokens(x) + task.model.positions.weight
-    torch.testing.assert_close(seen, block.norm1(embedded).flatten(0, 1))
+    torch.testing.assert_close(inputs[block.qkv], block.norm1(embedded).flatten(0, 1))
     assert not block.qkv._forward_pre_hooks
+    assert list(inputs) == list(surgery.matrices(task.model).values())
+    second, before = task.model.blocks[1], block(embedded)  # the first block's halved by now
+    torch.testing.assert_close(inputs[second.qkv], second.norm1(before).flatten(0, 1))
 
 
 def swept_by_least_squares(w, x, damp, new):

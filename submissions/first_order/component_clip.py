@@ -6,7 +6,8 @@ Gradient Norm Clipping", arXiv 2210.10325.
     ĝ = g·min(1, c/‖g‖) for each tensor;  AdamW on ĝ
 
 State: AdamW's m and v, two words per parameter; the step.
-Departures from the paper: components are parameter tensors, as in the authors' code.
+Departures from the paper: components are parameter tensors, as in the authors' code, which also
+adds 1e-6 to the norm.
 """
 
 from harness import ops

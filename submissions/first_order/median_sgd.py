@@ -7,8 +7,9 @@ arXiv 2402.12828: the median across iterations, in the 1-norm.
 
 m is the proximal point of τ·‖m − g‖₁ at the last m; with τ = ∞ this is SGD.
 State: m, one word per parameter.
-Departures from the paper: decoupled decay. The m update was derived from the abstract's proximal
-point; the paper's own constants were not at hand.
+Departures from the paper: decoupled decay. Rule as stated in its abstract (a stochastic proximal
+point of the distance to the median, of which clipping is the closed form); its step sizes were not
+at hand, so lr and τ are free and constant but for lr's schedule.
 """
 
 import torch

@@ -21,6 +21,9 @@ SPACE = {
 }
 
 
+VARIANTS = {"heavy_ball": {"nesterov": False}, "nesterov": {"nesterov": True}}
+
+
 def init(params, hp):
     return {"b": ops.zeros(params)}
 

@@ -3,13 +3,13 @@
 Das, "Natural GaLore: Accelerating GaLore for Memory-Efficient LLM Training and Fine-tuning",
 arXiv 2410.16029.
 
-    S = the last s projected gradients, as columns;  F = λI + SSᵀ
+    S = the last s projected gradients, the present one among them, as columns;  F = λI + SSᵀ
     R̃ = F⁻¹R = (R − S(λI + SᵀS)⁻¹SᵀR)/λ, then GaLore's Adam on R̃
 
 Hidden matrices only; the rest goes to AdamW.
 State: GaLore's, and s small gradients a matrix.
-Departures from the paper: S has the present gradient; columns are divided by √s, so that λ is
-compared with a mean; λ is relative to the mean of the diagonal of SᵀS, so that it has no unit.
+Departures from the paper: columns are divided by √s, so that λ is compared with a mean; λ is
+relative to the mean of the diagonal of SᵀS, so that it has no unit.
 """
 
 import torch

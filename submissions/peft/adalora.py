@@ -6,12 +6,13 @@ arXiv 2303.10512.
     W' = W + (α/r)·P·Λ·Q,  Λ = 0, P and Q ~ N(0, 0.02²);  loss + γ·mean ‖AAᵀ - I‖_F over all P, Q
     I = |w·∇w|;  Ī ← β1·Ī + (1 - β1)I;  Ū ← β2·Ū + (1 - β2)|I - Ī|;  s = Ī·Ū
     triplet k: S_k = s(Λ_k) + mean s(P_·k) + mean s(Q_k·);  Λ_k ← 0 unless among the b(t) largest of
-    all b = b0 for the first `settle` of the steps, then cubic down to `keep`·b0, there for the last
-    `settle`
+    all b = b0 for the first `settle` of the steps, then cubic down to `keep`·b0; for the last
+    `settle` the scores stand still, and with them which triplets stay
 
 State: AdamW's and Ī, Ū for P, Λ, Q: four words each; r(in + out + 1) scalars a matrix.
 Departures from the paper: the penalty's norm is neither squared nor summed, as in the authors'
-code; masking goes on at every step in the last phase, with scores of the step's own gradient.
+code; masks are set at every step (ΔT = 1). α is divided by the first rank throughout, and scores
+pair the gradient with the value after the step, both as in the authors' code.
 """
 
 import torch
@@ -63,10 +64,14 @@ class Algorithm:
         self.factors = [p for m in self.triplets for p in (m.P, m.lam, m.Q)]
         self.mean, self.spread = ops.zeros(self.factors), ops.zeros(self.factors)
 
+    def time(self):
+        """Share done of the phase in which the budget falls."""
+        settle = self.hp.settle
+        return (self.task.step / self.task.horizon - settle) / (1 - 2 * settle)
+
     def budget(self):
         """Number of triplets that stay at this step."""
-        hp, total = self.hp, self.hp.rank * len(self.triplets)
-        t = (self.task.step / self.task.horizon - hp.settle) / (1 - 2 * hp.settle)
+        hp, total, t = self.hp, self.hp.rank * len(self.triplets), self.time()
         left = (1 - min(max(t, 0.0), 1.0)) ** 3
         return int(total * (hp.keep + (1 - hp.keep) * left))
 
@@ -78,15 +83,19 @@ class Algorithm:
             (self.hp.gamma * torch.stack(norms).mean()).backward()
         self.trainer.update()
         with torch.no_grad():
+            if self.time() < 1:
+                self.score()
             self.mask()
         return loss
 
-    def mask(self):
+    def score(self):
         smooth = self.hp.smooth
         for p, mean, spread in zip(self.factors, self.mean, self.spread):
             importance = (p * p.grad).abs()
             mean.lerp_(importance, 1 - smooth)
             spread.lerp_((importance - mean).abs(), 1 - smooth)
+
+    def mask(self):
         s = [mean * spread for mean, spread in zip(self.mean, self.spread)]
         scores = [p.mean(0) + lam[:, 0] + q.mean(1) for p, lam, q in zip(s[::3], s[1::3], s[2::3])]
         flat, keep = torch.cat(scores), self.budget()

@@ -2,13 +2,15 @@
 
 Hui et al., "HFT: Half Fine-Tuning for Large Language Models", arXiv 2404.18466.
 
-    every round, in every block: train half of the matrices, of the norms and of the biases, drawn
-    at random; freeze the other half
+    every round, in every block: of its two attention matrices, of its two feed-forward matrices, of
+    its norms and of its biases one of each pair, drawn at random, trains; the other is frozen
 
+Embeddings, the last norm and the head always train.
 State: AdamW's for the half that trains, two words per parameter.
 Departures from the paper: rounds are eighths of the horizon; queries, keys and values are one
-matrix here; AdamW begins anew each round (the paper does not say). Written from notes on the paper,
-its categories were not checked against code, of which none is public.
+matrix here and there is no gate, so it is one of two matrices where the paper takes two of four and
+one or two of three; AdamW begins anew each round (the paper does not say). No code is public: the
+categories are as a later comparison of such methods describes them.
 """
 
 from collections import defaultdict
@@ -51,9 +53,10 @@ class Algorithm(lisa.Algorithm):
         if self.task.step % -(-self.task.horizon // self.hp.rounds) == 0:
             chosen, first = [], 0
             for group in self.groups.values():
-                order = torch.randperm(len(group), generator=self.task.rng)
-                chosen += (first + order[: (len(group) + 1) // 2]).tolist()
+                pairs = range(first, first + len(group), 2)
+                coins = torch.randint(2, (len(pairs),), generator=self.task.rng).tolist()
                 first += len(group)
+                chosen += [at + coin for at, coin in zip(pairs, coins) if at + coin < first]
             self.train(chosen)
             self.trainer.reset()
         loss = self.task.forward_backward(self.task.next_batch())

@@ -8,7 +8,8 @@ Efficient Low-Rank Fine-Tuning", arXiv 2411.19557.
 
 State: AdamW's for R: r² scalars a matrix.
 Departures from the paper: an exact decomposition, not svd_lowrank; η is a hyperparameter, where the
-authors' code takes the learning rate over the warm-up steps.
+authors' code takes the learning rate over the warm-up steps; whole batches are summed, so that
+`examples` is rounded up to them.
 """
 
 import torch

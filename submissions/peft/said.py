@@ -4,11 +4,12 @@ Aghajanyan et al., "Intrinsic Dimensionality Explains the Effectiveness of Langu
 Fine-Tuning", arXiv 2012.13255 (structure-aware form); Li et al., arXiv 1804.08838.
 
     W' = W + λ_W·reshape(F_W z),  z in R^d zero at the start, shared; λ_W = 1
-    F = H·G·Π·H·S / √(n·ΣG²), the Fastfood transform of n = 2^k ≥ in·out dimensions: S random signs,
-    Π a permutation, G Gaussian, H Walsh-Hadamard
+    F = H·G·Π·H·S / √(D·ΣG²), the Fastfood transform of n = 2^k ≥ D = in·out dimensions: S random
+    signs, Π a permutation, G Gaussian, H Walsh-Hadamard
 
 State: AdamW's for z and the λ: d scalars in all (of them one for each matrix).
-Departures from the paper: biases, norms and embeddings stay frozen.
+Departures from the paper: biases, norms and embeddings stay frozen. The divisor is that of the
+authors' code.
 """
 
 import torch
@@ -41,12 +42,13 @@ def hadamard(x):
 class Subspace(surgery.Adapted):
     def __init__(self, linear, z):
         super().__init__(linear)
-        n = 1 << (self.weight.numel() - 1).bit_length()
+        size = self.weight.numel()
+        n = 1 << (size - 1).bit_length()
         self.z, self.lam = z, nn.Parameter(self.weight.new_ones(()))
         self.register_buffer("signs", self.weight.new_empty(len(z)).bernoulli_().mul_(2).sub_(1))
         self.register_buffer("order", torch.randperm(n).to(z.device))
         gaussian = self.weight.new_empty(n).normal_()
-        self.register_buffer("G", gaussian / (n * gaussian.square().sum()).sqrt())
+        self.register_buffer("G", gaussian / (size * gaussian.square().sum()).sqrt())
 
     def dense(self):
         spread = hadamard(F.pad(self.signs * self.z, (0, len(self.G) - len(self.z))))

@@ -3,13 +3,14 @@
 Ansell et al., "Scaling Sparse Fine-Tuning to Large Language Models", arXiv 2401.16405.
 
     W' = W + scatter(φ at K places of each matrix), φ = 0, first places random
-    every `period` steps: Σ|∇W| over `window` steps; drop the p·K smallest |φ|, take as many places
-    with the largest sum, at φ = 0;  p = 1 at the first time, then 0.2·(1 - t/T)
+    every `period` steps: Σ∇W over `window` steps; drop the p·K smallest |φ|, take as many places
+    with the largest |Σ∇W|, at φ = 0 (a place that is both keeps its φ);  p = 1 at the first time,
+    then 0.2·(1 - t/T)
 
 State: AdamW's for φ; during a window one dense sum of gradients.
 Departures from the paper: gradients of all places are summed, not of K candidates; a taken place
-begins with AdamW's state at zero and the common bias correction, where the paper seeds it with the
-gradients seen and an age of its own.
+begins with AdamW's state at zero and the common bias correction, where the authors' code seeds it
+with the mean gradient and square seen and gives it an age of its own.
 """
 
 import torch
@@ -66,7 +67,7 @@ class Algorithm:
         for m in self.maps:
             m.weight.requires_grad_(False)
         if looking:
-            grads = [m.weight.grad.abs().flatten() for m in self.maps]
+            grads = [m.weight.grad.flatten() for m in self.maps]
             self.sums = [s + g for s, g in zip(self.sums, grads)] or grads
         self.trainer.update()
         if task.step % hp.period == hp.window - 1:
@@ -78,11 +79,13 @@ class Algorithm:
     @torch.no_grad()
     def move(self, share):
         moments = {id(p): i for i, p in enumerate(self.trainer.own)}
-        for m, grown in zip(self.maps, self.sums):
-            count = int(share * len(m.phi))
-            dropped = m.phi.abs().argsort()[:count]
-            grown[m.places] = -1.0
-            m.places[dropped] = grown.topk(count).indices
+        for m, total in zip(self.maps, self.sums):
+            count, score = int(share * len(m.phi)), total.abs()
+            order = m.phi.abs().argsort()
+            score[m.places[order[count:]]] = -1.0  # these stay
+            taken = score.topk(count).indices
+            dropped = order[:count][~torch.isin(m.places[order[:count]], taken)]
+            m.places[dropped] = taken[~torch.isin(taken, m.places)]
             i = moments[id(m.phi)]
             for values in (
                 m.phi,

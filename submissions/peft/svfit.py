@@ -6,7 +6,8 @@ Values", arXiv 2409.05926.
     W = U_r·diag(σ_r)·V_rᵀ + W_rest;  σ_r ← AdamW, U_r, V_r and W_rest are frozen
 
 State: AdamW's for σ_r: r scalars a matrix.
-Departures from the paper: none known; written from the abstract's formula, no code was found.
+Departures from the paper: none known. Rule as stated in its abstract and introduction; the authors
+publish no code.
 """
 
 import torch

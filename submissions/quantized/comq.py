@@ -13,8 +13,8 @@ where the greedy order of the paper may differ from row to row.
 
 import torch
 
+from harness import surgery
 from submissions.quantized import rtn
-from submissions.sparse import wanda
 
 TRACKS = ["compress"]
 SPACE = {"bits": {"choice": [4, 8, 3]}, "examples": 32, "sweeps": {"int": [1, 5], "default": 4}}
@@ -41,10 +41,8 @@ def quantise(weight, x, bits, sweeps):
 
 @torch.no_grad()
 def adapt(model, task, hp):
-    x = task.calibration(hp.examples)
-    for block in wanda.blocks(model):
-        for module, seen in zip(block, wanda.inputs_of(model, block, x)):
-            module.weight.copy_(quantise(module.weight, seen, hp.bits, hp.sweeps))
+    for module, x in surgery.calibrated(model, task.calibration(hp.examples)):
+        module.weight.copy_(quantise(module.weight, x, hp.bits, hp.sweeps))
 
 
 class Algorithm(rtn.Algorithm):

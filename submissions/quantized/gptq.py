@@ -13,8 +13,9 @@ it; float64; block after block of the model, later ones seeing the rounded earli
 
 import torch
 
+from harness import surgery
 from submissions.quantized import rtn
-from submissions.sparse import sparsegpt, wanda
+from submissions.sparse import sparsegpt
 
 TRACKS = ["compress"]
 SPACE = {"bits": {"choice": [4, 8, 3]}, "examples": 32, "damp": 0.01}
@@ -32,10 +33,8 @@ def quantise(weight, x, bits, damp):
 
 @torch.no_grad()
 def adapt(model, task, hp):
-    x = task.calibration(hp.examples)
-    for block in wanda.blocks(model):
-        for module, seen in zip(block, wanda.inputs_of(model, block, x)):
-            module.weight.copy_(quantise(module.weight, seen, hp.bits, hp.damp))
+    for module, x in surgery.calibrated(model, task.calibration(hp.examples)):
+        module.weight.copy_(quantise(module.weight, x, hp.bits, hp.damp))
 
 
 class Algorithm(rtn.Algorithm):

@@ -12,17 +12,12 @@ from the same batch.
 """
 
 from harness import surgery
-from submissions.sparse import magnitude
+from submissions.sparse import magnitude, random_mask
 
 BASE = "adamw"
 TRACKS = ["compress"]
 PASSES = {"forward_backward": 1, "hvp": 0.004}
-SPACE = {
-    "base_lr": {"log": [3e-4, 1e-2]},
-    "base_wd": 0.0,
-    "sparsity": {"choice": [0.8, 0.5, 0.9]},
-    "pattern": {"choice": ["none", "2:4"]},
-}
+SPACE = random_mask.SPACE
 
 
 def adapt(model, task, hp):
@@ -30,5 +25,5 @@ def adapt(model, task, hp):
     task.forward_backward(batch)
     product = task.hvp(batch, [p.grad for p in task.params])
     of = {id(p): h for p, h in zip(task.params, product)}
-    found = [m.weight for m in surgery.matrices(model).values()]
-    magnitude.prune(task, [w.detach() * of[id(w)] for w in found], hp, "global")
+    scores = [w.detach() * of[id(w)] for w in surgery.weights(model)]
+    magnitude.prune(task, scores, hp, "global")

@@ -53,7 +53,7 @@ class Algorithm:
 
     @torch.no_grad()
     def prune(self, done):
-        found = [m.weight for m in surgery.matrices(self.task.model).values()]
+        found = surgery.weights(self.task.model)
         scores = [w.abs().masked_fill(~self.task.masks.of(w), -1.0) for w in found]
         share = 1 - (1 - self.hp.sparsity) ** (done / self.hp.rounds)
         masks = magnitude.kept(scores, share)

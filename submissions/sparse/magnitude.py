@@ -56,12 +56,12 @@ def top(values, count):
 
 def prune(task, scores, hp, scope):
     """Set the masks of the task's hidden matrices by their scores."""
-    found = [m.weight for m in surgery.matrices(task.model).values()]
+    found = surgery.weights(task.model)
     for weight, mask in zip(found, kept(scores, hp.sparsity, scope, hp.pattern), strict=True):
         task.masks.set(weight, mask)
 
 
 def adapt(model, task, hp):
-    found = [m.weight.detach() for m in surgery.matrices(model).values()]
+    found = [w.detach() for w in surgery.weights(model)]
     scale = [w.std() if hp.scope == "distribution" else 1.0 for w in found]
     prune(task, [w.abs() / s for w, s in zip(found, scale)], hp, hp.scope)

@@ -25,6 +25,6 @@ SPACE = {
 
 
 def adapt(model, task, hp):
-    found = [m.weight for m in surgery.matrices(model).values()]
+    found = surgery.weights(model)
     scores = [torch.rand(w.shape, generator=task.rng).to(w) for w in found]
     magnitude.prune(task, scores, hp, "layer")

@@ -53,7 +53,7 @@ def densities(shapes, density, kind):
 class Algorithm:
     def __init__(self, task, hp):
         self.task, self.hp = task, hp
-        self.weights = [m.weight for m in surgery.matrices(task.model).values()]
+        self.weights = surgery.weights(task.model)
         each = densities([w.shape for w in self.weights], 1 - hp.sparsity, hp.densities)
         for w, density in zip(self.weights, each):
             score = w.detach().abs()

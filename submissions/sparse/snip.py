@@ -9,27 +9,21 @@ Departures from the paper: it scores trained weights, the paper those at initial
 """
 
 from harness import surgery
-from submissions.sparse import magnitude
+from submissions.sparse import magnitude, random_mask
 
 BASE = "adamw"
 TRACKS = ["compress"]
-SPACE = {
-    "base_lr": {"log": [3e-4, 1e-2]},
-    "base_wd": 0.0,
-    "sparsity": {"choice": [0.8, 0.5, 0.9]},
-    "pattern": {"choice": ["none", "2:4"]},
-    "batches": 4,
-}
+SPACE = {**random_mask.SPACE, "batches": 4}
 
 
 def gradients(task, batches):
     """Mean gradient of the hidden matrices over some batches."""
     for i in range(batches):
         task.forward_backward(task.next_batch(), accumulate=i > 0)
-    return [m.weight.grad / batches for m in surgery.matrices(task.model).values()]
+    return [w.grad / batches for w in surgery.weights(task.model)]
 
 
 def adapt(model, task, hp):
     grads = gradients(task, hp.batches)
-    found = [m.weight.detach() for m in surgery.matrices(model).values()]
-    magnitude.prune(task, [(g * w).abs() for g, w in zip(grads, found)], hp, "global")
+    scores = [(g * w.detach()).abs() for g, w in zip(grads, surgery.weights(model))]
+    magnitude.prune(task, scores, hp, "global")

@@ -15,19 +15,12 @@ are pruned (the authors' code prunes one more); float64.
 
 import torch
 
-from submissions.sparse import magnitude, wanda
+from harness import surgery
+from submissions.sparse import magnitude, random_mask
 
 BASE = "adamw"
 TRACKS = ["compress"]
-SPACE = {
-    "base_lr": {"log": [3e-4, 1e-2]},
-    "base_wd": 0.0,
-    "sparsity": {"choice": [0.8, 0.5, 0.9]},
-    "pattern": {"choice": ["none", "2:4"]},
-    "examples": 32,
-    "damp": 0.01,
-    "columns": 64,  # of a block
-}
+SPACE = {**random_mask.SPACE, "examples": 32, "damp": 0.01, "columns": 64}  # of a block
 
 
 def sweep(weight, x, damp, columns, plan):
@@ -55,15 +48,13 @@ def sweep(weight, x, damp, columns, plan):
 
 
 def adapt(model, task, hp):
-    x = task.calibration(hp.examples)
     columns = 4 if hp.pattern == "2:4" else hp.columns
 
     def plan(block, c):
         mask = magnitude.kept([(block / c).square()], hp.sparsity, "layer", hp.pattern)[0]
         return lambda j, column: column * mask[:, j]
 
-    for block in wanda.blocks(model):
-        for module, seen in zip(block, wanda.inputs_of(model, block, x)):
-            new = sweep(module.weight, seen, hp.damp, columns, plan)
-            module.weight.data.copy_(new)
-            task.masks.set(module.weight, new != 0)
+    for module, x in surgery.calibrated(model, task.calibration(hp.examples)):
+        new = sweep(module.weight, x, hp.damp, columns, plan)
+        module.weight.data.copy_(new)
+        task.masks.set(module.weight, new != 0)

@@ -17,17 +17,11 @@ import copy
 from torch import nn
 
 from harness import surgery
-from submissions.sparse import magnitude
+from submissions.sparse import magnitude, random_mask
 
 BASE = "adamw"
 TRACKS = ["compress"]
-SPACE = {
-    "base_lr": {"log": [3e-4, 1e-2]},
-    "base_wd": 0.0,
-    "sparsity": {"choice": [0.8, 0.5, 0.9]},
-    "pattern": {"choice": ["none", "2:4"]},
-    "rounds": 20,
-}
+SPACE = {**random_mask.SPACE, "rounds": 20}
 
 
 def flow(model):
@@ -48,7 +42,7 @@ def flow(model):
 
 def adapt(model, task, hp):
     twin, x = flow(model), task.calibration(1)
-    found = [m.weight for m in surgery.matrices(twin).values()]
+    found = surgery.weights(twin)
     dense = [w.detach().clone() for w in found]
     for k in range(1, hp.rounds + 1):
         twin.zero_grad()

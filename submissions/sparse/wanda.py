@@ -9,44 +9,12 @@ State: a mask of the hidden matrices; AdamW's two words per parameter.
 Departures from the paper: what is left is trained on with AdamW; the paper stops after pruning.
 """
 
-import torch
-
 from harness import surgery
-from submissions.sparse import magnitude
+from submissions.sparse import magnitude, random_mask
 
 BASE = "adamw"
 TRACKS = ["compress"]
-SPACE = {
-    "base_lr": {"log": [3e-4, 1e-2]},
-    "base_wd": 0.0,
-    "sparsity": {"choice": [0.8, 0.5, 0.9]},
-    "pattern": {"choice": ["none", "2:4"]},
-    "examples": 32,
-}
-
-
-def blocks(model):
-    """The hidden matrices, block by block: lists of modules."""
-    found = list(surgery.matrices(model).values())
-    inside = [
-        [m for m in found if any(m is n for n in b.modules())] for b in getattr(model, "blocks", [])
-    ]
-    rest = [m for m in found if not any(m is n for part in inside for n in part)]
-    return [part for part in [*inside, rest] if part]
-
-
-@torch.no_grad()
-def inputs_of(model, modules, x):
-    """What each module is called with when the model is called with x: [tokens, in] for each."""
-    seen = {}
-    hooks = [
-        m.register_forward_pre_hook(lambda m, args: seen.update({m: args[0].flatten(0, -2)}))
-        for m in modules
-    ]
-    model(x)
-    for hook in hooks:
-        hook.remove()
-    return [seen[m] for m in modules]
+SPACE = {**random_mask.SPACE, "examples": 32}
 
 
 def score(weight, x):
@@ -54,8 +22,6 @@ def score(weight, x):
 
 
 def adapt(model, task, hp):
-    x = task.calibration(hp.examples)
-    for block in blocks(model):
-        for module, seen in zip(block, inputs_of(model, block, x)):
-            scores = [score(module.weight, seen)]
-            task.masks.set(module.weight, magnitude.kept(scores, hp.sparsity, "row", hp.pattern)[0])
+    for module, x in surgery.calibrated(model, task.calibration(hp.examples)):
+        scores = [score(module.weight, x)]
+        task.masks.set(module.weight, magnitude.kept(scores, hp.sparsity, "row", hp.pattern)[0])

@@ -4,7 +4,7 @@ Jaderberg et al., "Population Based Training of Neural Networks", arXiv 1711.098
 
     members take turns of `turn` steps; fitness: mean training loss of the latest turn
     after every round: the worst member takes weights, state and (lr, wd) of the best, each of lr
-    and wd times 0.8 or 1.25 (explore by perturbation, exploit by truncation)
+    and wd times 0.8 or 1.2 (explore by perturbation, exploit by truncation)
 
 Evaluated is the member that was best in its latest turn. Every pass of every member is counted.
 State: parameters, m and v of six members, eighteen words per parameter.
@@ -69,8 +69,8 @@ class Algorithm:
                 torch._foreach_copy_(worst["adam"][name], best["adam"][name])
             worst["adam"]["step"], worst["loss"] = best["adam"]["step"], best["loss"]
             ups = torch.rand(2, generator=self.task.rng) < 0.5
-            worst["lr"] = best["lr"] * (1.25 if ups[0] else 0.8)
-            worst["wd"] = best["wd"] * (1.25 if ups[1] else 0.8)
+            worst["lr"] = best["lr"] * (1.2 if ups[0] else 0.8)
+            worst["wd"] = best["wd"] * (1.2 if ups[1] else 0.8)
 
     def evaluate_view(self):
         return self.state["members"][self.state["best"]]["params"]
