@@ -11,7 +11,7 @@ from harness.errors import EXIT_DISQUALIFIED, EXIT_OK, UserError
 from harness.files import BadFile, read_json
 from harness.report.compact import read_compact
 from harness.rules import FAIL, MARK, OPEN, RULES, Case
-from harness.suspicion import agree
+from harness.suspicion import confirms
 
 DO = "harness comply results, a run's folder, or results/board/NAME.jsonl"
 
@@ -34,13 +34,17 @@ class Verdict:
     marks: dict[str, str] = field(default_factory=dict)
     none: str = ""
 
-    def lines(self) -> list[str]:
-        """The record's line, and below it the rules it breaks and why it has its marks."""
+    def lines(self, why: bool = False) -> list[str]:
+        """The record's line, and below it the rules it breaks and, with `why`, those of its marks.
+
+        What a quarantine is for is always said.
+        """
         word = "none" if self.none else "FAIL" if self.fails else "pass"
         marks = f"  [{', '.join(self.marks)}]" if self.marks else ""
         first = f"{word}  {self.name or self.where}{marks}" + f"  {self.none}" * bool(self.none)
-        rest = [f"      breaks: {rule} ({why})" for rule, why in self.fails]
-        return [first, *rest, *(f"      {mark}: {why}" for mark, why in self.marks.items())]
+        rest = [f"      breaks: {rule} ({text})" for rule, text in self.fails]
+        told = [f"      {m}: {t}" for m, t in self.marks.items() if why or m == "quarantined"]
+        return [first, *rest, *told]
 
 
 def comply(arguments: list[str]) -> int:
@@ -55,6 +59,7 @@ def comply(arguments: list[str]) -> int:
         default=["results"],
         help="results folders, run folders or compact .jsonl files (results)",
     )
+    parser.add_argument("--why", action="store_true", help="say of every mark why")
     parser.add_argument("--rules", action="store_true", help="list the rules and end")
     asked = parser.parse_args(arguments)
     if asked.rules:
@@ -63,7 +68,7 @@ def comply(arguments: list[str]) -> int:
     found = examine(list(map(Path, asked.paths)))
     if not found:
         raise UserError(f"there are no records in {' '.join(asked.paths)}", do=DO)
-    print("\n".join(line for verdict in found for line in verdict.lines()))
+    print("\n".join(line for verdict in found for line in verdict.lines(asked.why)))
     print("\n".join(summary(found)))
     return EXIT_DISQUALIFIED if any(verdict.fails for verdict in found) else EXIT_OK
 
@@ -141,13 +146,10 @@ def summary(found: Sequence[Verdict]) -> list[str]:
 
 
 def _confirmed(cases: list[Case]) -> bool:
-    """Whether two records of one run come from two machines and say the same."""
+    """Whether a second record of a run, from another machine, says what the first does."""
     first, *others = cases
-    machine = first.environment.get("machine")
     return any(
-        None not in (machine, other.environment.get("machine"))
-        and other.environment["machine"] != machine
-        and agree(first.record, other.record)
+        confirms(first.record, first.environment, other.record, other.environment)
         for other in others
     )
 

@@ -73,8 +73,14 @@ def reproduced(rec: dict, key: str) -> bool:
     return (key, rec["submission_hash"]) in _listed()
 
 
-def agree(one: dict, other: dict) -> bool:
-    """Whether two records of one run, from two machines, say the same."""
+def confirms(one: dict, here: dict, other: dict, there: dict) -> bool:
+    """Whether two records of one run come from two machines and say the same.
+
+    Args:
+        one, other: the records; here, there: their environments.
+    """
+    if None in (here.get("machine"), there.get("machine")) or here["machine"] == there["machine"]:
+        return False
     if not (one["outcome"] == other["outcome"] == "reached"):
         return False
     return max(one["time"], other["time"]) <= AGREES * min(one["time"], other["time"])

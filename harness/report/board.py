@@ -230,7 +230,7 @@ def _badges() -> dict[str, str]:
 
 def _rank(board: Board) -> None:
     """Rank the rows that may be ranked; order all: ranked by score, then the others by score."""
-    barred = {"one seed", "partial", "unverified"}
+    barred = {"one seed", "partial", "unverified", "quarantined"}
     ranked = [row for row in board.rows if row.headline and not barred.intersection(row.marks)]
     cells = {
         row.name: {k: c for k, c in row.cells.items() if k in board.references}

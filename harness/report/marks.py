@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from harness.suspicion import reproduced, suspicion
+
 MARKS = {
     "one seed": "a workload rests on one run: no interval, no rank",
     "partial": "not raced on every workload of the board: no rank; the score is over those raced",
@@ -15,6 +17,8 @@ MARKS = {
     "measured table",
     "mixed prices": "its runs were priced by more than one table",
     "unverified": "a run was made without isolation (isolation=inline): no rank",
+    "quarantined": "a result is too good to be believed before somebody else has re-run it"
+    " (harness comply says why): no rank",
     "disqualified": "a run handed over what the evaluator refused; it counts as a miss",
     "diverged": "a run ended in a value that is not finite, or exploded; it counts as a miss",
     "hopeless": "a run was ended early because it could not reach the goal; it counts as a miss",
@@ -43,6 +47,7 @@ def marks_of(row, board, complained: bool) -> list[str]:
         "provisional": any(run.record.get("provisional") for run in row.runs),
         "mixed prices": len(prices) > len(keys),
         "unverified": not all(run.record["verified"] for run in row.runs),
+        "quarantined": any(_too_good(run, board) for run in row.runs),
         "disqualified": "invalid" in outcomes,
         "diverged": "diverged" in outcomes,
         "hopeless": "hopeless" in outcomes,
@@ -50,3 +55,11 @@ def marks_of(row, board, complained: bool) -> list[str]:
         "left out": complained,
     }
     return [mark for mark in MARKS if true[mark]]
+
+
+def _too_good(run, board) -> bool:
+    """Whether a run's result waits for being reproduced."""
+    if run.confirmed or reproduced(run.record, run.key):
+        return False
+    frozen = next((w.reference for w in board.workloads if w.key == run.key), None)
+    return suspicion(run.record, frozen) is not None

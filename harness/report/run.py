@@ -24,6 +24,7 @@ class Run:
     environment: dict
     about: dict = field(default_factory=dict)  # summary and arXiv id of the submission's docstring
     where: str = ""
+    confirmed: bool = False  # another record of this very run, from another machine, says the same
 
     @property
     def key(self) -> str:
