@@ -1,94 +1,31 @@
-"""Many trials outside Hydra: their settings, order and finds, and how long the rest will take."""
+"""Many trials outside Hydra: pairs of submission and workload, their jobs in order, their results.
+
+A pair runs the tuning trials of its ruleset, then the best point of each study over new seeds. A
+job that `known` records already cover (of this machine or of another) is not run again.
+"""
 
 import os
+import signal
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 
-import yaml
-
-from harness import discover, plan, workload
-from harness.discover import ROOT
-from harness.errors import UserError, nearest
-from harness.files import atomic_json, read_json
+from harness import discover, plan
+from harness.campaign_plan import Plan, tree_of
+from harness.campaign_trial import apart, settings
 from harness.record import FINAL
 from harness.report.cells import merit
 from harness.report.collect import read_folder
-from harness.report.compact import read_compact, write_compact
 from harness.report.run import Run
+from harness.workload import Definition, define
 
-SETTINGS = {
-    "variant": None,
-    "trial": None,
-    "study": 0,
-    "tuned": False,
-    "isolation": "process",
-    "until": "goal",
-    "hopeless": False,
-}
+TRIES = 2  # failures of a pair, none of its trials having finished, after which it is left
 
-
-def tree_of(name: str) -> dict:
-    """The YAML of a workload's numbers."""
-    discover.find_workload(name)
-    return yaml.safe_load((ROOT / "conf" / "workload" / f"{name}.yaml").read_text()) | {
-        "name": name
-    }
-
-
-def settings(
-    name: str, scale: str, submission: str, seed: int, results: str, hp: dict | None = None, **more
-) -> dict:
-    """The configuration of one trial, as Hydra would have composed it; `more` as in SETTINGS."""
-    engine = "cpu" if scale == "mini" else "gpu"
-    composed = {
-        "workload": tree_of(name),
-        "submission": {"name": submission} | (hp or {}),
-        "scale": scale,
-        "seed": seed,
-        "engine": yaml.safe_load((ROOT / "conf" / "engine" / f"{engine}.yaml").read_text()),
-        "results": results,
-    }
-    assert more.keys() <= SETTINGS.keys()
-    return SETTINGS | composed | more
-
-
-def race(config: dict) -> dict:
-    """Race one trial, or find it done: its outcome, folder, best and time, and its wall seconds."""
-    from harness.launch import Quiet
-    from harness.referee import race
-
-    os.environ["HARNESS_SWEEP"] = "1"
-    begun = time.monotonic()
-    try:
-        trial = plan.make(config)
-        number = f" trial {trial.trial}" if trial.trial is not None else ""
-        label = f"{trial.label} seed {trial.seed}{number}"
-        outcome = race(trial, {"name": "none"}, Quiet(label))
-    except Exception as error:  # one trial's fault is not the campaign's
-        label = f"{config['workload']['name']}/{config['submission']['name']}"
-        return {
-            "label": label,
-            "outcome": "failed",
-            "reason": f"{type(error).__name__}: {error}",
-            "folder": "",
-            "earlier": False,
-            "wall": None,
-        }
-    told = outcome.record
-    return {
-        "label": label,
-        "outcome": outcome.outcome,
-        **{key: told.get(key) for key in ("reason", "time", "best")},
-        "hp": trial.hp,
-        "folder": str(outcome.folder),
-        "earlier": bool(told.get("earlier")),
-        "wall": time.monotonic() - begun,
-    }
+Job = tuple[int, int | None, int]  # study, trial (None: the best point again), seed
 
 
 @dataclass
@@ -98,11 +35,26 @@ class Pair:
     workload: str
     submission: str
     ruleset: dict
-    asked: set = field(default_factory=set)  # (study, trial or None, seed) handed out
-    done: dict = field(default_factory=dict)  # the same -> what `race` returned
+    scale: str = "mini"
+    variant: str | None = None
+    until: str = "goal"
+    hopeless: bool = False
+    asked: set = field(default_factory=set)  # jobs handed out
+    done: dict = field(default_factory=dict)  # job -> what `race` returned
+    found: dict = field(default_factory=dict)  # job -> its finished Run, read and checked
+    failed: str | None = None  # why it is given up: it never finished, and would fail again
 
     @property
-    def tuning(self) -> list[tuple]:
+    def name(self) -> str:
+        where = f"{self.workload}.{self.variant}" if self.variant else self.workload
+        return f"{where}/{self.submission}"
+
+    @property
+    def definition(self) -> Definition:
+        return define(self.workload, tree_of(self.workload), self.scale, self.variant)
+
+    @property
+    def tuning(self) -> list[Job]:
         return [
             (s, t, s) for s in range(self.ruleset["studies"]) for t in range(self.ruleset["trials"])
         ]
@@ -111,8 +63,15 @@ class Pair:
     def total(self) -> int:
         return len(self.tuning) + self.ruleset["studies"] * self.ruleset["seeds"]
 
-    def ready(self) -> Iterator[tuple]:
+    @property
+    def left(self) -> int:
+        """How many jobs are neither done nor given up."""
+        return 0 if self.failed else self.total - len(self.done)
+
+    def ready(self) -> Iterator[Job]:
         """Jobs that may start now: trials; a study's seeds once all its trials are over."""
+        if self.failed:
+            return
         yield from (job for job in self.tuning if job not in self.asked)
         for study in range(self.ruleset["studies"]):
             trials = [job for job in self.tuning if job[0] == study]
@@ -123,81 +82,65 @@ class Pair:
                     if (job := (study, None, seed)) not in self.asked
                 )
 
-    def runs(self) -> list[Run]:
-        """The finished runs, read and checked."""
-        return [
-            read_folder(Path(told["folder"]))
-            for _, told in sorted(self.done.items(), key=str)
-            if told["outcome"] in FINAL
-        ]
+    def take(self, job: Job, told: dict, run: Run | None = None) -> None:
+        """Note how a job ended; its record is `run`, or in the folder that `told` names."""
+        self.asked.add(job)
+        self.done[job] = told
+        if run is None and told["outcome"] in FINAL:
+            run = read_folder(Path(told["folder"]))
+        if run is not None:
+            self.found[job] = run
+        reasons = [one["reason"] for one in self.done.values() if one["outcome"] == "failed"]
+        if not self.found and len(reasons) >= min(TRIES, self.total):
+            self.failed = reasons[-1]
 
     def best(self, study: int | None = None) -> Run | None:
         """The best tuning trial of a study (of all)."""
         found = [
             run
-            for run in self.runs()
-            if run.record["trial"] is not None and study in (None, run.record["study"])
+            for (s, trial, _), run in self.found.items()
+            if trial is not None and study in (None, s)
         ]
         return min(found, key=merit, default=None)
 
-    def config(self, job: tuple, scale: str, results: str, hopeless: bool) -> dict:
+    def point(self, job: Job) -> dict:
+        """The whole hyperparameter point of a job."""
+        study, trial, _ = job
+        if trial is None and self.ruleset["trials"]:
+            found = self.best(study)
+            assert found, f"{job} is not ready"
+            return found.record["hp"]
+        card = discover.read(discover.find(self.submission))
+        return plan.hyperparameters(card, {}, trial, study, None)
+
+    def config(self, job: Job, results: str) -> dict:
         study, trial, seed = job
-        found = self.best(study) if trial is None and self.ruleset["trials"] else None
-        hp = found.record["hp"] if found else None
+        again = trial is None and self.ruleset["trials"]
         return settings(
             self.workload,
-            scale,
+            self.scale,
             self.submission,
             seed,
             results,
-            hp,
+            self.point(job) if again else None,
+            variant=self.variant,
             trial=trial,
             study=study,
-            hopeless=hopeless and trial is not None,
+            until=self.until,
+            hopeless=self.hopeless and trial is not None,
         )
 
 
-def load_plan(path: Path) -> dict:
-    """A campaign's plan, checked: scale, ruleset and changes of it, submissions, workloads."""
-    given = yaml.safe_load(path.read_text()) or {}
-    known = {
-        "scale": "mini",
-        "ruleset": "external",
-        "submissions": None,
-        "workloads": None,
-        "hopeless": False,
-        "studies": None,
-        "trials": None,
-        "seeds": None,
-    }
-    for key in given:
-        if key not in known:
-            raise UserError(f"{path}: there is no key {key!r} in a plan", nearest(key, known))
-    made = known | given
-    rules = {p.stem: p for p in (ROOT / "conf" / "ruleset").glob("*.yaml")}
-    if made["ruleset"] not in rules:
-        raise UserError(
-            f"{path}: there is no ruleset {made['ruleset']!r}", nearest(made["ruleset"], rules)
-        )
-    made["rules"] = yaml.safe_load(rules[made["ruleset"]].read_text()) | {
-        k: made[k] for k in ("studies", "trials", "seeds") if made[k] is not None
-    }
-    for key, finder in (("submissions", discover.find), ("workloads", discover.find_workload)):
-        if not made[key]:
-            raise UserError(f"{path}: {key} is empty", "a list of names")
-        for name in made[key]:
-            finder(name)
-    return made
-
-
-def pairs_of(made: dict) -> list[Pair]:
-    """The pairs of a plan that fit (a submission races on its tracks alone), by submission."""
-    found = []
-    for submission in made["submissions"]:
-        tracks = discover.read(discover.find(submission)).literals.get("TRACKS", ["train"])
-        fitting = [w for w in made["workloads"] if tree_of(w).get("track", "train") in tracks]
-        found += [Pair(w, submission, made["rules"]) for w in fitting]
-    return found
+def pairs_of(made: Plan) -> list[Pair]:
+    """The pairs of a plan: block by block, in each by submission, each pair and ruleset once."""
+    found: dict[str, Pair] = {}
+    for block in made.blocks:
+        for submission, name, variant in block.pairs():
+            pair = Pair(
+                name, submission, block.rules, block.scale, variant, block.until, block.hopeless
+            )
+            found.setdefault(repr(pair), pair)
+    return list(found.values())
 
 
 class Pace:
@@ -206,9 +149,9 @@ class Pace:
     def __init__(self, jobs: int):
         self.jobs, self.walls = jobs, defaultdict(list)
 
-    def add(self, name: str, told: dict) -> None:
-        if told["wall"] and not told["earlier"] and told["outcome"] in FINAL:
-            self.walls[name].append(told["wall"])
+    def add(self, name: str, wall: float | None) -> None:
+        if wall:
+            self.walls[name].append(wall)
 
     def left(self, pairs: list[Pair]) -> float | None:
         """Seconds that the trials not done will take; None before one was timed."""
@@ -217,75 +160,107 @@ class Pace:
             return None
         mean = {name: sum(walls) / len(walls) for name, walls in self.walls.items()}
         usual = sum(every) / len(every)
-        rest = ((p.total - len(p.done)) * mean.get(p.workload, usual) for p in pairs)
-        return sum(rest) / self.jobs
+        return sum(p.left * mean.get(p.workload, usual) for p in pairs) / self.jobs
 
 
-def run(pairs: list[Pair], scale: str, results: str, hopeless: bool, jobs: int, tell) -> None:
-    """Race every job, `jobs` at a time, by pair; `tell(pair, job, told, pace)` after each.
+def run(
+    pairs: list[Pair], results: str, jobs: int, known, tell, minutes: float | None = None
+) -> bool:
+    """Race every job, `jobs` at a time, pair after pair; `tell(pair, job, told, pace)` after each.
 
-    An interrupt stops handing out, lets running trials write their checkpoints, and is passed on.
+    Args:
+        known: `known(pair, job)` is the Run that covers a job already, or None; `known.add(run)`
+            is told of every new one; `known.failed(pair)` says why a pair cannot be raced, or None.
+        minutes: after so many, nothing more is handed out; what runs is finished.
+
+    Returns:
+        Whether every job was handed out. An interrupt stops handing out, lets running trials write
+        their checkpoints, and is passed on; SIGTERM does the same.
     """
-    pace, running = Pace(jobs), {}
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    pace, until = Pace(jobs), time.monotonic() + 60 * minutes if minutes else float("inf")
+    running: dict[Future, tuple[Pair, Job]] = {}
+    racing: set = set()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the referees; runners are told theirs
+
+    def end(pair: Pair, job: Job, told: dict, found: Run | None = None) -> None:
+        pair.take(job, told, found)
+        if found is None and job in pair.found:
+            known.add(pair.found[job])
+        if not told["earlier"] and told["outcome"] in FINAL:
+            pace.add(pair.workload, told["wall"])
+        elif found is not None:
+            pace.add(pair.workload, found.record.get("wall_seconds"))
+        tell(pair, job, told, pace)
+
+    def covered(pair: Pair, job: Job) -> bool:
+        """Whether a record covers the job, which it then ends."""
+        if found := known(pair, job):
+            end(pair, job, _told(found), found)
+        return found is not None
+
+    def following() -> tuple[Pair, Job] | None:
+        """The next job that has to be run; those that records cover are ended on the way."""
+        while True:
+            ready = ((p, job) for p in pairs if p.left for job in p.ready())
+            if (found := next(ready, None)) is None or not covered(*found):
+                return found
+
+    for pair in pairs:  # before anything is raced, so that what is left is known
+        pair.failed = known.failed(pair)
+        while sum(covered(pair, job) for job in pair.ready()):  # seeds are ready after trials
+            pass
+
+    with ThreadPoolExecutor(jobs) as pool, _terminating(racing):
         try:
             while True:
-                jobs_ready = ((pair, job) for pair in pairs for job in pair.ready())
-                while len(running) < jobs and (found := next(jobs_ready, None)):
+                while len(running) < jobs and time.monotonic() < until:
+                    if (found := following()) is None:
+                        break
                     pair, job = found
                     pair.asked.add(job)
-                    running[pool.submit(race, pair.config(job, scale, results, hopeless))] = found
+                    running[pool.submit(apart, pair.config(job, results), racing)] = found
                 if not running:
-                    return
-                over, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in over:
+                    return not any(pair.left for pair in pairs)
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
                     pair, job = running.pop(future)
-                    pair.done[job] = future.result()
-                    pace.add(pair.workload, pair.done[job])
-                    tell(pair, job, pair.done[job], pace)
+                    end(pair, job, future.result())
         except KeyboardInterrupt:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
 
 
-def commit(pairs: list[Pair], scale: str, folder: Path) -> list[str]:
-    """Write tuned points and compact records of the pairs' workloads in `folder`; says what it did.
-
-    Records of other runs of the same workload version stay; those of other versions are dropped.
-    """
-    told = []
-    for name in dict.fromkeys(pair.workload for pair in pairs):
-        definition = workload.define(name, tree_of(name), scale, None)
-        mine = [pair for pair in pairs if pair.workload == name]
-        fresh = {run.record["run_id"]: run for pair in mine for run in pair.runs()}
-        if not fresh:
-            continue
-        path, left_out = folder / "board" / f"{definition.key}.jsonl", []
-        known = list(read_compact(path, left_out)) if path.exists() else []
-        here = [run for run in known if run.record["workload_hash"] == definition.hash]
-        every = {run.record["run_id"]: run for run in here} | fresh
-        write_compact(path, every.values())
-        dropped = len({run.record["run_id"] for run in known} - every.keys()) + len(left_out)
-        lost = f", {dropped} of other versions or damaged dropped" if dropped else ""
-        told.append(f"{path}: {len(every)} runs{lost}")
-        tuned = folder / "tuned" / f"{definition.key}.json"
-        points = read_json(tuned) if tuned.exists() else {}
-        points |= {pair.submission: _tuned(best, pair) for pair in mine if (best := pair.best())}
-        tuned.parent.mkdir(parents=True, exist_ok=True)
-        atomic_json(tuned, dict(sorted(points.items())))
-    return told
-
-
-def _tuned(best: Run, pair: Pair) -> dict:
-    r = best.record
-    value = next(iter((r.get("best") or {}).values()), None)
+def _told(run: Run) -> dict:
+    """What `race` would say of a trial whose record is known."""
+    r = run.record
+    number = f" trial {r['trial']}" if r["trial"] is not None else ""
     return {
-        "hp": r["hp"],
-        "trial": r["trial"],
-        "trials": pair.ruleset["trials"] * pair.ruleset["studies"],
-        "last": value,
-        "time": r["time"],
+        "label": f"{r['workload']}/{r['submission']} seed {r['seed']}{number}",
+        **{key: r.get(key) for key in ("outcome", "reason", "time", "best", "hp")},
+        "folder": "",
+        "earlier": True,
+        "wall": None,
     }
+
+
+class _terminating:
+    """While it holds, SIGTERM stops this process and the trials in `racing`, as Ctrl-C does."""
+
+    def __init__(self, racing: set):
+        self.racing = racing
+
+    def _stop(self, *_) -> None:
+        for child in list(self.racing):
+            os.kill(child.pid, signal.SIGINT)
+        raise KeyboardInterrupt
+
+    def __enter__(self):
+        self.main = threading.current_thread() is threading.main_thread()
+        if self.main:
+            self.before = signal.signal(signal.SIGTERM, self._stop)
+
+    def __exit__(self, *_):
+        if self.main:
+            signal.signal(signal.SIGTERM, self.before)
 
 
 def duration(seconds: float) -> str:

@@ -1,19 +1,29 @@
 """Run a campaign: tune every submission on every workload, re-run the best points over new seeds.
 
-    python scripts/campaign.py plan.yaml
+    python scripts/campaign.py plan.yaml                 # go on until everything is done
+    python scripts/campaign.py plan.yaml --minutes 170   # hand out nothing after so long
+    python scripts/campaign.py plan.yaml --points        # print every job with its point, race none
 
-The plan is a YAML file:
+The plan is a YAML file (harness/campaign_plan.py):
 
     scale: mini
-    ruleset: external            # conf/ruleset/: external, fixed, algoperf
-    submissions: [adamw, lion]   # in order of importance: they are done one after the other
-    workloads: [gpt2, vit]
-    trials: 5                    # any number of the ruleset can be changed: studies, trials, seeds
-    hopeless: false              # true ends hopeless tuning trials early (harness/hopeless.py)
+    until: budget                # goal, or budget: trials go on after the goal is met
+    blocks:                      # done in order
+      - {submissions: [adamw, nadamw], workloads: all, ruleset: external}
+      - {submissions: all, workloads: all, ruleset: once}
+      - {submissions: [lion, peft], workloads: [gpt2, ft_gpt2, ft_gpt2.trainable_1], trials: 8}
 
-Trials are run `--jobs` at a time; the same command again continues. After each submission, and at
-the end or an interrupt, the results are written where they can be committed: the tuned points to
-results/tuned/KEY.json, one line a run to results/board/KEY.jsonl, which `harness report` reads.
+Submissions are names, families (a folder of submissions/) or `all`; a pair that does not fit is
+left out. A ruleset is a file of conf/ruleset/; a block may change its numbers.
+
+Trials are run `--jobs` at a time, each in processes of its own, on one thread; the same command
+again continues. A job whose run is in results/board/ already (same workload version, submission
+source, point and seed) is done, so a fresh clone goes on as well. After each pair the results are
+written where they can be committed: one line a run to results/board/KEY.jsonl, which `harness
+report` reads, and the tuned points to results/tuned/KEY.json. A pair whose first trials fail (the
+method does not fit the workload) is given up, with the reason, in results/board/KEY.failed.json,
+and not raced again until its source or the workload changes, or with --retry. The exit status is
+75 when jobs are left because of --minutes or an interrupt, 1 when a trial had no result, else 0.
 
     python scripts/campaign.py --measure-hopeless results    # what early ending would cost and save
 """
@@ -23,8 +33,10 @@ import json
 import sys
 from pathlib import Path
 
-from harness import campaign, hopeless
+from harness import campaign, campaign_plan, hopeless
+from harness.campaign_board import Known, commit
 from harness.errors import UserError
+from harness.record import FINAL
 from harness.report.cells import by_workload
 from harness.report.collect import collect
 
@@ -79,9 +91,12 @@ def main() -> int:
         "plan", nargs="*", help="the plan's YAML file; with --measure-hopeless, results folders"
     )
     parser.add_argument("--jobs", type=int, default=2, help="trials at a time (2)")
+    parser.add_argument("--minutes", type=float, help="hand out no trial after so many minutes")
     parser.add_argument(
         "--results", default="results", help="where runs are kept and records are written (results)"
     )
+    parser.add_argument("--retry", action="store_true", help="also pairs that failed before")
+    parser.add_argument("--points", action="store_true", help="print the jobs, run none")
     parser.add_argument("--measure-hopeless", action="store_true")
     asked = parser.parse_args()
     if asked.measure_hopeless:
@@ -92,37 +107,63 @@ def main() -> int:
             "one YAML file",
             "python scripts/campaign.py --help",
         )
-    plan = campaign.load_plan(Path(asked.plan[0]))
-    pairs = campaign.pairs_of(plan)
+    if asked.jobs < 1:
+        raise UserError(f"--jobs {asked.jobs}", "a whole number from 1 up")
+    results = Path(asked.results)
+    pairs = campaign.pairs_of(campaign_plan.load(Path(asked.plan[0])))
+    known = Known(results)
+    if asked.points:
+        return points(pairs, known)
     total = sum(pair.total for pair in pairs)
     print(f"{len(pairs)} pairs of submission and workload, {total} trials at most", flush=True)
-    show = Display(total)
+    if asked.retry:
+        known.failed = lambda pair: None
+    show, whole = Display(pairs, results), False
     try:
-        campaign.run(
-            pairs,
-            plan["scale"],
-            asked.results,
-            plan["hopeless"],
-            asked.jobs,
-            lambda *event: show(pairs, *event, plan, asked.results),
-        )
+        whole = campaign.run(pairs, asked.results, asked.jobs, known, show, asked.minutes)
     except KeyboardInterrupt:
-        print("stopped; the same command continues", file=sys.stderr)
-        return 75
+        print("stopped", file=sys.stderr)
     finally:
         show.close()
-        print("\n".join(campaign.commit(pairs, plan["scale"], Path(asked.results))))
-    bad = [
-        told
-        for pair in pairs
-        for told in pair.done.values()
-        if told["outcome"] not in campaign.FINAL
-    ]
-    print(
-        f"{sum(len(pair.done) for pair in pairs)} trials done, {len(bad)} without a result"
-        + (" (run again to retry)" if bad else "")
-    )
+        print("\n".join(commit(pairs, results)))
+    told = [one for pair in pairs for one in pair.done.values()]
+    bad = sum(one["outcome"] not in FINAL for one in told)
+    left = sum(pair.left for pair in pairs)
+    print(f"{len(told)} trials done, {bad} without a result" + " (run again to retry)" * bool(bad))
+    for pair in pairs:
+        if pair.failed:
+            print(f"could not be raced: {pair.name}: {pair.failed}")
+    if not whole:
+        print(f"{left} trials at most are left; the same command continues", file=sys.stderr)
+        return 75
     return 1 if bad else 0
+
+
+def points(pairs: list[campaign.Pair], known: Known) -> int:
+    """Print every job: done (by the board) or to run, its pair, study, trial, seed and point."""
+    for pair in pairs:
+        for study, trial, seed in pair.tuning:
+            job = study, trial, seed
+            run = known(pair, job)
+            if run:
+                pair.take(job, {"outcome": run.record["outcome"]}, run)
+            _print_point("done" if run else "to run", pair, job, json.dumps(pair.point(job)))
+        for study in range(pair.ruleset["studies"]):
+            trials = [job for job in pair.tuning if job[0] == study]
+            for seed in range(1, pair.ruleset["seeds"] + 1):
+                job = study, None, seed
+                if trials and not all(t in pair.found for t in trials):
+                    _print_point("to run", pair, job, "the study's best point")
+                else:
+                    state = "done" if known(pair, job) else "to run"
+                    _print_point(state, pair, job, json.dumps(pair.point(job)))
+    return 0
+
+
+def _print_point(state: str, pair: campaign.Pair, job: campaign.Job, point: str) -> None:
+    study, trial, seed = job
+    kind = f"trial {trial}" if trial is not None else "again"
+    print(f"{state:7} {pair.name:40} study {study} {kind:8} seed {seed}  {point}")
 
 
 def line(told: dict, number: int, total: int, left: float | None) -> str:
@@ -135,18 +176,18 @@ def line(told: dict, number: int, total: int, left: float | None) -> str:
         else told.get("reason") or ""
     )
     rest = f"  about {campaign.duration(left)} left" if left is not None else ""
-    before = " (done before)" if told["earlier"] else ""
     outcome = told["outcome"].replace("_", " ")
-    return f"[{number}/{total}] {told['label']}: {outcome} {result}{before}{rest}"
+    return f"[{number}/{total}] {told['label']}: {outcome} {result}{rest}"
 
 
 class Display:
-    """A bar on a terminal, and a line for each trial that ends."""
+    """A bar on a terminal, a line for each trial that ends; each pair that is over is committed."""
 
-    def __init__(self, total: int):
+    def __init__(self, pairs: list[campaign.Pair], results: Path):
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+        self.pairs, self.results = pairs, results
         self.console = Console(highlight=False)
         self.bar = Progress(
             BarColumn(),
@@ -155,24 +196,28 @@ class Display:
             TextColumn("{task.fields[left]}"),
             console=self.console,
         )
-        self.job = self.bar.add_task("", total=total, left="")
+        self.job = self.bar.add_task("", total=sum(p.total for p in pairs), left="")
         if self.console.is_terminal:
             self.bar.start()
 
-    def __call__(self, pairs, pair, job, told, pace, plan, results) -> None:
-        number = sum(len(p.done) for p in pairs)
-        left = pace.left(pairs)
-        total = sum(p.total for p in pairs)
+    def __call__(self, pair, job, told, pace) -> None:
+        number = sum(len(p.done) for p in self.pairs)
+        left = pace.left(self.pairs)
+        total = number + sum(p.left for p in self.pairs)
         self.bar.update(
-            self.job, completed=number, left=f"about {campaign.duration(left)} left" if left else ""
+            self.job,
+            completed=number,
+            total=total,
+            left=f"about {campaign.duration(left)} left" if left else "",
         )
-        self.console.print(
-            line(told, number, total, None if self.console.is_terminal else left),
-            markup=False,
-            soft_wrap=True,
-        )
-        if not any(p.submission == pair.submission and len(p.done) < p.total for p in pairs):
-            campaign.commit(pairs, plan["scale"], Path(results))
+        if not told["earlier"]:
+            self.console.print(
+                line(told, number, total, None if self.console.is_terminal else left),
+                markup=False,
+                soft_wrap=True,
+            )
+            if not pair.left:
+                commit([pair], self.results)
 
     def close(self) -> None:
         if self.console.is_terminal:

@@ -9,6 +9,7 @@ from harness.files import atomic_json
 from harness.record_log import Log
 from harness.report.collect import read_folder
 from harness.report.compact import write_compact
+from harness.report.judge import curve, table
 from harness.report.run import Run
 
 GOAL = {"loss": {"at_most": 3.0}}
@@ -116,14 +117,11 @@ def campaign(
                 crossing = None if speed < 0.5 or (i < trials and draw.random() < 0.4) else 12
                 trial, seed = (i, 0) if i < trials else (None, i - trials + 1)
                 made, rows = record(name, workload, seed, trial, crossing, price)
-                curve = [
-                    [row["step"], row["reference_seconds"], row["metrics"]["loss"]] for row in rows
-                ]
-                made["schema"] = 1
+                made |= {"schema": 1, "evaluations": table(made, rows)}
                 runs.append(
                     Run(
                         made,
-                        curve,
+                        curve(made["evaluations"], "loss"),
                         made.pop("environment"),
                         {"summary": f"About {name}", "arxiv": "2302.06675"},
                     )

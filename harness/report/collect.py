@@ -1,15 +1,18 @@
 """Read run records from run folders and compact files; say of every record left out why."""
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness import record, record_log
+from harness import record_log
 from harness.discover import ROOT
 from harness.errors import UserError
 from harness.files import BadFile, read_json
 from harness.report.compact import number, read_compact, short, thinned
+from harness.report.judge import by_present_goal, curve, table
 from harness.report.run import Run, about, check
+from harness.suspicion import confirms
 from harness.workload import canonical, primary
 
 # not needed once a record is checked
@@ -39,12 +42,13 @@ def collect(paths: Sequence[Path | str]) -> Collection:
                 "a results folder, a run folder or a .jsonl file",
                 "harness report results",
             )
-        for run in _read(path, found.left_out):
+        for run in map(by_present_goal, _read(path, found.left_out)):
             known = runs.setdefault(run.record["run_id"], run)
-            if known is not run and (known.time, known.record["outcome"]) != (
-                run.time,
-                run.record["outcome"],
-            ):
+            if known is run:
+                continue
+            if confirms(known.record, known.environment, run.record, run.environment):
+                runs[run.record["run_id"]] = replace(known, confirmed=True)
+            elif not _agree(known, run):
                 found.left_out.append(
                     (
                         run.where,
@@ -64,6 +68,12 @@ def collect(paths: Sequence[Path | str]) -> Collection:
     )
     found.left_out = sorted(set(found.left_out))
     return found
+
+
+def _agree(one: Run, other: Run) -> bool:
+    """Whether two records of a run say the same, up to the digits that a compact file keeps."""
+    same = one.time == other.time or math.isclose(one.time, other.time, rel_tol=1e-6)
+    return same and one.record["outcome"] == other.record["outcome"]
 
 
 def _read(path: Path, left_out: list) -> Iterator[Run]:
@@ -108,16 +118,12 @@ def read_folder(folder: Path, where: str = "") -> Run:
         raise ValueError(
             f"edited: run.json and log.jsonl differ in {', '.join(changed) or 'everything'}"
         )
-    metric = primary(rec["goal"])[0]
-    curve = [
-        [row["step"], row["reference_seconds"], row["metrics"].get(metric)]
-        for row in record.evaluations(rows)
-    ]
+    rec["evaluations"] = table(rec, rows)
     if "stream" in (rec.get("config") or {}):
         rec["stream"] = _stream(rec["config"], rows)
     return _run(
         rec,
-        curve,
+        curve(rec["evaluations"], primary(rec["goal"])[0]),
         rec.get("environment") or {},
         about(folder, rec["submission"]),
         where or folder.name,

@@ -1,8 +1,9 @@
 """Compact files: one line a run, for version control.
 
-results/board/<workload>.<scale>[.<variant>].jsonl has one line a run: run.json with its curve, its
-environment named and written once. Every line carries a digest of its own content, so that an
-edited or truncated line shows and files of several people merge line by line.
+results/board/<workload>.<scale>[.<variant>].jsonl has one line a run: run.json with the steps,
+seconds and goal's metrics of its evaluations (harness/report/judge.py), its environment named and
+written once. Every line carries a digest of its own content, so that an edited or truncated line
+shows and files of several people merge line by line.
 """
 
 import json
@@ -11,11 +12,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from harness.files import atomic_write
+from harness.machine import steady
+from harness.report.judge import curve
 from harness.report.run import Run, check
-from harness.workload import canonical, digest
+from harness.workload import canonical, digest, primary
 
-DIGITS = 5  # of a curve's numbers in a compact file
-POINTS = 120  # of a curve in a compact file, the last always among them
+DIGITS = 5  # of a number in a figure
+POINTS = 120  # of a curve in a figure
 
 
 def write_compact(path: Path, runs: Iterable[Run]) -> None:
@@ -31,19 +34,14 @@ def write_compact(path: Path, runs: Iterable[Run]) -> None:
         ),
     )
     environments = {
-        digest(canonical(_steady(r.environment)))[:8]: _steady(r.environment) for r in runs
+        digest(canonical(steady(r.environment)))[:8]: steady(r.environment) for r in runs
     }
     lines = [
         _signed({"id": name, "environment": value}) for name, value in sorted(environments.items())
     ]
     for run in runs:
-        name = digest(canonical(_steady(run.environment)))[:8]
-        curve = [
-            [step, short(seconds), short(value)] for step, seconds, value in thinned(run.curve)
-        ]
-        lines.append(
-            _signed(run.record | {"environment": name, "about": run.about, "curve": curve})
-        )
+        name = digest(canonical(steady(run.environment)))[:8]
+        lines.append(_signed(run.record | {"environment": name, "about": run.about}))
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, "".join(f"{line}\n" for line in lines))
 
@@ -52,11 +50,6 @@ def thinned(points: list, most: int = POINTS) -> list:
     """At most about `most` of the points, evenly, the first and the last among them."""
     every = math.ceil(len(points) / most) or 1
     return [p for i, p in enumerate(points) if i % every == 0 or i == len(points) - 1]
-
-
-def _steady(environment: dict) -> dict:
-    """An environment without what differs between two runs on the same machine."""
-    return {k: v for k, v in environment.items() if k not in ("load_average", "host")}
 
 
 def short(value: float | None) -> float | None:
@@ -90,7 +83,8 @@ def read_compact(path: Path, left_out: list) -> Iterator[Run]:
             left_out.append((where, str(error)))
             continue
         environment = environments.get(row.pop("environment", ""), {})
-        yield Run(row, row.pop("curve", []), environment, row.pop("about", {}), where)
+        points = curve(row["evaluations"], primary(row["goal"])[0])
+        yield Run(row, points, environment, row.pop("about", {}), where)
 
 
 def number(trial: int | None) -> int:
