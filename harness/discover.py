@@ -137,9 +137,9 @@ def find_workload(name: str) -> Plugin:
 
 @cache
 def functions(plugin: Plugin) -> dict[str, list[str]]:
-    """The functions of a plugin's file and the names of their parameters, by its text alone."""
-    defined = [n for n in source.tree(plugin.path).body if isinstance(n, ast.FunctionDef)]
-    return {n.name: [a.arg for a in (*n.args.args, *n.args.kwonlyargs)] for n in defined}
+    """The functions of a plugin's file, those it imports by name among them, and the names of
+    their parameters, by the text alone."""
+    return source.functions(plugin.path)
 
 
 @cache

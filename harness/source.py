@@ -69,6 +69,21 @@ def imported(path: Path) -> list[Path]:
     return [file for dotted in _imports(tree(path)).values() if (file := _module_file(dotted))]
 
 
+def functions(path: Path) -> dict[str, list[str]]:
+    """A file's functions, those imported by name among them, and their parameters' names."""
+    found = {}
+    for node in tree(path).body:
+        if isinstance(node, ast.FunctionDef):
+            found[node.name] = [a.arg for a in (*node.args.args, *node.args.kwonlyargs)]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            if file := _module_file(node.module):
+                offered = functions(file)
+                found |= {
+                    a.asname or a.name: offered[a.name] for a in node.names if a.name in offered
+                }
+    return found
+
+
 def _value(node: ast.expr, imports: dict[str, str], names: Collection[str]):
     """A literal that may build on another plugin's: `lion.SPACE`, `{**lion.SPACE, ...}`."""
     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
