@@ -75,12 +75,11 @@ def functions(path: Path) -> dict[str, list[str]]:
     for node in tree(path).body:
         if isinstance(node, ast.FunctionDef):
             found[node.name] = [a.arg for a in (*node.args.args, *node.args.kwonlyargs)]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            if file := _module_file(node.module):
-                offered = functions(file)
-                found |= {
-                    a.asname or a.name: offered[a.name] for a in node.names if a.name in offered
-                }
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            file = _module_file(node.module or "")
+            offered = functions(file) if file else {}
+            names = {a.asname or a.name: a.name for a in node.names}
+            found |= {mine: offered[theirs] for mine, theirs in names.items() if theirs in offered}
     return found
 
 

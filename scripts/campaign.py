@@ -126,7 +126,7 @@ def main() -> int:
     finally:
         show.close()
         print("\n".join(commit(pairs, results)))
-    told = [one for pair in pairs for one in pair.done.values()]
+    told = [one for pair in pairs if not pair.failed for one in pair.done.values()]
     bad = sum(one["outcome"] not in FINAL for one in told)
     left = sum(pair.left for pair in pairs)
     print(f"{len(told)} trials done, {bad} without a result" + " (run again to retry)" * bool(bad))
