@@ -79,11 +79,14 @@ def read_compact(path: Path, left_out: list) -> Iterator[Run]:
             continue
         try:
             check(row)
+            points = curve(row["evaluations"], primary(row["goal"])[0])
         except ValueError as error:
             left_out.append((where, str(error)))
             continue
+        except (KeyError, TypeError, AttributeError, StopIteration) as error:
+            left_out.append((where, f"damaged: {error!r}"))
+            continue
         environment = environments.get(row.pop("environment", ""), {})
-        points = curve(row["evaluations"], primary(row["goal"])[0])
         yield Run(row, points, environment, row.pop("about", {}), where)
 
 
