@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from harness import constraints, roles, weights, workload
+from harness.errors import UserError
 from harness.seeds import derive
 
 
@@ -29,6 +30,9 @@ class Evaluator:
         self._device = torch.device(device)
         self.layout = weights.layout(dict(self._model.state_dict()))
         self._chunks: list | None = None
+        self._order: Tensor | None = None  # of the questions
+        self._answers: Tensor | None = None  # to them, [examples, ...], where they were given
+        self._seed = seed
         self._start = workload.open_data(start) if start else None
         kinds = roles.of(self._model)
         self._head = {name for name, role in kinds.items() if role.kind == "readout"}
@@ -51,7 +55,7 @@ class Evaluator:
         for index in torch.arange(size).split(self._config.evaluate.batch):
             batch = self._module.batch(self._data, index, self._config)
             batch = {k: v.to(self._device) for k, v in batch.items()}
-            for name, value in self._module.metric(self._model, batch).items():
+            for name, value in self._module.metric(self._answering(index), batch).items():
                 sums[name] = sums.get(name, 0.0) + float(value)
         try:
             scored = {name: float(value) for name, value in self._module.score(sums).items()}
@@ -76,17 +80,56 @@ class Evaluator:
             batches = [self._module.batch(self._data, part, self._config) for part in index]
             batches = [{k: v.to(self._device) for k, v in batch.items()} for batch in batches]
             self._chunks = [
-                (batch, self._data["group"][part].to(self._device))
+                (part, batch, self._data["group"][part].to(self._device))
                 for batch, part in zip(batches, index, strict=True)
             ]
             self._totals = torch.bincount(self._data["group"]).tolist()
         count = min(count, len(self._totals))
         sums = torch.zeros(len(self._totals), dtype=torch.float64, device=self._device)
-        for batch, group in self._chunks:
+        for part, batch, group in self._chunks:
             if group[0] < count:
-                sums.index_add_(0, group, self._module.quality(self._model, batch).double())
+                sums.index_add_(
+                    0, group, self._module.quality(self._answering(part), batch).double()
+                )
         whole = [int(s) if s.is_integer() else s for s in sums.tolist()]
         return [list(pair) for pair in zip(whole[:count], self._totals, strict=False)]
+
+    def questions(self) -> Tensor:
+        """Inputs of all validation examples, without labels, in an order of their own, [N, ...]."""
+        if self._order is None:
+            size = self._module.size(self._data, self._config)
+            generator = torch.Generator().manual_seed(derive(self._seed, "questions"))
+            self._order = torch.randperm(size, generator=generator)
+        batch = self._module.batch(self._data, self._order, self._config)
+        if "inputs" not in batch:
+            raise UserError(
+                f"workload {self._module.__name__} has no inputs apart from labels: "
+                "a submission cannot predict for it by itself"
+            )
+        return batch["inputs"]
+
+    @torch.inference_mode()
+    def answer(self, scores: Tensor) -> None:
+        """Judge these answers to `questions` from here on, not the model's own scores.
+
+        Raises:
+            ValueError: they are not of the shape of the model's.
+        """
+        questions = self.questions()
+        ours = self._model(questions[:1].to(self._device))
+        if scores.shape != (len(questions), *ours.shape[1:]):
+            told = f"the predictor's answers are {list(scores.shape)}"
+            raise ValueError(f"{told}, not {[len(questions), *ours.shape[1:]]}")
+        self._answers = torch.empty_like(scores)
+        self._answers[self._order] = scores
+        self._answers = self._answers.to(self._device, ours.dtype)
+
+    def _answering(self, index: Tensor):
+        """What gives the scores of these examples: the model, or the answers that were given."""
+        if self._answers is None:
+            return self._model
+        scores = self._answers[index]
+        return lambda inputs: scores
 
     def _take(self, tensors: dict[str, Tensor], active: list[bool] | None) -> None:
         for name, own in self._model.state_dict().items():
