@@ -14,6 +14,9 @@ from harness.seeds import derive
 class Evaluator:
     """Builds the workload's model and validation data once, then scores weights it is handed."""
 
+    _order: Tensor | None = None  # of the questions
+    _answers: Tensor | None = None  # to them, [examples, ...], where they were given
+
     def __init__(
         self,
         definition: workload.Definition,
@@ -30,8 +33,6 @@ class Evaluator:
         self._device = torch.device(device)
         self.layout = weights.layout(dict(self._model.state_dict()))
         self._chunks: list | None = None
-        self._order: Tensor | None = None  # of the questions
-        self._answers: Tensor | None = None  # to them, [examples, ...], where they were given
         self._seed = seed
         self._start = workload.open_data(start) if start else None
         kinds = roles.of(self._model)
