@@ -133,7 +133,7 @@ def kinds_of(definition: workload.Definition) -> list[str]:
             card = discover.read(plugin)
         except UserError:
             continue
-        if definition.track in card.literals.get("TRACKS", ["train"]):
+        if definition.track in discover.tracks(card):
             kinds |= clock.canonical_passes(card.literals.get("PASSES", {})).keys()
     return sorted(kinds)
 

@@ -52,7 +52,7 @@ class Block:
     def pairs(self) -> Iterator[tuple[str, str, str | None]]:
         """(submission, workload, variant) that fit: a submission races on its tracks alone."""
         for submission in self.submissions:
-            tracks = discover.read(discover.find(submission)).literals.get("TRACKS", ["train"])
+            tracks = discover.tracks(discover.read(discover.find(submission)))
             for name, variant in self.workloads:
                 if tree_of(name).get("track", "train") in tracks:
                     yield submission, name, variant

@@ -30,6 +30,7 @@ LITERALS = (
     "TRACKS",
     *source.DESCRIBING,
 )
+TRACKS = ("train", "finetune", "compress", "continual")
 FORMS = {"optimizer": "a", "update": "b", "BASE": "b", "Algorithm": "c"}
 
 
@@ -133,6 +134,15 @@ def find_workload(name: str) -> Plugin:
             f"no workload is called {name!r}", nearest(name, workloads()), "harness list workloads"
         )
     return workloads()[name]
+
+
+def tracks(card: Card) -> list[str]:
+    """The tracks a submission races on: as declared, else every one for an optimizer.
+
+    An optimizer on a fine-tuning or continual workload trains all weights, as full and finetune do.
+    """
+    optimizer = card.form in ("a", "b") and "adapt" not in card.functions
+    return card.literals.get("TRACKS", list(TRACKS) if optimizer else ["train"])
 
 
 @cache
