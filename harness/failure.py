@@ -23,6 +23,14 @@ def failure(error: BaseException) -> dict:
     }
 
 
+def of_machine(error: BaseException) -> tuple[str, str] | None:
+    """Outcome and reason where a disk or the memory failed the referee; None for a bug of ours."""
+    said = failure(error)
+    if isinstance(error, OSError) or said["outcome"] in ("oom", "disk_full"):
+        return said["outcome"], said["error"]
+    return None
+
+
 def _said(error: BaseException, text: str) -> str:
     """The error in one line, with the place in the submission where it was raised."""
     said = text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"

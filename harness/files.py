@@ -14,6 +14,7 @@ from typing import Any
 from harness.errors import UserError
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+ELSEWHERE = "choose another place: results=FOLDER"
 
 # Descriptors of the locks this process holds. A flock belongs to the open file, which fork()
 # shares: without closing it in the child, a forked child would keep a dead parent's lock.
@@ -112,11 +113,17 @@ def locked(folder: Path | str, *, wait: bool = False) -> Iterator[bool]:
     """Be the only one at work in `folder`: yields whether we are (with `wait`, once we are).
 
     The kernel frees the lock when this process ends, however it ends. Children do not inherit it.
+
+    Raises:
+        UserError: nothing can be written or locked there.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    # A file of its own, open for writing: on NFS a folder cannot be locked exclusively.
-    handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # A file of its own, open for writing: on NFS a folder cannot be locked exclusively.
+        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise UserError(f"cannot write into {folder}: {error.strerror}", do=ELSEWHERE) from error
     owner = os.getpid()
     _held.add(handle)
     try:
@@ -125,6 +132,8 @@ def locked(folder: Path | str, *, wait: bool = False) -> Iterator[bool]:
             got = True
         except BlockingIOError:
             got = False
+        except OSError as error:  # a network file system without locks
+            raise UserError(f"cannot lock {folder}: {error.strerror}", do=ELSEWHERE) from error
         yield got
     finally:
         if os.getpid() == owner:
@@ -161,6 +170,8 @@ def _room_for(path: Path | str, needed: int) -> Iterator[None]:
     except OSError as error:
         if error.errno in NO_ROOM:
             raise DiskFull(path, needed) from error
+        if error.filename is None:  # a write or fsync knows only its number
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 
