@@ -39,6 +39,7 @@ class Pair:
     variant: str | None = None
     until: str = "goal"
     hopeless: bool = False
+    hp: dict | None = None  # without tuning: the point, instead of the defaults
     asked: set = field(default_factory=set)  # jobs handed out
     done: dict = field(default_factory=dict)  # job -> what `race` returned
     found: dict = field(default_factory=dict)  # job -> its finished Run, read and checked
@@ -110,19 +111,21 @@ class Pair:
             found = self.best(study)
             assert found, f"{job} is not ready"
             return found.record["hp"]
+        if self.hp is not None:
+            return self.hp
         card = discover.read(discover.find(self.submission))
         return plan.hyperparameters(card, {}, trial, study, None)
 
     def config(self, job: Job, results: str) -> dict:
         study, trial, seed = job
-        again = trial is None and self.ruleset["trials"]
+        own = self.hp is not None or (trial is None and self.ruleset["trials"])
         return settings(
             self.workload,
             self.scale,
             self.submission,
             seed,
             results,
-            self.point(job) if again else None,
+            self.point(job) if own else None,
             variant=self.variant,
             trial=trial,
             study=study,
@@ -177,7 +180,10 @@ def run(
         Whether every job was handed out. An interrupt stops handing out, lets running trials write
         their checkpoints, and is passed on; SIGTERM does the same.
     """
-    pace, until = Pace(jobs), time.monotonic() + 60 * minutes if minutes else float("inf")
+    pace, until = (
+        Pace(jobs),
+        time.monotonic() + 60 * minutes if minutes is not None else float("inf"),
+    )
     running: dict[Future, tuple[Pair, Job]] = {}
     racing: set = set()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the referees; runners are told theirs

@@ -1,225 +1,206 @@
-"""Set a workload's target by procedure: tune the references, re-run the best, take the median.
+"""Set workloads' targets by procedure: tune the references, re-run the best, take the median.
 
-    python scripts/set_target.py gpt2 --candidates adamw nadamw --trials 8 --seeds 5 --write
+    python scripts/set_target.py vit pinn_burgers                # race what is missing, and say
+    python scripts/set_target.py vit ft_gpt2.trainable_1 --write
+    python scripts/set_target.py all --recorded --write          # from what a campaign has raced
 
-1. Each candidate runs `--trials` points of its own search space (Sobol, study 0) to the end of the
-   budget, without a goal; the candidate and point with the best last metric is the reference.
-2. The reference runs `--seeds` new seeds (1, 2, ...), which chose nothing.
-3. The target is the median over those seeds of the metric at `--share` of the budget, rounded to
-   `--digits` significant digits away from the better side.
-4. The reference must reach it between half and nine tenths of the budget at the median; otherwise
-   the script says so and writes nothing.
+scripts/targets.yaml says for each workload who the reference is chosen from and by which rule the
+target is set; harness/target.py says what the rules are. In short:
 
-With --write: the goal in conf/workload/NAME.yaml, results/reference/KEY.target.json (the evidence),
-results/reference/KEY.json (the frozen reference: median time and its run's curve) and
-results/tuned/KEY.json (every candidate's best point). Trials resume: run it again after a stop.
+1. Each candidate races some points of its own search space (Sobol, study 0) to the end of the
+   budget; the candidate and point with the best last metric is the reference.
+2. The reference races new seeds (1, 2, ...), which chose nothing.
+3. The target is the median over those seeds at a share of the budget; a stream's the median at its
+   end less a margin; goals that the literature states stay.
+4. The reference must meet it between half and nine tenths of the budget at the median (a stream's
+   in most seeds), else the script says what to change and writes nothing for that workload.
+
+The runs are those of a campaign with `until: budget`: what results/board/ holds of the same
+workload version is not run again, whatever goal it was raced under, and what is run here joins it.
+
+With --write: the goal in conf/workload/NAME.yaml, results/reference/KEY.json (the frozen
+reference), results/reference/KEY.target.json (the evidence), and board and tuned points judged by
+the new goal.
 """
 
 import argparse
 import json
-import math
-import multiprocessing
-import re
-import statistics
 import sys
-from concurrent.futures import ProcessPoolExecutor
+from dataclasses import fields, replace
 from pathlib import Path
 
-import yaml
-
-from harness import calibrate, campaign, clock, record, result, workload
+from harness import campaign, target, target_files
+from harness.campaign_board import Known, commit
+from harness.campaign_plan import tree_of
 from harness.discover import ROOT
-from harness.errors import UserError
+from harness.errors import UserError, nearest
 from harness.files import atomic_json, atomic_write
-from harness.record_log import rows as read_rows
+from harness.report.judge import again
+from harness.report.run import Run
+from harness.workload import define
+
+PROCEDURES = Path(__file__).with_name("targets.yaml")
 
 
-def settings(
-    name: str, scale: str, submission: str, seed: int, trial: int | None, results: str, hp: dict
-) -> dict:
-    """The configuration of a trial whose goal cannot be met, so that it spends its whole budget."""
-    made = campaign.settings(name, scale, submission, seed, results, hp, trial=trial)
-    block = made["workload"][scale]
-    metric, direction, _ = workload.primary(block["goal"])
-    block["goal"] = {metric: {direction: -1e30 if direction == "at_most" else 1e30}}
-    return made
-
-
-def run(config: dict) -> str:
-    """Race one trial (or find it done); returns its folder."""
-    told = campaign.race(config)
-    if not told["folder"]:
-        raise UserError(told["reason"])
-    best, hp = told.get("best"), json.dumps(told["hp"])
-    print(f"{told['label']}: {told['outcome']}, best {best}, {hp}", flush=True)
-    return told["folder"]
-
-
-def curve(folder: str, metric: str) -> list[tuple[float, float]]:
-    """(share of the budget, metric) of a trial's evaluations."""
-    rows = record.evaluations(read_rows(Path(folder) / "log.jsonl"))
-    return [(row["progress"], row["metrics"].get(metric, math.nan)) for row in rows]
-
-
-def last(folder: str, metric: str, direction: str) -> float:
-    """The last metric of a trial, as something to minimise; infinity where it did not finish."""
-    points = curve(folder, metric)
-    value = points[-1][1] if points and points[-1][0] >= 1 else math.nan
-    return math.inf if math.isnan(value) else value if direction == "at_most" else -value
-
-
-def at(points: list[tuple[float, float]], share: float) -> float:
-    """The metric at the first evaluation at or after `share` of the budget."""
-    return next(value for progress, value in points if progress >= share - 1e-9)
-
-
-def rounded(value: float, digits: int, direction: str) -> float:
-    """`value` rounded to significant digits, towards the easier side."""
-    scale = 10 ** (digits - 1 - math.floor(math.log10(abs(value))))
-    return (math.ceil if direction == "at_most" else math.floor)(value * scale) / scale
-
-
-def crossing(folder: str, goal: dict, table: clock.Table | None) -> dict:
-    """Where a recorded trial met the goal: share of the budget and reference seconds, or None."""
-    rows = record.evaluations(read_rows(Path(folder) / "log.jsonl"))
-    for row in rows:
-        row["goal"] = workload.meets(goal, row["metrics"])
-    i = result.crossing(rows)
-    if i is None:
-        return {"share": math.inf, "seconds": None}
-    seconds = clock.read(rows[: i + 1], table).total if table else rows[i]["reference_seconds"]
-    return {"share": rows[i]["progress"], "seconds": seconds}
-
-
-def write_goal(name: str, scale: str, target: float) -> None:
-    """Replace the goal's number in the scale's block of the YAML, comments left as they are."""
-    path = ROOT / "conf" / "workload" / f"{name}.yaml"
-    text = path.read_text()
-    start = re.search(rf"^{scale}:", text, re.M)
-    assert start, f"{path} has no block {scale}"
-    head, block = text[: start.end()], text[start.end() :]
-    number = r"(goal: *\{ *\w+: *\{ *at_(?:most|least): *)[-+0-9.e]+"
-    block, n = re.subn(number, rf"\g<1>{target:g}", block, count=1)
-    if n != 1:
-        raise UserError(f"found no goal to replace in block {scale} of {path}")
-    provisional = r"(goal:[^\n]*?\}\}) *# *provisional[^\n]*"
-    atomic_write(path, re.sub(provisional, r"\1", head + block, count=0))
+class Missing(Exception):
+    """Runs are lacking."""
 
 
 def main() -> int:
+    asked = arguments()
+    procedures = target.read_procedures(PROCEDURES)
+    names = list(procedures) if asked.workloads == ["all"] else asked.workloads
+    for name in names:
+        if name not in procedures:
+            raise UserError(f"{PROCEDURES.name} has no {name!r}", nearest(name, procedures))
+    changes = {f.name: v for f in fields(target.Procedure) if (v := getattr(asked, f.name, None))}
+    chosen = {name: replace(procedures[name], **changes) for name in names}
+    results, known = Path(asked.results), Known(Path(asked.results))
+    tuning = {name: _tuning(name, chosen[name], asked.scale) for name in names}
+    _race([pair for pairs in tuning.values() for pair in pairs], asked, known)
+    seeding = {}
+    for name in names:
+        goal = tuning[name][0].definition.block["goal"]
+        if (best := _best(tuning[name], goal)) is not None:
+            seeding[name] = _seeding(name, chosen[name], asked.scale, best)
+    _race(list(seeding.values()), asked, known)
+    failed = 0
+    for name in names:
+        try:
+            print(f"{name}:", flush=True)
+            pairs = [*tuning[name], *([seeding[name]] if name in seeding else [])]
+            _set(name, chosen[name], pairs, asked.scale, results, asked.write)
+        except (Missing, UserError) as why:
+            failed += 1
+            print(f"  {why}; nothing was written")
+    return 1 if failed else 0
+
+
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("workload")
+    parser.add_argument("workloads", nargs="+", help="NAME, NAME.VARIANT, or all")
     parser.add_argument("--scale", default="mini")
-    parser.add_argument("--candidates", nargs="+", default=["adamw"])
-    parser.add_argument("--trials", type=int, default=8)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--share", type=float, default=0.75)
-    parser.add_argument("--digits", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--rule", choices=target.RULES, help="instead of what targets.yaml says")
+    parser.add_argument("--candidates", nargs="+", type=str)
+    parser.add_argument("--trials", type=int)
+    parser.add_argument("--seeds", type=int)
+    parser.add_argument("--share", type=float)
+    parser.add_argument("--margin", type=float)
+    parser.add_argument("--digits", type=int)
+    parser.add_argument("--recorded", action="store_true", help="race nothing")
+    parser.add_argument("--jobs", type=int, default=2, help="trials at a time (2)")
     parser.add_argument("--results", default="results")
     parser.add_argument("--write", action="store_true")
     asked = parser.parse_args()
-    name, scale = asked.workload, asked.scale
-    block = yaml.safe_load((ROOT / "conf" / "workload" / f"{name}.yaml").read_text())[scale]
-    metric, direction, _ = workload.primary(block["goal"])
-    spawn = multiprocessing.get_context("spawn")
+    asked.candidates = tuple(asked.candidates or ())
+    return asked
 
-    def planned(submission: str, seed: int, trial: int | None, hp: dict) -> dict:
-        return settings(name, scale, submission, seed, trial, asked.results, hp)
 
-    with ProcessPoolExecutor(asked.jobs, mp_context=spawn) as pool:
-        points = [(c, t) for t in range(asked.trials) for c in asked.candidates]
-        folders = list(pool.map(run, [planned(c, 0, t, {}) for c, t in points]))
-        found = sorted(
-            (last(f, metric, direction), c, t, f) for (c, t), f in zip(points, folders, strict=True)
-        )
-        tuned = {c: next(row for row in found if row[1] == c) for c in asked.candidates}
-        _, winner, number, folder = found[0]
-        hp = json.loads((Path(folder) / "run.json").read_text())["hp"]
-        best = f"{metric} {abs(found[0][0]):.4g}"
-        print(f"reference: {winner} trial {number}, {best}, {json.dumps(hp)}")
-        seeds = range(1, asked.seeds + 1)
-        repeats = list(pool.map(run, [planned(winner, s, None, hp) for s in seeds]))
+def _pair(name: str, submission: str, scale: str, trials: int, seeds: int, hp=None):
+    bare, _, variant = name.partition(".")
+    rules = {"studies": 1, "trials": trials, "seeds": seeds, "budget": 1}
+    return campaign.Pair(bare, submission, rules, scale, variant or None, until="budget", hp=hp)
 
-    tree = yaml.safe_load((ROOT / "conf" / "workload" / f"{name}.yaml").read_text())
-    definition = workload.define(name, tree, scale, None)
-    values = [at(curve(f, metric), asked.share) for f in repeats]
-    target = rounded(statistics.median(values), asked.digits, direction)
-    goal = dict(block["goal"]) | {metric: {direction: target}}
-    device = "cpu" if scale == "mini" else "cuda"
-    table = clock.load_table(calibrate.prices_path(definition, {"device": device}))
-    crossings = [crossing(f, {metric: {direction: target}}, table) for f in repeats]
-    share = statistics.median(c["share"] for c in crossings)
-    print(
-        f"target: {metric} {direction.replace('_', ' ')} {target:g}; "
-        f"reached at {share:.0%} of the budget (median of {asked.seeds} seeds)"
-    )
-    by_seed = zip(values, crossings, strict=True)
-    print("  by seed:", ", ".join(f"{v:.4g} (at {c['share']:.0%})" for v, c in by_seed))
-    if not 0.5 <= share <= 0.9:
+
+def _tuning(name: str, procedure: target.Procedure, scale: str) -> list[campaign.Pair]:
+    return [_pair(name, c, scale, procedure.trials, 0) for c in procedure.candidates]
+
+
+def _seeding(name: str, procedure: target.Procedure, scale: str, best: Run) -> campaign.Pair:
+    record = best.record
+    return _pair(name, record["submission"], scale, 0, procedure.seeds, record["hp"])
+
+
+def _best(pairs: list[campaign.Pair], goal: dict) -> Run | None:
+    """The run with the best last metric; among equals the first."""
+    runs = [run for pair in pairs for _, run in sorted(pair.found.items())]
+    counted = [run for run in runs if target.last(run, goal) < float("inf")]
+    return min(counted, key=lambda run: target.last(run, goal), default=None)
+
+
+def _race(pairs: list[campaign.Pair], asked: argparse.Namespace, known: Known) -> None:
+    """Race what no record covers; with --recorded, only take what is there."""
+
+    def tell(pair, job, told, pace) -> None:
+        if told["earlier"]:
+            return
+        left = pace.left(pairs)
+        rest = f"  about {campaign.duration(left)} left" if left else ""
         print(
-            "outside half to nine tenths of the budget: nothing was written; "
-            "change the horizon or --share"
+            f"{told['label']}: {told['outcome']} {json.dumps(told.get('best'))}{rest}", flush=True
         )
-        return 1
-    if not asked.write:
-        return 0
-    write_goal(name, scale, target)
-    tree = yaml.safe_load((ROOT / "conf" / "workload" / f"{name}.yaml").read_text())
-    definition = workload.define(name, tree, scale, None)
+
+    try:
+        campaign.run(
+            pairs, asked.results, asked.jobs, known, tell, minutes=0 if asked.recorded else None
+        )
+    finally:
+        if not asked.recorded:
+            commit(pairs, Path(asked.results))
+
+
+def _set(
+    name: str,
+    procedure: target.Procedure,
+    pairs: list[campaign.Pair],
+    scale: str,
+    results: Path,
+    write: bool,
+) -> None:
+    before = pairs[0].definition
+    for pair in pairs:
+        if len(pair.found) < pair.total:
+            lacking = pair.failed or f"{pair.total - len(pair.found)} of {pair.total} runs lack"
+            raise Missing(f"{pair.submission}: {lacking}")
+    trials = [run for pair in pairs[:-1] for _, run in sorted(pair.found.items())]
+    seeds = [run for _, run in sorted(pairs[-1].found.items())]
+    best = _best(pairs[:-1], before.block["goal"])
+    if best is None or not seeds:
+        raise Missing("no candidate's trial meets the goal's other conditions at its end")
+    record = best.record
+    value = abs(target.last(best, before.block["goal"]))
+    point = f"{record['submission']} trial {record['trial']}, {json.dumps(record['hp'])}"
+    print(f"  reference: {point}, last {record['metric']} {value:.4g}")
+    goal = target.propose(seeds, before.block["goal"], procedure)
+    bare, _, variant = name.partition(".")
+    path = target_files.yaml_of(bare, ROOT)
+    text = path.read_text()
+    if goal != before.block["goal"]:
+        text = target_files.with_goal(text, scale, variant or None, goal)
+    tree = tree_of(bare)
+    block = tree[scale]["variants"][variant] if variant else tree[scale]
+    block["goal"] = goal
+    definition = define(bare, tree, scale, variant or None)
+    found = target.reached(seeds, definition)
+    changed = "" if goal != before.block["goal"] else " (as before)"
+    at = ", ".join(f"{share:.0%}" if share < 9 else "never" for share in found.shares)
+    print(f"  goal: {json.dumps(goal)}{changed}; met by seed at {at} of the budget")
+    if why := target.complaint(found, procedure, definition.block["horizon"]):
+        raise Missing(why)
+    if not write:
+        return
+    atomic_write(path, text)
     folder = ROOT / "results" / "reference"
-    by_time = sorted(zip([c["share"] for c in crossings], repeats, strict=True))
-    middle = by_time[len(by_time) // 2][1]
-    rows = record.evaluations(read_rows(Path(middle) / "log.jsonl"))
+    command = " ".join(["python scripts/set_target.py", *sys.argv[1:]])
     atomic_json(
         folder / f"{definition.key}.json",
-        {
-            "workload": definition.key,
-            "workload_hash": definition.hash,
-            "submission": winner,
-            "hp": hp,
-            "time": crossing(middle, goal, table)["seconds"],
-            "provisional": table is None,
-            "times": [c["seconds"] for c in crossings],
-            "seeds": list(seeds),
-            "final": statistics.median(curve(f, metric)[-1][1] for f in repeats),
-            "curve": [
-                {k: row[k] for k in ("step", "reference_seconds", "metrics")} for row in rows
-            ],
-        },
+        target_files.reference(definition, best, seeds, found),
     )
     atomic_json(
         folder / f"{definition.key}.target.json",
-        {
-            "command": " ".join(["python scripts/set_target.py", *sys.argv[1:]]),
-            "metric": metric,
-            "target": target,
-            "share": share,
-            "trials": [
-                {"submission": c, "trial": t, "last": abs(v) if math.isfinite(v) else None}
-                for v, c, t, _ in found
-            ],
-            "seeds": [
-                {"seed": s, "at_share": v, "reached_at": c["share"], "curve": curve(f, metric)}
-                for s, v, c, f in zip(seeds, values, crossings, repeats, strict=True)
-            ],
-        },
+        target_files.evidence(definition, procedure, trials, seeds, found, command),
     )
-    path = ROOT / "results" / "tuned" / f"{definition.key}.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
-    for c, (value, _, t, f) in tuned.items():
-        known[c] = {
-            "hp": json.loads((Path(f) / "run.json").read_text())["hp"],
-            "trial": t,
-            "trials": asked.trials,
-            "last": abs(value),
-        }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_json(path, known)
-    return 0
+    for pair in pairs:  # the board and the tuned points, by the new goal
+        pair.found = {job: again(run, definition) for job, run in pair.found.items()}
+    for line in commit(pairs, results):
+        print(f"  {line}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except UserError as error:
+        print(f"set_target: {error}", file=sys.stderr)
+        sys.exit(2)
