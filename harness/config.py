@@ -8,7 +8,7 @@ from harness import discover, workload
 from harness.discover import ROOT
 from harness.errors import UserError, nearest
 
-ISOLATION = ("process", "inline")
+ISOLATION = ("process", "strict", "inline")
 UNTIL = ("goal", "budget")
 GROUPS = ("engine", "tracker")
 DEFAULT = "adamw"  # the submission that conf/config.yaml names

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from harness import __version__, calibrate, clock, discover, space, stream, workload
+from harness import __version__, calibrate, clock, discover, sandbox, space, stream, workload
 from harness.discover import Card
 from harness.errors import UserError, nearest
 
@@ -128,6 +128,7 @@ def tuned_point(definition: workload.Definition, card: Card) -> dict:
 
 def make(config: dict) -> Trial:
     """Plan one trial from the resolved configuration (plain dictionaries); raises UserError."""
+    sandbox.require(config["isolation"])
     settings = dict(config["submission"])
     name = settings.pop("name")
     plugin = discover.find(settings.pop("path", None) or name)
@@ -136,7 +137,7 @@ def make(config: dict) -> Trial:
     definition = workload.define(
         workload_tree.pop("name"), workload_tree, config["scale"], config["variant"]
     )
-    tracks = card.literals.get("TRACKS", ["train"])
+    tracks = discover.tracks(card)
     if definition.track not in tracks:
         raise UserError(
             f"submission {plugin.name} is for the track {' and '.join(tracks)}; "
@@ -163,8 +164,8 @@ def make(config: dict) -> Trial:
         "horizon": horizon,
         "harness": __version__,
     } | (
-        {"isolation": "inline"} if config["isolation"] == "inline" else {}
-    )  # not verified: another run
+        {"isolation": config["isolation"]} if config["isolation"] != "process" else {}
+    )  # not verified, or proven by more: another run
     run_id = workload.digest(workload.canonical(identity))[:16]
     results = Path(config["results"]).expanduser().resolve()
     return Trial(

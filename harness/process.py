@@ -16,7 +16,7 @@ from pathlib import Path
 
 from harness.procfs import LINUX, Stat, is_over, is_stopped, lives, stat_of, table, ticks_per_second
 
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, PR_GET_CHILD_SUBREAPER = 1, 36, 37
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER, PR_GET_CHILD_SUBREAPER = 1, 4, 36, 37
 
 # What a runner may inherit: where programs and libraries are, which devices, which language.
 KEPT = (
@@ -74,6 +74,14 @@ def die_with_parent(parent: int | None = None) -> bool:
     return done
 
 
+def hide_memory() -> bool:
+    """Let no process of the same user trace this one or read its memory. False where unsupported.
+
+    Programs that this one starts are not hidden.
+    """
+    return LINUX and _prctl(PR_SET_DUMPABLE, 0)
+
+
 def descendants(pid: int, *, keep: Collection[int] = (), since: int | None = None) -> list[int]:
     """Everything below `pid`, without it: children of children, and escapees that fell to us.
 
@@ -84,7 +92,7 @@ def descendants(pid: int, *, keep: Collection[int] = (), since: int | None = Non
         since: `stat_of(pid).start`, taken right after starting it: with it, escapees are found
             even when `pid` itself has ended and was waited for.
     """
-    return sorted(p for p in _tree(pid, keep, since) if p != pid)
+    return sorted(p for p in tree(pid, keep, since) if p != pid)
 
 
 def freeze(
@@ -100,7 +108,7 @@ def freeze(
     """
     deadline, before = time.monotonic() + patience, None
     while True:
-        alive = {p for p, stat in _tree(pid, keep, since).items() if not is_over(p, stat)}
+        alive = {p for p, stat in tree(pid, keep, since).items() if not is_over(p, stat)}
         running = {p for p in alive if not is_stopped(p)}
         if not running and alive == before:
             return sorted(alive)
@@ -113,7 +121,7 @@ def freeze(
 
 def thaw(pid: int, *, keep: Collection[int] = (), since: int | None = None) -> None:
     """Let everything that `freeze` stopped go on."""
-    _signal(_tree(pid, keep, since), signal.SIGCONT)
+    _signal(tree(pid, keep, since), signal.SIGCONT)
 
 
 def kill_tree(
@@ -154,7 +162,7 @@ def kill_tree(
             raise TimeoutError(f"could not kill {sorted(seen)}")
         _signal(seen, signal.SIGKILL)
         time.sleep(0.001)
-    for escapee in _tree(pid, keep, since):
+    for escapee in tree(pid, keep, since):
         if escapee != pid:
             with suppress(ChildProcessError):
                 os.waitpid(escapee, os.WNOHANG)
@@ -180,7 +188,7 @@ def tree_cpu_seconds(pid: int, *, keep: Collection[int] = (), since: int | None 
     that has ended, for the kernel adds its time nowhere.
     """
     total = 0.0
-    for member, stat in _tree(pid, keep, since).items():
+    for member, stat in tree(pid, keep, since).items():
         total += stat.reaped / ticks_per_second()
         with suppress(ProcessLookupError):
             total += cpu_seconds(member)
@@ -241,7 +249,7 @@ def _prctl(option: int, value: int) -> bool:
     return ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) == 0
 
 
-def _tree(pid: int, keep: Collection[int], since: int | None) -> dict[int, Stat]:
+def tree(pid: int, keep: Collection[int], since: int | None) -> dict[int, Stat]:
     """`pid`, if it is there, and its descendants."""
     every, us = table(), os.getpid()
     roots = {pid} & every.keys()
@@ -264,8 +272,8 @@ def _tree(pid: int, keep: Collection[int], since: int | None) -> dict[int, Stat]
 
 def _living(pid: int, keep: Collection[int], since: int | None) -> dict[int, int]:
     """The members of the tree that are not over, with their start."""
-    tree = _tree(pid, keep, since)
-    return {p: stat.start for p, stat in tree.items() if not is_over(p, stat)}
+    every = tree(pid, keep, since)
+    return {p: stat.start for p, stat in every.items() if not is_over(p, stat)}
 
 
 def _signal(pids: Collection[int], number: int) -> None:

@@ -5,10 +5,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
-from harness import clock, continual, hopeless, mirror, picture, record, refine, weights, workload
-from harness.child import Ended, InlineRunner, ProcessRunner
+from harness import (
+    clock,
+    continual,
+    hopeless,
+    mirror,
+    picture,
+    predictor,
+    record,
+    refine,
+    weights,
+    workload,
+)
+from harness.child import Ended, ProcessRunner
 from harness.errors import UserError, nearest
+from harness.failure import of_machine
 from harness.files import DiskFull, locked
+from harness.inline import InlineRunner
 from harness.machine import environment, load_average
 from harness.plan import Trial
 from harness.record_log import Log
@@ -55,12 +68,15 @@ def race(trial: Trial, tracker: dict, display) -> Outcome:
 def _stands(trial: Trial, done: dict) -> bool:
     """Whether a finished trial's record is what was asked for.
 
-    It is not where the goal's bounds have changed since, or where a trial that stopped at its goal
-    is now to use up its budget: then the log is judged again, and the trial goes on if it must.
+    It is not where the goal's bounds have changed since, where prices were provisional and are
+    measured now, or where a trial that stopped at its goal is now to use up its budget: then the
+    log is judged again, and the trial goes on if it must.
     """
     stopped = done["outcome"] == "reached" and done["step"] < done["horizon"]
-    return done["workload_hash"] == trial.definition.hash and not (
-        trial.until == "budget" and stopped
+    return (
+        done["workload_hash"] == trial.definition.hash
+        and not (done.get("provisional") and not trial.table.provisional)
+        and not (trial.until == "budget" and stopped)
     )
 
 
@@ -89,6 +105,10 @@ class _Race:
             outcome, error = "disk_full", str(full)
         except KeyboardInterrupt:
             outcome, error = "interrupted", "stopped at once by a second Ctrl-C"
+        except (OSError, RuntimeError, MemoryError) as trouble:
+            if not (found := of_machine(trouble)):
+                raise
+            outcome, error = found
         finally:
             self.signals.over = True
             if hasattr(self, "runner"):
@@ -168,11 +188,13 @@ class _Race:
         if step and not self.base:
             told = f"the checkpoint of step {step} is not in the log"
             raise Ended("failed", f"{told}; remove {self.folder} to start again")
-        if self.base and self.base["weights"] != weights.digest(self.runner.weights()):
+        same = self.base and self.base["weights"] == weights.digest(self.runner.weights())
+        if self.base and not (same and self.base["counts"] == ready["counts"]):
             told = f"other weights came back at step {step} than were handed over there"
             raise Ended("failed", f"{told}; remove {self.folder} to start again")
         if not self.earlier:
-            self._append({"event": "started"} | trial.describe() | {"environment": environment()})
+            kept = {"environment": environment(), "isolation_layers": self.runner.layers}
+            self._append({"event": "started"} | trial.describe() | kept)
         else:
             lost = max(0, self.runner.furthest_step() - step)
             self.lost += lost
@@ -210,6 +232,7 @@ class _Race:
         """Log and save a trial between two evaluations."""
         row, handed = self._ledger(reply) | {"event": "paused"}, self.runner.weights()
         if self.streaming:
+            predictor.ask(evaluator, self.runner)
             block = self.trial.definition.block
             row |= continual.look(evaluator, self.runner, handed, reply, block)
         self._append(row | {"weights": weights.digest(handed)})
@@ -219,6 +242,10 @@ class _Race:
         """Evaluate what was handed over, log it, save, and say how the trial ended, if it did."""
         begun, goal = time.monotonic(), self.trial.definition.block["goal"]
         row = self._ledger(reply) | {"event": "evaluation", "train_loss": reply.get("train_loss")}
+        try:
+            predictor.ask(evaluator, self.runner)
+        except ValueError as error:
+            raise Ended("invalid", str(error)) from None
         with self.runner.frozen():
             handed = self.runner.weights()
             try:
@@ -311,11 +338,17 @@ class _Race:
                         "result": result,
                     }
                 )["chain"]
-                picture.draw_trial(self.trial, self.rows, result)
+                self._draw(result)
             if outcome != "interrupted":
                 record.finish(self.folder, result)
-        except DiskFull as full:
-            outcome, result["outcome"], result["reason"] = "disk_full", "disk_full", str(full)
-        except (UserError, OSError) as failure:
-            result["warning"] = f"the record could not be written whole: {failure}"
+        except (DiskFull, OSError) as trouble:
+            outcome, told = of_machine(trouble) or ("failed", str(trouble))
+            result |= {"outcome": outcome, "reason": f"the record could not be written: {told}"}
         return Outcome(outcome, self.folder, result)
+
+    def _draw(self, result: dict) -> None:
+        """Draw the curve; a record without its picture is whole."""
+        try:
+            picture.draw_trial(self.trial, self.rows, result)
+        except (UserError, OSError) as trouble:
+            self.display.note(f"no picture of the curve: {trouble}")

@@ -56,7 +56,8 @@ def replay_of(folder: Path, result: dict, steps: list[int], place: Path) -> Repl
         },
         "submission": {"name": name, "path": str(path) if path.exists() else None} | result["hp"],
         "scale": result["scale"], "variant": None, "engine": result["engine"],
-        "seed": result["seed"], "trial": None, "study": 0, "tuned": False, "isolation": "process",
+        "seed": result["seed"], "trial": None, "study": 0, "tuned": False,
+        "isolation": result["isolation"],
         "until": "goal", "results": str(place),
     }  # fmt: skip
     if result["variant"]:  # the block has its changes already

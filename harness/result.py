@@ -2,7 +2,7 @@
 
 import math
 
-from harness import clock, continual, machine, record, workload
+from harness import clock, continual, machine, predictor, record, workload
 from harness.discover import ROOT
 from harness.files import read_json
 
@@ -51,6 +51,7 @@ def summarise(
         "outcome": outcome,
         "reason": error,
         "verified": trial.isolation != "inline",
+        "own_predictor": predictor.NAME in trial.card.functions,
         "metric": metric,
         "target": bound,
         "time": None,
@@ -58,6 +59,7 @@ def summarise(
         "step": seen[-1]["step"] if seen else 0,
         "resumed": sum(row["event"] == "resumed" for row in record.valid_rows(rows)),
         "environment": rows[0].get("environment") if rows else None,
+        "isolation_layers": rows[0].get("isolation_layers") if rows else None,
         "config_hash": record.config_hash(trial.describe()),
     }
     if result["environment"]:

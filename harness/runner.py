@@ -11,6 +11,7 @@ import signal
 import socket
 import statistics
 import sys
+import time
 import traceback
 import warnings
 from collections import Counter
@@ -32,8 +33,14 @@ class Runner:
         )
         self._most = 0  # scalars that trained at once so far, the head's not counted
 
-    def start(self, message: dict) -> dict:
-        """Build everything, restore the newest checkpoint; returns the ready message."""
+    def start(self, message: dict, tell=lambda kind, **fields: None) -> dict:
+        """Build everything, restore the newest checkpoint; returns the ready message.
+
+        What must not depend on the submission is told before it is loaded.
+        """
+        from harness import sandbox
+
+        layers = sandbox.confine(message["policy"]) if "policy" in message else []
         import torch
 
         from harness import checkpoint, discover, weights, workload
@@ -73,6 +80,7 @@ class Runner:
         if any(b"torch.optim" in path.read_bytes() for path in discover.sources(card.plugin)):
             import torch._dynamo  # torch.optim does at its first use: a second of no method's work
         start = self.task.meter.now()
+        tell("built", anchor=anchor, cpu=time.process_time(), layers=layers)
         torch.manual_seed(derive(message["seed"], "setup"))
         self.submission = Submission(card, message["hp"], self.task)
         setup, mine = self.task.meter.now() - start, self.task.meter.own()
@@ -130,23 +138,25 @@ class Runner:
         return reply
 
     def _put(self, slot: int) -> float:
-        """Copy the weights to be evaluated to a slot; returns the seconds of the copy alone."""
+        """Copy the weights to be evaluated to a slot; returns the seconds that are ours.
+
+        Those that the submission's own `export` takes are not.
+        """
         with self.submission.evaluated():
+            export = getattr(self.submission.module, "export", None)
+            given = export(self.task.model) if export else None
             own = self.task.meter.own()
-            self._shelf.put(self._exported(), slot)
+            self._rows = self._exported(given)
+            self._shelf.put(self._rows, slot)
             return self.task.meter.own() - own
 
     def _hand_over(self, start: float, before: dict) -> dict:
         from harness import surgery
 
         task = self.task
-        with self.submission.evaluated():
-            total = (
-                task.meter.now() - start
-            )  # the evaluation view is the submission's work, the copy is ours
-            own = task.meter.own()
-            self._shelf.put(rows := self._exported())
-            copying = task.meter.own() - own
+        copying = self._put(0)
+        # The evaluation view is the submission's work, the copy is ours.
+        total = task.meter.now() - start - copying
         own = task.meter.own()
         self._most = max(self._most, surgery.trained(task.model))
         if not self._timed or task.step - self._timed[0] >= task.horizon // ANCHORS:
@@ -168,7 +178,7 @@ class Runner:
             "active": getattr(task.model, "active", None),
             "state_bytes": self.submission.state_bytes(),
             "trainable": self._most,
-            "merged": len(rows) != len(task.model.state_dict()),
+            "merged": len(self._rows) != len(task.model.state_dict()),
         }
 
     def save(self) -> dict:
@@ -193,13 +203,13 @@ class Runner:
         self._made = self.task.meter.counts.copy()
         assert self.task.step == step
 
-    def _exported(self) -> dict:
+    def _exported(self, given: dict | None = None) -> dict:
         """The workload's own tensors, in its order; others last, for the referee to refuse."""
         from harness import surgery
 
         export = getattr(self.submission.module, "export", surgery.export)
-        given = export(self.task.model)
-        return {name: given[name] for name in self._names if name in given} | given
+        tensors = export(self.task.model) if given is None else given
+        return {name: tensors[name] for name in self._names if name in tensors} | tensors
 
     def _anchor(self, times: int) -> float:
         """Seconds of a reference step on this machine: the median of the last half of some."""
@@ -244,7 +254,7 @@ def serve(link, runner: Runner) -> None:
             kind = message.pop("kind")
             try:
                 if kind == "start":
-                    link.send("ready", **runner.start(message))
+                    link.send("ready", **runner.start(message, link.send))
                 elif kind == "go":
                     link.send(
                         "handover",
@@ -253,6 +263,11 @@ def serve(link, runner: Runner) -> None:
                     )
                 elif kind == "save":
                     link.send("saved", **runner.save())
+                elif kind == "predict":
+                    from harness import predictor
+
+                    scores = predictor.answers(runner.submission, predictor.unpack(message))
+                    link.send("predicted", **predictor.pack(scores))
             except Closed:
                 raise
             except BaseException as error:  # whatever the submission raises is its outcome

@@ -1,5 +1,6 @@
 """Weights handed over through shared memory: raw bytes in an agreed layout, checked before use."""
 
+import fcntl
 import hashlib
 import math
 import mmap
@@ -50,13 +51,19 @@ def digest(tensors: "dict[str, Tensor]") -> str:
 def shared_file() -> int:
     """A file descriptor of nameless shared memory, inheritable by the runner."""
     if hasattr(os, "memfd_create"):
-        fd = os.memfd_create("weights")
+        fd = os.memfd_create("weights", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     else:
         handle, path = tempfile.mkstemp()
         os.unlink(path)
         fd = handle
     os.set_inheritable(fd, True)
     return fd
+
+
+def keep_size(fd: int) -> None:
+    """Let nobody shrink shared memory any more: reading what was cut off would kill the reader."""
+    if hasattr(fcntl, "F_ADD_SEALS"):
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
 
 
 class Shelf:
@@ -75,6 +82,11 @@ class Shelf:
         if os.fstat(fd).st_size < at * slots:
             os.ftruncate(fd, at * slots)
         self._map = mmap.mmap(fd, at * slots) if at else None
+
+    @property
+    def bytes(self) -> int:
+        """Size of one set of weights."""
+        return self._size
 
     def tensors(self, number: int = 0) -> "dict[str, Tensor]":
         """The shared tensors of a slot themselves (not copies)."""

@@ -113,7 +113,7 @@ def differences(results: Path, undisturbed: Path, kills: int) -> list[str]:
     found += ["the curves differ"] * (curves[0] != curves[1])
     found += verify(here / "log.jsonl", mine["chain"])
     # Charged is at least what was done twice, but for the step each kill cut in two.
-    repeated = (here / "private" / "steps").stat().st_size - mine["horizon"]
+    repeated = (here / "runner.log").read_text().count("a step\n") - mine["horizon"]
     if not repeated - kills <= mine["lost_steps"]:
         found.append(f"{repeated} steps were repeated, {mine['lost_steps']} were charged")
     return found

@@ -257,7 +257,7 @@ def checkpoints_of(folder):
 
 def test_the_runner_leaves_an_interrupt_to_the_referee(tmp_path):
     user, folder = start(tmp_path)
-    (runner,) = at_work_in(folder / "private")
+    (runner,) = at_work_in(tmp_path / "private")
     os.kill(runner, signal.SIGINT)
     before = steps_of(folder)
     wait_until(lambda: steps_of(folder) > before + 3)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness import process, procfs
+from harness.tree_clock import TreeClock
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="trees escape detection elsewhere")
 
@@ -287,6 +288,59 @@ def test_peak_memory_is_at_least_what_was_touched(start):
     assert 50e6 < process.peak_memory(child.pid) < 200e6
     with pytest.raises(ProcessLookupError):
         process.peak_memory(2**22 + 1)
+
+
+def test_a_clock_of_a_tree_keeps_the_time_of_children_that_nobody_waits_for(start):
+    child = start("""
+        import os, signal, time
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        child = os.fork()
+        if child == 0:
+            while time.process_time() < 0.5: pass
+            os._exit(0)
+        print(child, flush=True)
+        time.sleep(60)
+    """)
+    since = process.stat_of(child.pid).start
+    clock = TreeClock(child.pid, since, ())
+    worker = int(child.stdout.readline())
+    while Path(f"/proc/{worker}").exists():
+        clock.read()
+        time.sleep(0.05)
+    assert process.tree_cpu_seconds(child.pid, since=since) < 0.3
+    assert 0.4 < clock.read() < 1.0
+    assert clock.read() == clock.read()
+
+
+def test_a_clock_of_a_tree_counts_children_that_were_waited_for_once(start):
+    child = start("""
+        import os, time
+        for _ in range(2):
+            child = os.fork()
+            if child == 0:
+                while time.process_time() < 0.3: pass
+                os._exit(0)
+            os.waitpid(child, 0)
+        print(1, flush=True)
+        time.sleep(60)
+    """)
+    clock = TreeClock(child.pid, process.stat_of(child.pid).start, ())
+    for _ in range(20):
+        clock.read()
+        time.sleep(0.05)
+    child.stdout.readline()
+    assert 0.55 < clock.read() < 1.0
+
+
+def test_a_process_that_hides_its_memory_is_told_apart_from_what_it_starts(start):
+    child = start("""
+        import os, subprocess, sys, time
+        from harness import process
+        assert process.hide_memory()
+        code = "import ctypes; print(ctypes.CDLL(None).prctl(3))"
+        print(process._prctl(3, 0), subprocess.check_output([sys.executable, "-c", code]))
+    """)
+    assert child.stdout.read() == "True b'1\\n'\n"
 
 
 def test_layers_say_what_works_here():

@@ -1,4 +1,6 @@
-"""The shipped Lion, leaving a byte in the file `steps` for every step it makes."""
+"""The shipped Lion, writing a line to the runner's log for every step it makes."""
+
+import os
 
 from submissions.first_order import lion
 
@@ -9,5 +11,4 @@ init = lion.init
 
 def update(params, grads, state, hp, progress):
     lion.update(params, grads, state, hp, progress)
-    with open("steps", "ab", buffering=0) as file:
-        file.write(b".")
+    os.write(1, b"a step\n")
