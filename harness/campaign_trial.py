@@ -9,6 +9,7 @@ import yaml
 from harness import plan, process
 from harness.campaign_plan import tree_of
 from harness.discover import ROOT
+from harness.errors import UserError
 
 SETTINGS = {
     "variant": None,
@@ -50,8 +51,10 @@ def race(config: dict) -> dict:
         number = f" trial {trial.trial}" if trial.trial is not None else ""
         label = f"{trial.label} seed {trial.seed}{number}"
         outcome = race(trial, {"name": "none"}, Quiet(label))
-    except Exception as error:  # one trial's fault is not the campaign's
-        return failure(config, f"{type(error).__name__}: {error}")
+    except UserError as error:
+        return failure(config, str(error))
+    except Exception as error:  # a fault of ours: it ends one trial, and says nothing of the method
+        return failure(config, f"{type(error).__name__}: {error}", "crashed")
     told = outcome.record
     return {
         "label": label,
@@ -64,11 +67,11 @@ def race(config: dict) -> dict:
     }
 
 
-def failure(config: dict, reason: str) -> dict:
+def failure(config: dict, reason: str, outcome: str = "failed") -> dict:
     """What `race` says of a trial that left no record."""
     return {
         "label": f"{config['workload']['name']}/{config['submission']['name']}",
-        "outcome": "failed",
+        "outcome": outcome,
         "reason": reason,
         "folder": "",
         "earlier": False,
@@ -88,7 +91,7 @@ def apart(config: dict, racing: set | None = None) -> dict:
         return receive.recv()
     except EOFError:
         child.join()
-        return failure(config, f"its process died (exit code {child.exitcode})")
+        return failure(config, f"its process died (exit code {child.exitcode})", "crashed")
     finally:
         child.join()
         racing.discard(child)

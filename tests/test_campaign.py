@@ -226,7 +226,7 @@ def test_a_trial_whose_process_dies_is_a_failure_not_the_end(monkeypatch):
     config = campaign.settings("gpt2", "mini", "adamw", 0, "/nowhere") | {"fault": True}
     monkeypatch.setattr(campaign_trial, "_apart", die)
     said = campaign_trial.apart(config)
-    assert (said["outcome"], said["reason"]) == ("failed", "its process died (exit code 7)")
+    assert (said["outcome"], said["reason"]) == ("crashed", "its process died (exit code 7)")
 
 
 def die(*_) -> None:
