@@ -30,6 +30,7 @@ SPACE = {{
     "beta": {{"choice": [0.9, 0.95]}},
     "warmup": 0.05,
 }}
+STATE = 1  # words it keeps for each parameter
 
 
 def init(params, hp):
@@ -98,7 +99,7 @@ def _submission_line(plugin: discover.Plugin, asked) -> tuple[str, str, str] | N
         card = discover.read(plugin)
     except UserError as error:
         return ("broken", plugin.name, str(error))
-    if asked.track and asked.track not in card.literals.get("TRACKS", ["train"]):
+    if asked.track and asked.track not in discover.tracks(card):
         return None
     return (plugin.family or "submission", plugin.name, card.summary)
 
@@ -205,7 +206,10 @@ def new(arguments: list[str]) -> int:
         raise UserError(
             f"{path} exists already; it was left as it is", do="choose another name"
         ) from None
-    print(f"wrote {path}; race it:\n\n  python -m harness workload=gpt2 submission=./{path}")
+    print(
+        f"wrote {path}; try it in seconds, then race it:\n\n  harness check {path}\n"
+        f"  python -m harness workload=gpt2 submission=./{path}"
+    )
     return 0
 
 
@@ -255,6 +259,7 @@ def _later(module: str):
 
 
 COMMANDS = {
+    "check": _later("check"),
     "calibrate": _later("calibrate"),
     "audit": _later("audit"),
     "refine": _later("refine"),

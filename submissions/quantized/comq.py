@@ -18,6 +18,10 @@ from submissions.quantized import rtn
 
 TRACKS = ["compress"]
 SPACE = {"bits": {"choice": [4, 8, 3]}, "examples": 32, "sweeps": {"int": [1, 5], "default": 4}}
+SKIPS = {
+    "descends": "what adapt() rounds stays as it is: a step does nothing",
+    "passes": "a step does nothing: it makes no pass",
+}
 
 
 def quantise(weight, x, bits, sweeps):

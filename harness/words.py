@@ -1,0 +1,102 @@
+"""State words: what a file's STATE says a method keeps, and what that is in bytes.
+
+STATE is the number of words for each parameter the method handles, a word being as many bytes as
+the parameter's element; or an expression for one m × n matrix, m its smaller side (a vector is
+1 × n), in which hyperparameters have their names: "rank * (m + 2 * n)". "+ examples" stands for
+training examples kept: as many bytes as a stream allows, or one batch of points. A submission with
+a BASE keeps what its base does.
+"""
+
+import ast
+
+from harness import discover
+from harness.discover import Card
+from harness.errors import UserError
+
+ROOM = 64  # bytes a parameter may have for each word: padding to 64 bytes, counters, scales
+NODES = (
+    ast.Expression, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop, ast.Name, ast.Load,
+    ast.Constant, ast.Call, ast.IfExp, ast.Compare, ast.cmpop,
+)  # fmt: skip
+EXAMPLES = "examples"
+
+
+def text(card: Card) -> str:
+    """STATE as `harness list` shows it; "-" where nothing is declared."""
+    stated = stated_by(card)
+    return "-" if stated is None else f"{stated:g}" if not isinstance(stated, str) else stated
+
+
+def stated_by(card: Card) -> float | str | None:
+    """STATE of the file, or of its BASE; UserError where it is neither number nor expression."""
+    if "STATE" not in card.literals and card.literals.get("BASE"):
+        return stated_by(discover.read(discover.find(card.literals["BASE"])))
+    stated = card.literals.get("STATE")
+    if isinstance(stated, str):
+        _parsed(stated, card)
+    elif stated is not None and (isinstance(stated, bool) or not isinstance(stated, int | float)):
+        raise _refusal(card, stated)
+    return stated
+
+
+def _refusal(card: Card, stated) -> UserError:
+    return UserError(
+        f"{card.plugin.path}: STATE = {stated!r}",
+        'words a parameter, or an expression of m, n and hyperparameters: "rank * (m + n)"',
+    )
+
+
+def _parsed(stated: str, card: Card) -> ast.Expression:
+    try:
+        parsed = ast.parse(stated, mode="eval")
+    except SyntaxError:
+        raise _refusal(card, stated) from None
+    known = {"m", "n", "min", "max", EXAMPLES, *card.literals["SPACE"]}
+    for node in ast.walk(parsed):
+        if not isinstance(node, NODES) or (isinstance(node, ast.Name) and node.id not in known):
+            raise _refusal(card, stated)
+    return parsed
+
+
+def expected(card: Card, submission) -> tuple[float, float] | None:
+    """The least and the most bytes of state of a submission at work; None without STATE."""
+    parts = [(card, vars(submission.hp), submission.task.params)]
+    if card.form == "b":
+        parts = [(_card_of(group.module), vars(group.hp), group.params)
+                 for group in submission.groups]  # fmt: skip
+    low = high = 0.0
+    for own, hp, params in parts:
+        stated = stated_by(own)
+        if stated is None:
+            return None
+        for p in params:
+            low, high = _add(low, high, stated, own, hp, p)
+        if isinstance(stated, str) and EXAMPLES in stated:
+            high += _examples(submission.task)
+    return low, high
+
+
+def _add(low: float, high: float, stated, card: Card, hp: dict, p) -> tuple[float, float]:
+    """The bounds with those of one parameter: a history may be half full, a number is exact."""
+    if not isinstance(stated, str):
+        size = stated * p.numel() * p.element_size()
+        return low + size, high + size + ROOM * max(1.0, stated)
+    m, n = sorted((p.shape[0], p[0].numel())) if p.ndim > 1 else (1, p.numel())
+    names = hp | {"m": m, "n": n, "min": min, "max": max, EXAMPLES: 0}
+    code = compile(_parsed(stated, card), "STATE", "eval")
+    count = eval(code, {"__builtins__": {}}, names)  # of the nodes above alone
+    size = count * p.element_size()
+    return low + size / 2, high + size + ROOM * max(1.0, count / max(1, p.numel()))
+
+
+def _examples(task) -> int:
+    """Bytes of examples that may be kept."""
+    try:
+        return task.memory
+    except UserError:
+        return task.batch_size * task.box.shape[1] * task.box.element_size()
+
+
+def _card_of(module) -> Card:
+    path = module.__file__
+    return discover.read(discover.find(str(path)))
