@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from harness import constraints, roles, weights, workload
+from harness import constraints, roles, surgery, weights, workload
 from harness.errors import UserError
 from harness.seeds import derive
 
@@ -36,7 +36,8 @@ class Evaluator:
         self._seed = seed
         self._start = workload.open_data(start) if start else None
         kinds = roles.of(self._model)
-        self._head = {name for name, role in kinds.items() if role.kind == "readout"}
+        head = {id(p) for p in surgery.head(self._model)}
+        self._head = {name for name, p in self._model.named_parameters() if id(p) in head}
         self._prunable = [name for name, role in kinds.items() if role.kind == "hidden"]
         self._compressed = definition.track == "compress" or bool(
             {"sparsity", "two_four", "bits"} & definition.block["goal"].keys()

@@ -33,7 +33,10 @@ def weights(model: nn.Module) -> list[nn.Parameter]:
 def head(model: nn.Module) -> list[nn.Parameter]:
     """Parameters of the readout, which every fine-tuning method trains and no budget counts."""
     kinds = roles.of(model)
-    return [p for n, p in model.named_parameters() if kinds[n].kind == "readout"]
+    known = {id(p): kinds[n].kind for n, p in model.named_parameters()}
+    modules = [m for m in model.modules() if getattr(m, "role", None) == "readout"]
+    own = [p for m in modules for p in m.parameters(recurse=False)]
+    return [p for p in own if known[id(p)] in ("readout", "bias")]  # not a tied embedding
 
 
 def freeze(model: nn.Module) -> None:
