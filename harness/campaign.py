@@ -131,6 +131,7 @@ class Pair:
             study=study,
             until=self.until,
             hopeless=self.hopeless and trial is not None,
+            budget=self.ruleset.get("budget", 1),
         )
 
 

@@ -38,6 +38,7 @@ class Known:
             self._source(pair),
             canonical(pair.point(job)),
             job[2],
+            pair.ruleset.get("budget", 1),
         )
         run = self._of(definition.key).get(key)
         run = run and again(run, definition)
@@ -76,7 +77,8 @@ class Known:
 
 def _identity(run: Run) -> tuple:
     r = run.record
-    return r.get("training_hash"), r["submission_hash"], canonical(r["hp"]), r["seed"]
+    factor = (r.get("budget") or {}).get("factor", 1)
+    return r.get("training_hash"), r["submission_hash"], canonical(r["hp"]), r["seed"], factor
 
 
 def _enough(run: Run, pair: Pair) -> bool:

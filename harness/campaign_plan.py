@@ -50,11 +50,17 @@ class Block:
     hopeless: bool = False
 
     def pairs(self) -> Iterator[tuple[str, str, str | None]]:
-        """(submission, workload, variant) that fit: a submission races on its tracks alone."""
+        """(submission, workload, variant) that fit: a submission races on its tracks alone.
+
+        A stream has its own length: no ruleset with a larger budget applies to it.
+        """
+        trees = {name: tree_of(name) for name, _ in self.workloads}
         for submission in self.submissions:
             tracks = discover.tracks(discover.read(discover.find(submission)))
             for name, variant in self.workloads:
-                if tree_of(name).get("track", "train") in tracks:
+                tree = trees[name]
+                longer = self.rules["budget"] > 1 and "stream" in tree[self.scale]
+                if tree.get("track", "train") in tracks and not longer:
                     yield submission, name, variant
 
 
@@ -85,7 +91,7 @@ def ruleset(name: str, where: str = "", **changes) -> dict:
         raise UserError(f"{where}there is no ruleset {name!r}", nearest(name, known))
     rules = {"budget": 1} | yaml.safe_load(known[name].read_text())
     rules |= {key: value for key, value in changes.items() if value is not None}
-    for key, least in (("studies", 1), ("trials", 0), ("seeds", 0)):
+    for key, least in (("studies", 1), ("trials", 0), ("seeds", 0), ("budget", 1)):
         if not isinstance(rules[key], int) or rules[key] < least:
             raise UserError(f"{where}{key}: {rules[key]!r}", f"a whole number from {least} up")
     if not rules["trials"] and not rules["seeds"]:

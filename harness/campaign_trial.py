@@ -19,6 +19,7 @@ SETTINGS = {
     "isolation": "process",
     "until": "goal",
     "hopeless": False,
+    "budget": 1,
 }
 
 

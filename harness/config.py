@@ -49,6 +49,7 @@ class Config:
     isolation: str = "process"
     until: str = "goal"
     hopeless: bool = False
+    budget: int = 1
     results: str = "results"
     jobs: int = 2
     dry: bool = False

@@ -31,6 +31,7 @@ class Trial:
     folder: Path
     results: Path
     hopeless: bool = False  # may be ended early
+    factor: int = 1  # of the workload's budget: a self-tuning submission is given more
 
     @property
     def label(self) -> str:
@@ -55,12 +56,18 @@ class Trial:
             "horizon": self.horizon,
             "passes": self.passes,
             "goal": self.definition.block["goal"],
-            "budget": {"steps": self.definition.block["horizon"]},
+            "budget": {"steps": self.budget}
+            | ({"factor": self.factor} if self.factor != 1 else {}),
             "engine": self.engine,
             "isolation": self.isolation,
             "harness": __version__,
             "config": self.definition.block,
         }
+
+    @property
+    def budget(self) -> int:
+        """Reference steps that the trial may spend."""
+        return self.definition.block["horizon"] * self.factor
 
     @property
     def slots(self) -> int:
@@ -70,7 +77,8 @@ class Trial:
     @property
     def grid(self) -> list[int]:
         """The steps at which the runner stops and is judged."""
-        steps = evaluation_steps(self.horizon, self.definition.block["evaluate"]["points"])
+        points = self.definition.block["evaluate"]["points"] * self.factor
+        steps = evaluation_steps(self.horizon, points)
         return stream.grid(self.definition.block, steps)
 
     def message(self) -> dict:
@@ -113,6 +121,15 @@ def hyperparameters(
     return values
 
 
+def budget_factor(factor: int, definition: workload.Definition) -> int:
+    """How many times the workload's budget a trial is given."""
+    if isinstance(factor, bool) or not isinstance(factor, int) or factor < 1:
+        raise UserError(f"budget={factor}", "a whole number from 1 up: times the workload's budget")
+    if factor > 1 and "stream" in definition.block:
+        raise UserError(f"budget={factor}: {definition.key} is a stream, which has its own length")
+    return factor
+
+
 def tuned_point(definition: workload.Definition, card: Card) -> dict:
     """The tuned hyperparameters recorded for this submission on this workload."""
     path = discover.ROOT / "results" / "tuned" / f"{definition.key}.json"
@@ -149,7 +166,8 @@ def make(config: dict) -> Trial:
     engine = dict(config["engine"])
     passes = clock.canonical_passes(card.literals.get("PASSES", {clock.REFERENCE_STEP: 1}))
     table = calibrate.prices(definition, engine, passes)
-    horizon = definition.block["horizon"]
+    factor = budget_factor(config.get("budget", 1), definition)
+    horizon = definition.block["horizon"] * factor
     if (
         "stream" not in definition.block
     ):  # a stream has its length, and what a step costs is charged
@@ -187,4 +205,5 @@ def make(config: dict) -> Trial:
         results / "runs" / definition.name / plugin.name / run_id,
         results,
         config.get("hopeless", False),
+        factor,
     )

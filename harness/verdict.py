@@ -37,7 +37,7 @@ def ending(
     ended = last["step"] >= trial.horizon
     if crossing(rows, streaming) is not None and (ended or trial.until == "goal"):
         return "reached", None
-    if not streaming and (over := clock.overdrawn(last["counts"], block["horizon"], table)):
+    if not streaming and (over := clock.overdrawn(last["counts"], trial.budget, table)):
         return "invalid", over
     if ended:
         return "out_of_budget", None

@@ -291,3 +291,19 @@ def test_blocks_are_done_in_order_and_a_submission_races_on_its_tracks_alone(tmp
 def test_every_ruleset_makes_jobs(name):
     rules = campaign_plan.ruleset(name)
     assert campaign.Pair("gpt2", "adamw", rules).total > 0
+
+
+def test_a_self_tuning_submission_gets_one_point_and_three_budgets(tmp_path):
+    path = tmp_path / "plan.yaml"
+    path.write_text("submissions: [pbt]\nworkloads: [gpt2, stream_split]\nruleset: self_tuning\n")
+    (pair,) = campaign.pairs_of(campaign_plan.load(path))  # no stream: it has its own length
+    assert list(pair.ready()) == [(0, None, 1), (0, None, 2), (0, None, 3)]
+    planned = plan.make(pair.config((0, None, 1), str(tmp_path)))
+    usual = plan.make(pair.config((0, None, 1), str(tmp_path)) | {"budget": 1})
+    assert planned.horizon == 3 * usual.horizon
+    assert planned.grid[:4] == usual.grid[:4]  # as fine a grid
+    assert planned.run_id != usual.run_id
+    assert planned.describe()["budget"] == {"steps": 3 * usual.budget, "factor": 3}
+    for factor in (0, 1.5, True):
+        with pytest.raises(UserError, match="whole number from 1"):
+            plan.make(pair.config((0, None, 1), str(tmp_path)) | {"budget": factor})

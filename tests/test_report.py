@@ -311,6 +311,17 @@ def test_tuning_trials_choose_the_point_and_do_not_count_as_evidence(results):
     assert found.marks == []
 
 
+def test_runs_with_a_larger_budget_have_a_board_of_their_own(results):
+    records.reference(results)
+    seeds(results, [12, 12])
+    seeds(results, [12, 12], submission="pbt", budget={"steps": 3000, "factor": 3})
+    found = boards(collect([results]), references([results]))
+    assert [(b.track, [r.name for r in b.rows]) for b in found] == [
+        ("train", ["adamw"]),
+        ("train-self-tuning", ["pbt"]),
+    ]
+
+
 def test_names_cannot_write_into_the_page(results, tmp_path):
     records.reference(results)
     evil = "<script>alert(1)</script>$x_|"

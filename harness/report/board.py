@@ -14,6 +14,8 @@ from harness.report.run import Run, described
 from harness.stats import Cell
 from harness.workload import primary
 
+SELF_TUNING = "-self-tuning"  # of a track's name: runs with more than the workload's budget
+
 
 @dataclass
 class Workload:
@@ -117,11 +119,14 @@ def boards(collection: Collection, references: dict[str, dict]) -> list[Board]:
     """All boards that the records make; what is not used is added to `collection.left_out`."""
     groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
     for run in collection.runs:
-        groups[run.record["track"], run.record["scale"]].append(run)
+        longer = (run.record.get("budget") or {}).get("factor", 1) != 1
+        track = run.record["track"] + (SELF_TUNING if longer else "")
+        groups[track, run.record["scale"]].append(run)
+    tracks = ("train", "finetune", "compress", "continual")
     order = {
         name: i
         for i, name in enumerate(
-            ("train", "finetune", "compress", "continual", "mini", "base", "full")
+            (*tracks, *(f"{t}{SELF_TUNING}" for t in tracks), "mini", "base", "full")
         )
     }
     keys = sorted(groups, key=lambda g: tuple((order.get(x, 99), x) for x in g))
