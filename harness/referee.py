@@ -5,20 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
-from harness import (
-    clock,
-    continual,
-    hopeless,
-    mirror,
-    picture,
-    predictor,
-    record,
-    refine,
-    weights,
-    workload,
-)
+from harness import clock, hopeless, judge, mirror, picture, record, refine, weights, workload
 from harness.child import Ended, ProcessRunner
-from harness.errors import UserError, nearest
+from harness.errors import UserError
 from harness.failure import of_machine
 from harness.files import DiskFull, locked
 from harness.inline import InlineRunner
@@ -58,26 +47,11 @@ def race(trial: Trial, tracker: dict, display) -> Outcome:
                 f"{trial.label} {trial.run_id} is being run by another process: left to it"
             )
             return Outcome("busy", trial.folder, {"outcome": "busy"})
-        if (done := record.finished(trial.folder)) and _stands(trial, done):
+        if (done := record.finished(trial.folder)) and judge.stands(trial, done):
             return Outcome(done["outcome"], trial.folder, done | {"earlier": True})
         (trial.folder / "run.json").unlink(missing_ok=True)  # of an attempt that failed
         with Signals() as signals:
             return _Race(trial, tracker, display, signals).run()
-
-
-def _stands(trial: Trial, done: dict) -> bool:
-    """Whether a finished trial's record is what was asked for.
-
-    It is not where the goal's bounds have changed since, where prices were provisional and are
-    measured now, or where a trial that stopped at its goal is now to use up its budget: then the
-    log is judged again, and the trial goes on if it must.
-    """
-    stopped = done["outcome"] == "reached" and done["step"] < done["horizon"]
-    return (
-        done["workload_hash"] == trial.definition.hash
-        and not (done.get("provisional") and not trial.table.provisional)
-        and not (trial.until == "budget" and stopped)
-    )
 
 
 class _Race:
@@ -119,27 +93,14 @@ class _Race:
         """Rows of earlier attempts, judged by the present goal."""
         every = list(read_rows(self.log.path)) if self.log.path.exists() else []
         self.rows, self.earlier = record.valid_rows(every), bool(every)
-        self._judge_again()
+        judge.again(self.trial, self.rows)
         self.lost = next(
             (row["lost_steps"] for row in reversed(every) if row["event"] == "resumed"), 0
         )
 
-    def _judge_again(self) -> None:
-        """Let every evaluation say whether it meets the goal as it is now."""
-        block = self.trial.definition.block
-        for i, row in enumerate(self.rows):
-            if row["event"] != "evaluation":
-                continue
-            row["goal"] = workload.meets(block["goal"], row["metrics"])
-            if self.streaming and row["goal"]:  # of a stream, only the end can meet it
-                last = row["step"] == self.trial.horizon
-                before = continual.judge(block, self.rows[: i + 1], row["state_bytes"])[1]
-                row["goal"] = last and workload.meets(block["goal"], before)
-
     def _over(self) -> Ending | None:
         """How a trial that has ended before ends under the present goal; None if it goes on."""
-        seen = record.evaluations(self.rows)
-        if not seen or self.rows[-1]["event"] != "ended":
+        if not (seen := judge.ended(self.rows)):
             return None
         self.table = self.trial.table.at(seen[-1]["anchor_seconds"])
         return self._verdict()
@@ -174,7 +135,8 @@ class _Race:
         self._resume(ready)
         if mirrored := mirror.spawn(self.folder, SimpleNamespace(**self.tracker)):
             self.runner.keep.add(mirrored.pid)
-        return self._loop(evaluator, ready)
+        self.judge = judge.Judge(trial, evaluator, self.runner)
+        return self._loop(ready)
 
     def _resume(self, ready: dict) -> None:
         """Continue the log where the checkpoint was made, or begin it."""
@@ -213,9 +175,9 @@ class _Race:
             name: (self.base or {}).get(name, 0.0) for name in ("cpu_seconds", "wall_seconds")
         }
 
-    def _loop(self, evaluator, ready: dict) -> Ending:
+    def _loop(self, ready: dict) -> Ending:
         asked = "interrupted", "asked to stop; the same command continues it"
-        verdict = self._verdict() if self.base else self._judge(evaluator, ready)
+        verdict = self._verdict() if self.base else self._judge(ready)
         for step in [s for s in self.trial.grid if s > ready["step"]]:
             if verdict or self.signals.asked:
                 break
@@ -223,43 +185,33 @@ class _Race:
             reply = self.runner.go(step)
             self.wall["training"] += time.monotonic() - begun
             if reply["paused"] and reply["step"] < step:
-                self._pause(evaluator, reply)
+                self._pause(reply)
                 return asked
-            verdict = self._judge(evaluator, reply)
+            verdict = self._judge(reply)
         return verdict or asked
 
-    def _pause(self, evaluator, reply: dict) -> None:
+    def _pause(self, reply: dict) -> None:
         """Log and save a trial between two evaluations."""
         row, handed = self._ledger(reply) | {"event": "paused"}, self.runner.weights()
-        if self.streaming:
-            predictor.ask(evaluator, self.runner)
-            block = self.trial.definition.block
-            row |= continual.look(evaluator, self.runner, handed, reply, block)
+        if self.streaming:  # the rows between two evaluations are part of its curve
+            self.judge.ask()
+            row |= self.judge.see(reply, handed)
         self._append(row | {"weights": weights.digest(handed)})
         self.runner.save()
 
-    def _judge(self, evaluator, reply: dict) -> Ending | None:
+    def _judge(self, reply: dict) -> Ending | None:
         """Evaluate what was handed over, log it, save, and say how the trial ended, if it did."""
-        begun, goal = time.monotonic(), self.trial.definition.block["goal"]
+        begun = time.monotonic()
         row = self._ledger(reply) | {"event": "evaluation", "train_loss": reply.get("train_loss")}
         try:
-            predictor.ask(evaluator, self.runner)
+            self.judge.ask()
+            with self.runner.frozen():
+                handed = self.runner.weights()
+                row |= self.judge.see(reply, handed)
         except ValueError as error:
             raise Ended("invalid", str(error)) from None
-        with self.runner.frozen():
-            handed = self.runner.weights()
-            try:
-                seen, met = self._evaluate(evaluator, reply, handed, row)
-            except ValueError as error:
-                raise Ended("invalid", str(error)) from None
         self.wall["evaluation"] += time.monotonic() - begun
-        row |= seen
-        if unknown := sorted(goal.keys() - row["metrics"].keys()):
-            raise UserError(
-                f"the goal names a metric {unknown[0]!r} that nothing measures",
-                nearest(unknown[0], row["metrics"]),
-            )
-        row["goal"] = met and workload.meets(goal, row["metrics"])
+        row |= self.judge.judge(self.rows, row)
         row["weights"] = weights.digest(handed)
         row["progress"] = reply["step"] / self.trial.horizon
         row["evaluation_seconds"] = time.monotonic() - begun
@@ -277,18 +229,6 @@ class _Race:
         if (verdict is None or verdict[0] == "reached") and reply["step"]:
             self.runner.save()
         return verdict
-
-    def _evaluate(self, evaluator, reply: dict, handed: dict, row: dict) -> tuple[dict, bool]:
-        """What an evaluation adds to `row`, and whether it may count as the goal's."""
-        if not self.streaming:
-            declared = reply["trainable"], reply["merged"]
-            return {"metrics": evaluator(handed, reply["active"], declared)}, True
-        block = self.trial.definition.block
-        seen = continual.look(evaluator, self.runner, handed, reply, block)
-        rows = [*self.rows, row | seen]
-        metrics, before = continual.judge(block, rows, reply["state_bytes"])
-        last = reply["step"] == self.trial.horizon
-        return seen | {"metrics": metrics}, last and workload.meets(block["goal"], before)
 
     def _verdict(self) -> Ending | None:
         return ending(self.trial, record.evaluations(self.rows), self.table, self.bound)

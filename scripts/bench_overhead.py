@@ -2,7 +2,8 @@
 
     python scripts/bench_overhead.py [--pairs 3] [--steps 200]
 
-Without --steps a race has the workload's own horizon and evaluations, as users run it. Both train the gpt2 mini model with torch's fused AdamW on the same batches, one thread. The bare
+Without --steps a race has the workload's own horizon and evaluations, as users run it. Both
+train the gpt2 mini model with torch's fused AdamW on the same batches, one thread. The bare
 loop is a process of its own that does nothing but train. Per pair (bare, race, in alternating
 order) the ratio of CPU seconds per step is taken; quoted are medians over the pairs:
   training  what the runner's process tree spent between two evaluations, per step
