@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import cli
-from harness.files import sha256_of
+from harness import cli, discover
+from harness.files import atomic_json, sha256_of
 from harness.report.board import boards
 from harness.report.collect import collect, read_folder, references
 from harness.report.compact import write_compact
@@ -320,6 +320,24 @@ def test_runs_with_a_larger_budget_have_a_board_of_their_own(results):
         ("train", ["adamw"]),
         ("train-self-tuning", ["pbt"]),
     ]
+
+
+def test_a_pair_that_could_not_be_raced_is_named_with_the_reason(results):
+    seeds(results, [12])
+    (results / "board").mkdir()
+    one = {"reason": "it finds no factors", "source": "x", "training_hash": "y"}
+    atomic_json(results / "board" / "alpha.mini.failed.json", {"gd": one})
+    _, left_out = board(results)
+    assert left_out == {"gd on alpha.mini": "could not be raced: it finds no factors"}
+
+
+def test_a_badge_is_shown_where_its_file_is_what_was_raced(results, monkeypatch):
+    badged = discover.Card(discover.find("lion"), "", "b", {"BADGE": "reproduced"})
+    monkeypatch.setattr(discover, "read", lambda plugin: badged)
+    seeds(results, [12], submission_hash=discover.source_hash(discover.find("adamw")))
+    assert row(results).badge == "reproduced"
+    seeds(results, [12], submission="lion", submission_hash="older")
+    assert row(results, "lion").badge is None
 
 
 def test_names_cannot_write_into_the_page(results, tmp_path):

@@ -3,10 +3,9 @@
 import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from harness import discover, score
-from harness.files import read_json
+from harness.errors import UserError
 from harness.report.cells import Choice, by_workload, choose
 from harness.report.collect import Collection
 from harness.report.marks import marks_of
@@ -145,8 +144,7 @@ def _board(
     groups: dict[str, list[Run]] = defaultdict(list)
     for run in kept:
         groups[run.record["submission"]].append(run)
-    badges = _badges()
-    rows = [_row(name, group, badges) for name, group in sorted(groups.items())]
+    rows = [_row(name, group) for name, group in sorted(groups.items())]
     board = Board(track, scale, workloads, rows, {})
     references_ = board.references
     for row in rows:
@@ -208,7 +206,7 @@ def _sources(runs: list[Run], left_out: list, complaints: set) -> list[Run]:
     return kept
 
 
-def _row(name: str, runs: list[Run], badges: dict) -> Row:
+def _row(name: str, runs: list[Run]) -> Row:
     source = runs[0].record["submission_hash"]
     told = next((run.about for run in runs if run.about), {})
     shipped = discover.submissions().get(name)
@@ -222,15 +220,19 @@ def _row(name: str, runs: list[Run], badges: dict) -> Row:
         told.get("summary") or "",
         told.get("arxiv"),
         family,
-        badges.get(source) or badges.get(name),
+        _badge(shipped, source),
         choices,
     )
 
 
-def _badges() -> dict[str, str]:
-    """results/badges.json: {name or hash of a submission's source: badge}; {} without the file."""
-    path = Path(discover.ROOT) / "results" / "badges.json"
-    return read_json(path) if path.exists() else {}
+def _badge(shipped: discover.Plugin | None, source: str) -> str | None:
+    """The BADGE of a shipped submission's file, where that is the source that was raced."""
+    if not shipped or discover.source_hash(shipped) != source:
+        return None
+    try:
+        return discover.read(shipped).literals.get("BADGE")
+    except UserError:  # a file that cannot be read is the races' business
+        return None
 
 
 def _rank(board: Board) -> None:

@@ -97,6 +97,10 @@ def _read(path: Path, left_out: list) -> Iterator[Run]:
             left_out.append((where, str(error)))
     for file in sorted((path / "board").glob("*.jsonl")):
         yield from read_compact(file, left_out)
+    for file in sorted((path / "board").glob("*.failed.json")):
+        for name, one in read_json(file).items():
+            key = file.name.removesuffix(".failed.json")
+            left_out.append((f"{name} on {key}", f"could not be raced: {one['reason']}"))
 
 
 def read_folder(folder: Path, where: str = "") -> Run:
