@@ -19,7 +19,7 @@ from harness.submission import Submission
 from harness.task import Task
 
 STEPS, BATCH, EXAMPLES = 20, 8, 64
-WIDTHS = [(6, 8), (8, 6)]  # of the hidden matrices: inputs, outputs
+WIDTHS = [(8, 12), (12, 8)]  # of the hidden matrices: inputs, outputs
 CLASSES, EPS = 3, 1e-5
 HIDDEN = ["blocks.0.linear.weight", "blocks.1.linear.weight"]
 HEAD = ["readout.weight", "readout.bias"]

@@ -14,6 +14,7 @@ zero.
 
 import copy
 
+import torch
 from torch import nn
 
 from harness import surgery
@@ -42,6 +43,8 @@ def flow(model):
 
 def adapt(model, task, hp):
     twin, x = flow(model), task.calibration(1)
+    if not any(isinstance(module, nn.Embedding) for module in twin.modules()):
+        x = torch.ones_like(x, dtype=torch.float64)
     found = surgery.weights(twin)
     dense = [w.detach().clone() for w in found]
     for k in range(1, hp.rounds + 1):
