@@ -41,10 +41,13 @@ class Net(nn.Module):
         self.readout = nn.Linear(WIDTHS[-1][1], CLASSES)
         self.readout.role = "readout"
 
-    def forward(self, x):
+    def features(self, x):
         for block in self.blocks:
             x = block(x)
-        return self.readout(x)
+        return x
+
+    def forward(self, x):
+        return self.readout(self.features(x))
 
 
 WORKLOAD = SimpleNamespace(
@@ -57,11 +60,24 @@ WORKLOAD = SimpleNamespace(
         model(batch["inputs"]), batch["targets"], reduction="none"
     ),
     loss=lambda model, batch: F.cross_entropy(model(batch["inputs"]), batch["targets"]),
+    features=lambda model, batch: model.features(batch["inputs"]),
+    nats=lambda scores, batch: F.cross_entropy(scores, batch["targets"], reduction="none"),
+    sample=lambda model, batch, generator: sampled(model(batch["inputs"]), generator),
+    stream=lambda data, config, seed: torch.arange(STEPS * BATCH) % EXAMPLES,
 )
 
 
-def task(steps=STEPS):
-    """The same task each time, in float64; training starts from 'pretrained' weights."""
+def sampled(scores, generator):
+    """Mean nats against labels drawn from the model."""
+    drawn = torch.multinomial(scores.detach().softmax(1), 1, generator=generator)[:, 0]
+    return F.cross_entropy(scores, drawn)
+
+
+def task(steps=STEPS, tasks=0, memory=1 << 20):
+    """The same task each time, in float64; training starts from 'pretrained' weights.
+
+    With `tasks` it is a stream of so many, with `memory` bytes for examples.
+    """
     torch.manual_seed(0)
     model = Net().double()
     with torch.no_grad():
@@ -72,7 +88,12 @@ def task(steps=STEPS):
         "inputs": torch.from_numpy(random.standard_normal((EXAMPLES, WIDTHS[0][0]))),
         "targets": torch.from_numpy(random.integers(0, CLASSES, EXAMPLES)),
     }
-    made = Task(WORKLOAD, SimpleNamespace(batch=BATCH), data, model, 0, steps)
+    config = SimpleNamespace(batch=BATCH, horizon=steps)
+    if tasks:
+        config.stream = SimpleNamespace(
+            tasks=tasks, boundaries="shown", passes=3, memory=memory, recurring=False
+        )
+    made = Task(WORKLOAD, config, data, model, 0, steps)
     made.start = {name: value.clone() for name, value in model.state_dict().items()}
     return made
 
@@ -82,11 +103,12 @@ def start():
     return {name: p.detach().numpy().copy() for name, p in task().model.named_parameters()}
 
 
-def batches():
+def batches(tasks=0):
     """The batches of a run, one after the other: x [B, inputs], y [B]."""
-    stream = task()
+    stream = task(tasks=tasks)
     while True:
         batch = stream.next_batch()
+        stream.step += 1
         yield batch["inputs"].numpy(), batch["targets"].numpy()
 
 
@@ -122,8 +144,8 @@ def rate(t, steps=STEPS, warmup=0.05):
     return p / warmup if p < warmup else 0.5 + 0.5 * math.cos(math.pi * (p - warmup) / (1 - warmup))
 
 
-def gradients(weights, x, y):
-    """The mean loss's gradient for every parameter, by the chain rule."""
+def forward(weights, x):
+    """Scores [B, C], and what `backward` needs: of each block its inputs and norm, the features."""
     kept = []
     for i in range(len(WIDTHS)):
         u = x @ weights[f"blocks.{i}.linear.weight"].T + weights[f"blocks.{i}.linear.bias"]
@@ -132,12 +154,17 @@ def gradients(weights, x, y):
         a = n * weights[f"blocks.{i}.norm.weight"] + weights[f"blocks.{i}.norm.bias"]
         kept.append((x, n, scale, a > 0))
         x = np.maximum(a, 0)
-    scores = x @ weights["readout.weight"].T + weights["readout.bias"]
-    q = np.exp(scores - scores.max(1, keepdims=True))
-    q /= q.sum(1, keepdims=True)
-    d = (q - np.eye(CLASSES)[y]) / len(y)
-    found = {"readout.weight": d.T @ x, "readout.bias": d.sum(0)}
-    d = d @ weights["readout.weight"]
+    return x @ weights["readout.weight"].T + weights["readout.bias"], [*kept, x]
+
+
+def backward(weights, kept, d, below=0.0):
+    """Gradients of all parameters by the chain rule.
+
+    Args:
+        d: ∂L/∂scores; below: ∂L/∂features besides what comes through the readout.
+    """
+    found = {"readout.weight": d.T @ kept[-1], "readout.bias": d.sum(0)}
+    d = d @ weights["readout.weight"] + below
     for i in reversed(range(len(WIDTHS))):
         x, n, scale, on = kept[i]
         d = d * on
@@ -149,6 +176,17 @@ def gradients(weights, x, y):
         found[f"blocks.{i}.linear.bias"] = d.sum(0)
         d = d @ weights[f"blocks.{i}.linear.weight"]
     return found
+
+
+def softmax(scores):
+    q = np.exp(scores - scores.max(1, keepdims=True))
+    return q / q.sum(1, keepdims=True)
+
+
+def gradients(weights, x, y):
+    """The gradient of the mean cross-entropy for every parameter."""
+    scores, kept = forward(weights, x)
+    return backward(weights, kept, (softmax(scores) - np.eye(CLASSES)[y]) / len(y))
 
 
 class Adam:

@@ -13,6 +13,7 @@ batch; the memory is a bounded reservoir, not the whole past.
 
 from harness import ops
 from harness.memory import Buffer
+from harness.schedules import warmup_cosine
 from submissions.continual import er
 from submissions.first_order import adamw
 
@@ -29,6 +30,14 @@ SPACE = {
 }
 
 
+def re_decay(params, grads, state, hp, progress):
+    """AdamW's step; progress is the task's."""
+    state["step"] += 1
+    m, v, step = state["m"], state["v"], state["step"]
+    lr, betas = hp.lr * warmup_cosine(progress, hp.warmup, 0.1), (hp.beta1, hp.beta2)
+    ops.adam_(params, grads, m, v, step, lr, betas, hp.eps, hp.wd)
+
+
 class Algorithm:
     def __init__(self, task, hp):
         self.task, self.hp = task, hp
@@ -39,7 +48,7 @@ class Algorithm:
         first, length = task.segment
         batch = task.next_batch()
         loss = er.mix(task, batch, self.memory, 1 - hp.replay)
-        ops.apply(adamw.update, task.params, self.state, hp, (task.step - first + 0.5) / length)
+        ops.apply(re_decay, task.params, self.state, hp, (task.step - first + 0.5) / length)
         self.memory.add(batch, task.rng)
         return loss
 
