@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from harness import discover, workload
+from harness import classes, discover, workload
 from harness.discover import ROOT
 from harness.errors import UserError, nearest
 
@@ -62,7 +62,8 @@ def _is_path(value: str) -> bool:
 def register(arguments: list[str]) -> list[str]:
     """Offer every submission as an option of its group; returns the arguments for Hydra.
 
-    A path to a file becomes an option named by the file's stem.
+    A path to a file becomes an option named by the file's stem; submission=optimizer, one for each
+    class=.
     """
     from hydra.core.config_store import ConfigStore
 
@@ -70,11 +71,12 @@ def register(arguments: list[str]) -> list[str]:
     store.store(name="schema", node=Config)
     plugins = dict(discover.submissions())
     rewritten = []
-    for argument in arguments:
+    for argument in classes.expanded(arguments):
         if argument.startswith("submission="):
             values = argument.removeprefix("submission=").split(",")
             argument = "submission=" + ",".join(
-                _option(value, plugins) if _is_path(value) else value for value in values
+                _option(value, plugins) if _is_path(value) or "." in value else value
+                for value in values
             )
         elif argument.startswith("results=") and argument[8:9] not in ("", "'", '"'):
             # Any folder, as it is: Hydra wants quotes around spaces and letters beyond ASCII.
@@ -90,7 +92,7 @@ def register(arguments: list[str]) -> list[str]:
         store.store(
             group="submission",
             name=option,
-            node=keys | {"name": plugin.name, "path": str(plugin.path)},
+            node=keys | {"name": plugin.name, "path": None if plugin.package else plugin.place},
         )
     check(rewritten, plugins)
     return rewritten
@@ -178,6 +180,10 @@ def check(arguments: list[str], plugins: dict) -> None:
                 f"no submission is called {name!r}", nearest(name, plugins), "harness list"
             )
     racing = [plugins[name] for name in chosen.get("submission", [DEFAULT])]
+    given = {override.key_or_group for override in overrides}
+    for plugin in (p for p in racing if p.target and not given & {"submission.lr", "trial"}):
+        if "lr" in discover.read(plugin).literals["SPACE"]:
+            raise UserError(f"{plugin.name} needs a learning rate", do="submission.lr=1e-3")
     for override in overrides:
         head, _, rest = override.key_or_group.partition(".")
         if head == "submission" and rest:

@@ -10,7 +10,6 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -18,7 +17,9 @@ from types import ModuleType
 
 from harness import source
 from harness.errors import UserError, nearest
+from harness.plugin import Card, Plugin
 from harness.source import ENTRY_POINTS, ROOT, roots
+from harness.space import check
 
 LITERALS = (
     "SPACE",
@@ -34,45 +35,33 @@ TRACKS = ("train", "finetune", "compress", "continual")
 FORMS = {"optimizer": "a", "update": "b", "BASE": "b", "Algorithm": "c"}
 
 
-@dataclass(frozen=True)
-class Plugin:
-    """Where a plugin lives: `name` is the file's stem, `family` its folder."""
-
-    name: str
-    path: Path
-    family: str
-    package: str | None  # dotted package to import it from, or None for a loose file
-
-
-@dataclass(frozen=True)
-class Card:
-    """What a plugin's file says of itself, read without importing it."""
-
-    plugin: Plugin
-    doc: str
-    form: str
-    literals: dict = field(default_factory=dict)
-    functions: frozenset = frozenset()
-
-    @property
-    def summary(self) -> str:
-        return self.doc.strip().split("\n")[0].rstrip(".") if self.doc.strip() else ""
-
-
 def _folder(folder: Path, package: str) -> dict[str, Plugin]:
     found: dict[str, Plugin] = {}
     for path in sorted(folder.rglob("*.py")):
         if path.stem.startswith("_"):
             continue
         inner = path.relative_to(folder).parent.parts
-        plugin = Plugin(path.stem, path, "/".join(inner), ".".join((package, *inner)))
-        if path.stem in found:
+        for name in (path.stem, *_variants(path)):
+            if name in found:
+                raise UserError(
+                    f"two plugins are named {name!r}: {found[name].path} and {path}",
+                    "a name is unique over all folders",
+                    "rename one of them",
+                )
+            found[name] = Plugin(name, path, "/".join(inner), ".".join((package, *inner)))
+    return found
+
+
+def _variants(path: Path) -> dict[str, dict]:
+    """The file's VARIANTS: names, each with its fixed hyperparameters."""
+    if b"VARIANTS" not in path.read_bytes():  # spares the parsing of a hundred files
+        return {}
+    found = source.literals(path, ("VARIANTS",)).get("VARIANTS", {})
+    for name, values in found.items() if isinstance(found, dict) else [(found, None)]:
+        if not (isinstance(name, str) and name.isidentifier() and isinstance(values, dict)):
             raise UserError(
-                f"two plugins are named {path.stem!r}: {found[path.stem].path} and {path}",
-                "a name is unique over all folders",
-                "rename one of the files",
+                f"{path}: VARIANTS has {name!r}", 'names with values: {"short": {"rank": 1}}'
             )
-        found[path.stem] = plugin
     return found
 
 
@@ -118,9 +107,13 @@ def find(name: str) -> Plugin:
                 f"to write one: harness new submission {Path(name).stem}",
             )
         for plugin in submissions().values():
-            if plugin.path == path:
+            if plugin.path == path and not plugin.variant:
                 return plugin
         return Plugin(path.stem, path, "", None)
+    if "." in name:
+        from harness import classes
+
+        return Plugin(name, Path(classes.__file__), "class", None, name)
     if name not in submissions():
         raise UserError(
             f"no submission is called {name!r}", nearest(name, submissions()), "harness list"
@@ -155,6 +148,11 @@ def functions(plugin: Plugin) -> dict[str, list[str]]:
 @cache
 def read(plugin: Plugin) -> Card:
     """A submission's docstring, literals and functions; UserError for what is no submission."""
+    if plugin.target:
+        from harness import classes
+
+        told, space = classes.summary(plugin.target), classes.space(plugin.target)
+        return Card(plugin, told, "a", {"SPACE": space}, frozenset({"optimizer"}))
     tree = source.tree(plugin.path)
     defined = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
     defined |= {
@@ -185,7 +183,18 @@ def read(plugin: Plugin) -> Card:
     )
     source.check(plugin.path, tree)
     _check_literals(card, tree)
+    _take_variant(card)
     return card
+
+
+def _take_variant(card: Card) -> None:
+    """Check VARIANTS against SPACE, and fix the values of the variant that the card is of."""
+    variants, space = _variants(card.plugin.path), card.literals["SPACE"]
+    for name, values in variants.items():
+        for key, value in values.items():
+            values[key] = check(space, key, value, f"VARIANTS[{name!r}] of {card.plugin.path}")
+    if card.plugin.variant:
+        card.literals["SPACE"] = space | variants[card.plugin.name]
 
 
 def _check_literals(card: Card, tree: ast.Module) -> None:
@@ -234,11 +243,18 @@ def source_hash(plugin: Plugin) -> str:
     """sha256 over the plugin's source files: their names inside the project and their bytes.
 
     Lines that only describe a method (BADGE, STATE, ...) do not count: `source.identity` says why.
+    Of a class it is over its path, its package's name and its version.
     """
+    if plugin.target:
+        from harness import classes
+
+        return hash_of([(plugin.target, classes.release(plugin.target).encode())])
     parts = []
     for path, content in source.identity(sources(plugin)).items():
         inside = path.relative_to(ROOT) if path.is_relative_to(ROOT) else Path(path.name)
         parts.append((str(inside), content))
+    if plugin.variant:  # its values are among the hyperparameters; it is a run of its own
+        parts.append((plugin.name, b""))
     return hash_of(parts)
 
 
@@ -252,8 +268,12 @@ def hash_of(parts: Iterable[tuple[str, bytes]]) -> str:
 
 def load(plugin: Plugin) -> ModuleType:
     """Import the plugin's module (this runs its code)."""
+    if plugin.target:
+        from harness import classes
+
+        return classes.module(plugin.target)
     if plugin.package:
-        return importlib.import_module(f"{plugin.package}.{plugin.name}")
+        return importlib.import_module(f"{plugin.package}.{plugin.path.stem}")
     name = f"submission_{plugin.name}"
     spec = importlib.util.spec_from_file_location(name, plugin.path)
     assert spec is not None

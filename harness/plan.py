@@ -189,7 +189,7 @@ def make(config: dict) -> Trial:
     return Trial(
         definition,
         card,
-        str(plugin.path) if plugin.package is None else plugin.name,
+        plugin.place if plugin.package is None else plugin.name,
         hp,
         passes,
         horizon,

@@ -41,7 +41,8 @@ def validate(space: dict, where: str) -> None:
                 f"{at}: a hyperparameter's name is a Python identifier other than name and path"
             )
         if not isinstance(spec, dict):
-            if not isinstance(spec, int | float | str | bool | None):
+            numbers = isinstance(spec, list) and all(type(v) in (int, float) for v in spec)
+            if not numbers and not isinstance(spec, int | float | str | bool | None):
                 raise UserError(f"{at}: {spec!r} is not a number, string, truth value or range")
             continue
         kind = _kind(spec, at)
@@ -124,6 +125,13 @@ def check(space: dict, name: str, value, where: str):
     if not isinstance(spec, dict):
         if isinstance(spec, float) and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
+        if isinstance(spec, list) and isinstance(value, list | tuple):
+            if len(value) != len(spec) or any(type(v) not in (int, float) for v in value):
+                raise UserError(
+                    f"submission.{name}={list(value)} is no list of {len(spec)} numbers",
+                    f"such as {spec}",
+                )
+            return [float(v) for v in value] if type(spec[0]) is float else list(value)
         if type(value) is not type(spec) and spec is not None:
             raise UserError(
                 f"submission.{name}={value!r} is not of the type of its default {spec!r}"

@@ -56,7 +56,7 @@ class Subject:
         Raises:
             the error on the first of them, where there is none.
         """
-        tracks = self.card.literals.get("TRACKS", ["train"])
+        tracks = discover.tracks(self.card)
         errors = []
         for problem in (p for p in PROBLEMS if p.track in tracks):
             try:
