@@ -24,7 +24,7 @@ SCALES = ("mini", "base", "full")
 def configured(scale, variant=None):
     block = copy.deepcopy(BLOCKS[scale])
     if variant:
-        block["model"] |= block["variants"][variant]["model"]
+        block["model"] |= block["variants"][variant].get("model", {})  # some change the goal alone
     return namespace(block)
 
 
