@@ -163,6 +163,12 @@ PEERS = [
         {**PRODIGY, "bias_correction": False}, package="prodigyopt", float32=5e-5),
     Row("dog", package("dog", "DoG", reps_rel=1e-2), {"reps": 1e-2}, package="dog-optimizer"),
     Row("linear_decay", package("torch", "optim.AdamW", **ADAMS, foreach=False), ADAM),
+    Row("finetune", package("torch", "optim.SGD", lr=0.1, momentum=0.9, foreach=False),
+        {"lr": 0.1, "momentum": 0.9, "adaptive": False}),
+    Row("finetune", package("torch", "optim.Adam", lr=0.01, betas=(0.9, 0.999), foreach=False),
+        {"lr": 0.01, "momentum": 0.9, "adaptive": True}, label="adaptive"),
+    # what LAWA trains; what it evaluates is the law below
+    Row("lawa", package("torch", "optim.AdamW", **ADAMS, foreach=False), ADAM),
     # torch's Newton-Schulz runs in bfloat16, which bounds what can be seen: see the formula below.
     Row("muon", package("torch", "optim.Muon", lr=0.02, weight_decay=0.1, momentum=0.95),
         {"lr": 0.02, "wd": 0.1, "momentum": 0.95}, float32=3e-3, float64=3e-3, shapes=SHAPES[:2]),

@@ -35,7 +35,8 @@ class Algorithm:
         below = task.forward(batch)
         lr = hp.lr * warmup_constant(task.progress, hp.warmup)
         slope = float(above - below) / (2 * hp.eps)
-        self.move(seed, hp.eps - lr * slope, decay=lr * hp.wd)
+        decay = lr * hp.wd  # of p itself, to which eps·z leads back
+        self.move(seed, hp.eps * (1 - decay) - lr * slope, decay)
         return (above + below) / 2
 
     @torch.no_grad()

@@ -39,7 +39,7 @@ class Algorithm:
         task, hp, batch = self.task, self.hp, self.task.next_batch()
         source = torch.Generator().manual_seed(self.seed)
         factor = warmup_cosine(task.progress, hp.warmup)
-        label = F.one_hot(batch["targets"], self.classes).float()
+        label = F.one_hot(batch["targets"], self.classes).to(task.params[0])
         loss, maps = task.linear_maps(batch)
         kinds = {id(p): role.kind for p, role in zip(task.params, task.roles)}
         for module, x, y in maps:
@@ -47,7 +47,7 @@ class Algorithm:
             if kind == "readout":
                 error, lr = y.softmax(dim=-1) - label, hp.readout_lr * factor
             elif kind == "hidden":
-                p = torch.randn(self.classes, y.shape[-1], generator=source).to(y) * hp.spread
+                p = torch.randn(self.classes, y.shape[-1], generator=source).to(label) * hp.spread
                 target = (label @ p).view(len(label), *[1] * (y.ndim - 2), -1)
                 error, lr = y - target, hp.lr * factor
             else:
