@@ -163,13 +163,9 @@ def _docstring(path: Path) -> str:
 
 def _show_results(name: str) -> None:
     from harness import record
-    from harness.files import read_json
 
-    found = [
-        read_json(folder / "run.json")
-        for folder in record.runs(Path("results"))
-        if folder.parent.name == name
-    ]
+    folders = [one for one in record.runs(Path("results")) if one.parent.name == name]
+    found = [known for one in folders if (known := record.read(one))]
     if found:
         print("\nresults here")
     for run_ in found:

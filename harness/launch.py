@@ -11,6 +11,7 @@ from harness import config
 from harness.discover import ROOT
 from harness.errors import EXIT_FAILED, EXIT_USAGE, UserError
 from harness.files import append_line
+from harness.outlet import say
 
 OUTCOMES = "HARNESS_OUTCOMES"  # where the trials of a sweep say how they ended
 SWEEP = "HARNESS_SWEEP"  # not empty in the trials of a sweep
@@ -27,7 +28,7 @@ class Quiet:
     def tick(self, step: int) -> None: ...
 
     def note(self, text: str) -> None:
-        print(f"{self.label}: {text}", file=sys.stderr, flush=True)
+        say(f"{self.label}: {text}", sys.stderr)
 
     def close(self) -> None: ...
 
@@ -130,7 +131,7 @@ def one(settings: dict) -> dict:
     if in_sweep:
         display.note(lines[0])
     else:
-        print("\n".join(lines), flush=True)
+        say("\n".join(lines), sys.stdout)
     return told | {"exit": outcome.exit_code}
 
 
@@ -147,5 +148,5 @@ def _summary(outcomes: list[dict]) -> int:
         order = sorted(
             raced, key=lambda o: (o["workload"], o["submission"], o["trial"] or 0, o["seed"])
         )
-        print(table(order), flush=True)
+        say(table(order), sys.stdout)
     return max((o["exit"] for o in outcomes), default=0)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from io import StringIO
 from typing import Any, TextIO
 
+from harness.outlet import redraw, say
 from harness.workload import primary
 
 PLAIN_SECONDS = 10.0  # between two plain lines
@@ -118,7 +119,7 @@ class Live:
         if self.screen:
             self.screen.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
-            print(text, file=self.stream, flush=True)
+            say(text, self.stream)
 
     def close(self) -> None:
         """Draw the last state and leave the line on the screen."""
@@ -145,9 +146,10 @@ class Live:
             text = Text(no_wrap=True, overflow="ellipsis")
             for part, style in parts:
                 text.append(part + "  ", style)
-            self.screen.update(text, refresh=True)
+            if not redraw(self.screen, text, self.stream):
+                self.screen = None
         else:
-            print("  ".join(part for part, _ in self.parts()), file=self.stream, flush=True)
+            say("  ".join(part for part, _ in self.parts()), self.stream)
 
     def parts(self) -> list[tuple[str, str]]:
         """Return the line's parts, each with its rich style."""

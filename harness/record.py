@@ -26,11 +26,18 @@ def exit_code(outcome: str) -> int:
 
 def finished(folder: Path) -> dict | None:
     """The record of a trial that need not be run again, or None."""
+    found = read(folder)
+    return found if found and found["outcome"] in FINAL else None
+
+
+def read(folder: Path) -> dict | None:
+    """The record in a run's folder, whatever its outcome; None where there is none to read."""
     try:
-        record = read_json(folder / "run.json")
-    except (FileNotFoundError, BadFile):
+        found = read_json(folder / "run.json")
+    except (OSError, BadFile):
         return None
-    return record if record.get("schema") == SCHEMA and record.get("outcome") in FINAL else None
+    whole = isinstance(found, dict) and found.get("schema") == SCHEMA
+    return found if whole and "run_id" in found and "outcome" in found else None
 
 
 def begin(trial) -> None:

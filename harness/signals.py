@@ -4,9 +4,12 @@ import signal
 
 
 class Signals:
-    """Catches SIGTERM, SIGINT and SIGUSR1: the first asks, a second SIGINT insists."""
+    """Catches SIGTERM, SIGINT, SIGUSR1 and SIGHUP: the first asks, a second SIGINT insists.
 
-    NAMES = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    What is ignored already stays so: `nohup` lets a race go on when its terminal is closed.
+    """
+
+    NAMES = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
     def __init__(self):
         self.asked = False
@@ -16,7 +19,8 @@ class Signals:
 
     def __enter__(self):
         try:
-            self._kept = {name: signal.signal(name, self._note) for name in self.NAMES}
+            heard = [name for name in self.NAMES if signal.getsignal(name) != signal.SIG_IGN]
+            self._kept = {name: signal.signal(name, self._note) for name in heard}
         except ValueError:  # not the main thread: signals are its business
             self._kept = {}
         return self

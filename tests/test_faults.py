@@ -1,18 +1,17 @@
 """Laws of trouble: an end is named, the curve kept and the work charged, whatever happens."""
 
-import importlib.util
 import os
+import random
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
 from harness import child, record
+from scripts import soak
 from tests.racing import (
     HORIZON,
-    ROOT,
     SHORT,
     Watcher,
     at_work_in,
@@ -272,8 +271,7 @@ def test_the_runner_leaves_an_interrupt_to_the_referee(tmp_path):
 
 
 def test_kills_change_nothing_but_the_time(tmp_path):
-    path = ROOT / "scripts" / "kill_loop.py"
-    spec = importlib.util.spec_from_file_location("kill_loop", path)
-    loop = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loop)
-    assert loop.run(kills=5, seed=0, folder=Path(tmp_path), say=lambda text: None) == []
+    tally = soak.Tally()
+    soak.apart(tally, tmp_path, random.Random(2), 5)
+    assert tally.problems == []
+    assert sum(tally.faults.values()) >= 3

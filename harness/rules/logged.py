@@ -114,6 +114,7 @@ def _outcome(case: Case) -> str:
     trial = SimpleNamespace(
         definition=SimpleNamespace(block=rec["config"] | {"goal": rec["goal"]}),
         horizon=rec["horizon"],
+        budget=rec["budget"]["steps"],
         until="budget" if ended else "goal",
     )
     found = verdict.ending(trial, case.seen, case.table, None)  # type: ignore[arg-type]
@@ -144,7 +145,7 @@ def counts(case: Case) -> Finding | None:
     if not case.folder:
         return needs_folder()
     total: dict[str, int] = {}
-    for row in case.seen:
+    for row in (r for r in case.rows if r["event"] in ("evaluation", "paused")):
         for kind, n in row["passes"].items():
             total[kind] = total.get(kind, 0) + n
         if {k: n for k, n in row["counts"].items() if n} != {k: n for k, n in total.items() if n}:
