@@ -293,3 +293,14 @@ FORMULAS = [
 def test_continual_method_equals_its_formula(row):
     submission = nets.submitted(row.submission, nets.task(tasks=TASKS), **row.hp)
     assert nets.difference(nets.run(submission), row.second(**row.hp)) <= row.float64
+
+
+LIMITS = [  # while nothing has to give way, any memory is a reservoir
+    Row("er_balanced", er, {**SGD, "share": 0.3}, package="", label="a memory that holds all"),
+]
+
+
+@pytest.mark.parametrize("row", LIMITS, ids=str)
+def test_continual_method_has_its_limit(row):
+    submission = nets.submitted(row.submission, nets.task(tasks=TASKS), **row.hp)
+    assert nets.difference(nets.run(submission), row.second(**row.hp)) <= row.float64

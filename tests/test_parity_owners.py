@@ -301,7 +301,44 @@ def tpsgd(lr, readout_lr, spread):
     return weights
 
 
+def lbfgs(lr, pairs, armijo, curved):
+    """Dense inverse-Hessian updates of the last pairs, a trial step at a time."""
+    weights, stream = nets.start(), nets.batches()
+    sizes, shapes = [w.size for w in weights.values()], {n: w.shape for n, w in weights.items()}
+
+    def flat(values):
+        return np.concatenate([values[n].ravel() for n in shapes])
+
+    def named(vector):
+        parts = np.split(vector, np.cumsum(sizes)[:-1])
+        return {n: part.reshape(shapes[n]) for n, part in zip(shapes, parts)}
+
+    kept, tau, eye, refused = [], lr, np.eye(sum(sizes)), 0
+    for _ in range(STEPS):
+        x, y = next(stream)
+        p, g, loss = flat(weights), flat(gradients(weights, x, y)), nats(weights, x, y).mean()
+        h = eye / np.sqrt(g @ g)
+        if kept:
+            h = eye * (kept[-1][0] @ kept[-1][1]) / (kept[-1][1] @ kept[-1][1])
+        for s, q in kept:
+            turn = eye - np.outer(s, q) / (s @ q)
+            h = turn @ h @ turn.T + np.outer(s, s) / (s @ q)
+        step = -tau * h @ g
+        there = named(p + step)
+        q = flat(gradients(there, x, y)) - g
+        if nats(there, x, y).mean() <= loss + armijo * (g @ step):
+            weights, tau = there, min(lr, 2 * tau)
+            if step @ q > curved * (q @ q):
+                kept = [*kept[1 - pairs :], (step, q)] if len(kept) >= pairs else [*kept, (step, q)]
+        else:
+            tau, refused = tau / 2, refused + 1
+    assert refused
+    return weights
+
+
 FORMULAS = [
+    Row("lbfgs", lbfgs, {"lr": 1.0, "pairs": 5, "armijo": 0.5, "curved": 1e-8}, package="",
+        float64=1e-8),
     Row("rs2", rs2, {**ADAMW, "share": 0.4}, package=""),
     Row("selective_backprop", selective_backprop, {**ADAMW, "memory": 256}, package=""),
     Row("rho_loss", rho_loss, {**ADAMW, "holdout": 0.2}, package=""),
