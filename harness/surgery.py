@@ -27,7 +27,7 @@ def matrices(model: nn.Module) -> dict[str, nn.Module]:
 
 def weights(model: nn.Module) -> list[nn.Parameter]:
     """The hidden matrices [out, in] themselves, in order."""
-    return [module.weight for module in matrices(model).values()]
+    return [module.get_parameter("weight") for module in matrices(model).values()]
 
 
 def head(model: nn.Module) -> list[nn.Parameter]:
