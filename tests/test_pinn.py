@@ -180,7 +180,7 @@ def test_the_solution_has_no_residual_no_error_and_meets_the_conditions(name):
     if name == "burgers":  # t = 0 is a limit of the quadrature
         train["initial"][:, 1] += 1e-12
         train["points"][:, 1].clamp_(min=1e-3)
-    train["coefficients"] = torch.tensor([c], dtype=torch.float64)
+    train["coefficient"] = torch.tensor(c, dtype=torch.float64)
     batch = module.batch(train, torch.arange(300), config)
     scale = {"poisson": 20.0}.get(name, c if name != "burgers" else 10.0)
     for term, values in module.terms(model, batch).items():
@@ -197,7 +197,7 @@ def test_allen_cahn_residual_is_that_of_finite_differences():
     points = torch.rand(50, 2, dtype=torch.float64) * 0.8 + 0.1
     residual = task.terms(task.batch_at(points))["residual"]
     u = lambda dx=0.0, dt=0.0: task.model(points + torch.tensor([dx, dt]).double())  # noqa: E731
-    h, d = 1e-4, task._data["coefficients"][0]
+    h, d = 1e-4, task._data["coefficient"]
     with torch.no_grad():
         u_t, u_xx = (u(0, h) - u(0, -h)) / (2 * h), (u(h) - 2 * u() + u(-h)) / h**2
         expected = u_t - d * u_xx - 5 * u() + 5 * u() ** 3
@@ -212,7 +212,10 @@ def test_each_seed_is_a_problem_of_its_own_and_the_grid_is_not_in_the_pool(name)
     module, config = configured(name)
     a, again, b = (module.data(config, "train", seed) for seed in (0, 0, 1))
     assert all(torch.equal(a[k], again[k]) for k in a)
-    assert a["coefficients"] != b["coefficients"]
+    assert a["coefficient"] != b["coefficient"]
+    batch = module.batch(a, torch.arange(3), config)
+    values = [v for v in batch.values() if not torch.equal(v, v.round())]
+    assert not any((v == a["coefficient"]).any() for v in values), "a batch tells the coefficient"
     assert "values" not in a
     one, other = (module.data(config, "val", seed) for seed in (0, 1))
     assert torch.equal(one["points"], other["points"])

@@ -160,7 +160,7 @@ def test_a_right_value_takes_the_declared_type(name, value, taken):
         {"x": {}},
         {"x": {"log": [1e-3, 1e-1], "default": 1.0}},
         {"x": {"linear": [0.0, float("inf")]}},
-        {"x": [1, 2]},
+        {"x": [1, "b"]},
         {"not a name": 1},
         {"lambda": 1},
         {"name": 1},

@@ -2,7 +2,7 @@
 
     y_i = <A_i, M> + s_i,  s_i = 0 but for a share of outliers,  f(X) = mean |<A_i, XXᵀ> - y_i| / 2
 
-    mini    80 x 80 of rank 3, 2,400 measurements, a tenth of them outliers
+    mini    100 x 100 of rank 3, 4,000 measurements, a tenth of them outliers
     base    150 x 150 of rank 3, 4,500 measurements (408 MB)
 
 Setting: Ma, Fattahi, "Global convergence of sub-gradient method for robust matrix recovery",

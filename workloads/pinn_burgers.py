@@ -14,23 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.derivatives import mean_squares
 from workloads.models.mlp import MLP
-from workloads.pde import exact
-from workloads.pde.collocation import (
-    batch,
-    batch_of,
-    conditions,
-    draw,
-    hidden,
-    line,
-    metric,
-    per_point,
-    score,
-    size,
-    spread,
-    training,
-)
+from workloads.pde import collocation, exact
+from workloads.pde.collocation import batch, batch_of, line, metric, score, size, spread
 
 __all__ = ["batch", "batch_of", "metric", "score", "size"]
 
@@ -42,13 +28,13 @@ def box(config: SimpleNamespace) -> Tensor:
 
 def data(config: SimpleNamespace, split: str, seed: int) -> dict[str, Tensor]:
     """See workloads.pde.collocation."""
-    viscosity, _ = draw(config, seed, config.data.viscosity)
+    viscosity, _ = collocation.draw(config, seed, config.data.viscosity)
     if split == "val":
-        return hidden(config, box(config), lambda x, t: exact.burgers(x, t, viscosity))
+        return collocation.hidden(config, box(config), lambda x, t: exact.burgers(x, t, viscosity))
     x, t = spread(-1, 1, config.data.initial), spread(0, 1, config.data.boundary)
     walls = np.concatenate([line(-1.0, t), line(1.0, t)])
-    return training(
-        config, seed, box(config), [viscosity],
+    return collocation.training(
+        config, seed, box(config), viscosity,
         initial=line(x, 0.0), initial_values=-np.sin(np.pi * x),
         boundary=walls, boundary_values=np.zeros(len(walls)),
     )  # fmt: skip
@@ -61,13 +47,8 @@ def model(config: SimpleNamespace) -> nn.Module:
 def terms(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """residual [B], initial, boundary, scaled so that the loss is the sum of their mean squares."""
     u, slope, (u_xx,) = model.curvatures(batch["points"], (0,))
-    residual = slope[:, 1] + u * slope[:, 0] - batch["coefficients"][0] * u_xx
-    return {"residual": residual} | conditions(model, batch)
+    residual = slope[:, 1] + u * slope[:, 0] - collocation.coefficient(batch) * u_xx
+    return {"residual": residual} | collocation.conditions(model, batch)
 
 
-def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    return mean_squares(terms(model, batch))
-
-
-def losses(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    return per_point(terms(model, batch))
+loss, losses = collocation.objective(terms)

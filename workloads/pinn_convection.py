@@ -18,23 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.derivatives import mean_squares
 from workloads.models.mlp import MLP
-from workloads.pde import exact
-from workloads.pde.collocation import (
-    batch,
-    batch_of,
-    conditions,
-    draw,
-    hidden,
-    line,
-    metric,
-    per_point,
-    score,
-    size,
-    spread,
-    training,
-)
+from workloads.pde import collocation, exact
+from workloads.pde.collocation import batch, batch_of, line, metric, score, size, spread
 
 __all__ = ["batch", "batch_of", "metric", "score", "size"]
 
@@ -46,13 +32,15 @@ def box(config: SimpleNamespace) -> Tensor:
 
 def data(config: SimpleNamespace, split: str, seed: int) -> dict[str, Tensor]:
     """See workloads.pde.collocation."""
-    speed, turn = draw(config, seed, config.data.speed)
+    speed, turn = collocation.draw(config, seed, config.data.speed)
     if split == "val":
-        return hidden(config, box(config), lambda x, t: exact.convection(x, t, speed, turn))
+        return collocation.hidden(
+            config, box(config), lambda x, t: exact.convection(x, t, speed, turn)
+        )
     x, t = spread(0, 2 * np.pi, config.data.initial), spread(0, 1, config.data.boundary)
     edges = np.concatenate([line(0.0, t), line(2 * np.pi, t)])
-    return training(
-        config, seed, box(config), [speed],
+    return collocation.training(
+        config, seed, box(config), speed,
         initial=line(x, 0.0), initial_values=np.sin(x - turn), boundary=edges,
     )  # fmt: skip
 
@@ -64,14 +52,8 @@ def model(config: SimpleNamespace) -> nn.Module:
 def terms(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """residual [B], initial, boundary, scaled so that the loss is the sum of their mean squares."""
     _, slope = model.slopes(batch["points"])
-    return {"residual": slope[:, 1] + batch["coefficients"][0] * slope[:, 0]} | conditions(
-        model, batch
-    )
+    residual = slope[:, 1] + collocation.coefficient(batch) * slope[:, 0]
+    return {"residual": residual} | collocation.conditions(model, batch)
 
 
-def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    return mean_squares(terms(model, batch))
-
-
-def losses(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    return per_point(terms(model, batch))
+loss, losses = collocation.objective(terms)

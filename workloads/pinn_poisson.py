@@ -14,23 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.derivatives import mean_squares
 from workloads.models.mlp import MLP
-from workloads.pde import exact
-from workloads.pde.collocation import (
-    batch,
-    batch_of,
-    conditions,
-    draw,
-    hidden,
-    line,
-    metric,
-    per_point,
-    score,
-    size,
-    spread,
-    training,
-)
+from workloads.pde import collocation, exact
+from workloads.pde.collocation import batch, batch_of, line, metric, score, size, spread
 
 __all__ = ["batch", "batch_of", "metric", "score", "size"]
 
@@ -42,13 +28,13 @@ def box(config: SimpleNamespace) -> Tensor:
 
 def data(config: SimpleNamespace, split: str, seed: int) -> dict[str, Tensor]:
     """See workloads.pde.collocation."""
-    amplitude, _ = draw(config, seed, config.data.amplitude)
+    amplitude, _ = collocation.draw(config, seed, config.data.amplitude)
     if split == "val":
-        return hidden(config, box(config), lambda x, y: exact.poisson(x, y, amplitude))
+        return collocation.hidden(config, box(config), lambda x, y: exact.poisson(x, y, amplitude))
     s = spread(0, 1, config.data.boundary)
     edge = np.concatenate([line(s, 0.0), line(s, 1.0), line(0.0, s), line(1.0, s)])
-    return training(
-        config, seed, box(config), [amplitude], boundary=edge, boundary_values=np.zeros(len(edge))
+    return collocation.training(
+        config, seed, box(config), amplitude, boundary=edge, boundary_values=np.zeros(len(edge))
     )
 
 
@@ -60,13 +46,8 @@ def terms(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """residual [B] and boundary, scaled so that the loss is the sum of their mean squares."""
     points = batch["points"]
     _, _, (u_xx, u_yy) = model.curvatures(points, (0, 1))
-    source = 2 * np.pi**2 * batch["coefficients"][0] * (np.pi * points).sin().prod(1)
-    return {"residual": u_xx + u_yy + source} | conditions(model, batch)
+    source = 2 * np.pi**2 * collocation.coefficient(batch) * (np.pi * points).sin().prod(1)
+    return {"residual": u_xx + u_yy + source} | collocation.conditions(model, batch)
 
 
-def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    return mean_squares(terms(model, batch))
-
-
-def losses(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    return per_point(terms(model, batch))
+loss, losses = collocation.objective(terms)

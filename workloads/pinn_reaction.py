@@ -14,23 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.derivatives import mean_squares
 from workloads.models.mlp import MLP
-from workloads.pde import exact
-from workloads.pde.collocation import (
-    batch,
-    batch_of,
-    conditions,
-    draw,
-    hidden,
-    line,
-    metric,
-    per_point,
-    score,
-    size,
-    spread,
-    training,
-)
+from workloads.pde import collocation, exact
+from workloads.pde.collocation import batch, batch_of, line, metric, score, size, spread
 
 __all__ = ["batch", "batch_of", "metric", "score", "size"]
 
@@ -42,13 +28,13 @@ def box(config: SimpleNamespace) -> Tensor:
 
 def data(config: SimpleNamespace, split: str, seed: int) -> dict[str, Tensor]:
     """See workloads.pde.collocation."""
-    rate, _ = draw(config, seed, config.data.rate)
+    rate, _ = collocation.draw(config, seed, config.data.rate)
     if split == "val":
-        return hidden(config, box(config), lambda x, t: exact.reaction(x, t, rate))
+        return collocation.hidden(config, box(config), lambda x, t: exact.reaction(x, t, rate))
     x, t = spread(0, 2 * np.pi, config.data.initial), spread(0, 1, config.data.boundary)
     edges = np.concatenate([line(0.0, t), line(2 * np.pi, t)])
-    return training(
-        config, seed, box(config), [rate],
+    return collocation.training(
+        config, seed, box(config), rate,
         initial=line(x, 0.0), initial_values=exact.bump(x), boundary=edges,
     )  # fmt: skip
 
@@ -60,13 +46,8 @@ def model(config: SimpleNamespace) -> nn.Module:
 def terms(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """residual [B], initial, boundary, scaled so that the loss is the sum of their mean squares."""
     u, slope = model.slopes(batch["points"])
-    grown = batch["coefficients"][0] * u * (1 - u)
-    return {"residual": slope[:, 1] - grown} | conditions(model, batch)
+    grown = collocation.coefficient(batch) * u * (1 - u)
+    return {"residual": slope[:, 1] - grown} | collocation.conditions(model, batch)
 
 
-def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    return mean_squares(terms(model, batch))
-
-
-def losses(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    return per_point(terms(model, batch))
+loss, losses = collocation.objective(terms)

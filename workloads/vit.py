@@ -82,6 +82,11 @@ def model(config: SimpleNamespace) -> nn.Module:
     return ViT(config.model)
 
 
+def inputs(batch: dict[str, Tensor]) -> Tensor:
+    """What the model is called with."""
+    return batch["inputs"]
+
+
 def logits(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     """Scores of every class, [B, classes]."""
     return model(batch["inputs"])

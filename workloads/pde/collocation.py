@@ -1,9 +1,11 @@
 """What physics-informed workloads share: points in a box, conditions, squares, and the hidden grid.
 
 An example is a collocation point (x, t), or (x, y). Training data is a pool of such points, drawn
-uniformly in the box, with the condition points and their values, and the equation's coefficients,
-which are drawn from the trial's seed. Validation data is a grid of points between the pool's
-coordinates, never given out, with the reference solution there.
+uniformly in the box, with the condition points and their values, and the equation's coefficient,
+which is drawn from the trial's seed. A batch has all of these but the coefficient: who knew it
+could solve the equation by another method, so it acts through the residual alone. Validation data
+is a grid of points between the pool's coordinates, never given out, with the reference solution
+there.
 """
 
 from collections.abc import Callable
@@ -13,7 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from harness.derivatives import mean_squares
 from harness.seeds import derive
+
+Terms = Callable[[nn.Module, dict[str, Tensor]], dict[str, Tensor]]
+
+# The coefficients of the problems that this process has made batches of, by the number that stands
+# for the problem in a batch.
+_coefficients: dict[int, Tensor] = {}
 
 
 def draw(config: SimpleNamespace, seed: int, centre: float) -> tuple[float, float]:
@@ -28,21 +37,30 @@ def spread(low: float, high: float, count: int) -> np.ndarray:
 
 
 def training(
-    config: SimpleNamespace, seed: int, box: Tensor, coefficients: list[float], **conditions
+    config: SimpleNamespace, seed: int, box: Tensor, coefficient: float, **conditions
 ) -> dict[str, Tensor]:
-    """The pool [data.points, 2], the coefficients [c] and the conditions, float32.
+    """The pool [data.points, 2] and the conditions, float32; the coefficient, and its number.
 
     A condition is `initial` or `boundary`: points [n, 2], with the values u must have there as
     `<name>_values` [n]; without values the first half of the points must agree with the second.
     """
     source = torch.Generator().manual_seed(derive(seed, "points"))
     pool = box[0] + (box[1] - box[0]) * torch.rand(config.data.points, 2, generator=source)
-    found = {"points": pool, "coefficients": torch.tensor(coefficients)}
+    found = {
+        "points": pool,
+        "coefficient": torch.tensor(coefficient),
+        "problem": torch.tensor(derive(seed, f"problem {coefficient}")),
+    }
     for name, value in conditions.items():
         found[name] = torch.as_tensor(value, dtype=torch.float32)
         if not name.endswith("_values"):
             found[f"{name}_scale"] = torch.tensor(getattr(config.loss, name) ** 0.5)
     return found
+
+
+def coefficient(batch: dict[str, Tensor]) -> Tensor:
+    """The coefficient of the equation that a batch is of, 0-dim, for use in its residual."""
+    return _coefficients[int(batch["problem"])].to(batch["points"])
 
 
 def line(first: np.ndarray | float, second: np.ndarray | float) -> np.ndarray:
@@ -83,7 +101,9 @@ def size(data: dict[str, Tensor], config: SimpleNamespace) -> int:
 
 def batch_of(data: dict[str, Tensor], points: Tensor, config: SimpleNamespace) -> dict[str, Tensor]:
     """A training batch at these points [B, 2], with all conditions."""
-    return {"points": points} | {k: v for k, v in data.items() if k != "points"}
+    _coefficients[int(data["problem"])] = data["coefficient"]
+    shown = {k: v for k, v in data.items() if k not in ("points", "coefficient")}
+    return {"points": points} | shown
 
 
 def batch(data: dict[str, Tensor], index: Tensor, config: SimpleNamespace) -> dict[str, Tensor]:
@@ -93,10 +113,22 @@ def batch(data: dict[str, Tensor], index: Tensor, config: SimpleNamespace) -> di
     return batch_of(data, data["points"][index], config)
 
 
-def per_point(terms: dict[str, Tensor]) -> Tensor:
-    """Each point's loss [B]: its squared residual, and the conditions' loss for all alike."""
-    others = [v.square().mean() for name, v in terms.items() if name != "residual"]
-    return terms["residual"].square() + sum(others)
+def objective(terms: Terms) -> tuple[Callable, Callable]:
+    """loss(model, batch), 0-dim, and losses(model, batch), one a point [B], of a file's terms.
+
+    The loss is the sum of the terms' mean squares; a point has its own squared residual and the
+    conditions' loss, which is the same for all.
+    """
+
+    def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        return mean_squares(terms(model, batch))
+
+    def losses(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        found = terms(model, batch)
+        residual = found.pop("residual")
+        return residual.square() + sum(v.square().mean() for v in found.values())
+
+    return loss, losses
 
 
 def metric(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:

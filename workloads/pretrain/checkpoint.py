@@ -1,13 +1,14 @@
-"""The checkpoint that fine-tuning and compression of text start from, made once.
+"""The checkpoints that fine-tuning and compression start from, made once and pinned by hash.
 
-    python -m workloads.pretrain.language CONFIG.json OUT.safetensors
+    python -m workloads.pretrain.checkpoint WORKLOAD CONFIG.json OUT.safetensors
 
-AdamW on windows of the pretraining corpora, cosine schedule, one thread. It runs in a process of
-its own whose math libraries are held to AVX2 code, so that newer processors give the same bits; its
-sha256 is pinned in the workload's numbers, and another checkpoint is refused.
+AdamW on the training data of a workload, cosine schedule, one thread. It runs in a process of its
+own whose math libraries are held to AVX2 code, so that newer processors give the same bits; its
+sha256 is pinned in the numbers of the workloads that start from it, and others are refused.
 """
 
 import hashlib
+import importlib
 import json
 import math
 import os
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import torch
 from filelock import FileLock
@@ -24,8 +25,7 @@ from torch import Tensor
 
 from harness.errors import UserError
 from harness.schedules import warmup_cosine
-from workloads import gpt2
-from workloads.data import fetch, text
+from workloads.data import fetch
 
 SAME_BITS = {
     "ATEN_CPU_CAPABILITY": "avx2",
@@ -36,24 +36,30 @@ SAME_BITS = {
 }
 
 
-def checkpoint(config: SimpleNamespace) -> dict[str, Tensor]:
-    """Weights of the pretrained model by name; trained first where the cache lacks them.
+def origin(config: SimpleNamespace) -> SimpleNamespace:
+    """The numbers of the workload that the checkpoint was trained on: its data, the same model."""
+    return SimpleNamespace(data=config.pretrain.data, model=config.model)
+
+
+def checkpoint(config: SimpleNamespace, workload: ModuleType) -> dict[str, Tensor]:
+    """Weights by name of the model trained on `workload`; trained first where the cache lacks them.
 
     Args:
-        config: needs pretrain (corpora, steps, batch, lr, wd, warmup, seed, sha256) and model.
+        config: needs model and pretrain (data, steps, batch, lr, wd, warmup, seed, sha256).
+        workload: its data, batch, model and loss.
 
     Raises:
         UserError: training failed, or the weights are not those of pretrain.sha256.
     """
-    recipe = {k: v for k, v in vars(config.pretrain).items() if k != "sha256"}
-    numbers = json.dumps({"pretrain": recipe, "model": vars(config.model)}, sort_keys=True)
-    known = hashlib.sha256(numbers.encode()).hexdigest()[:16]
+    numbers = {"pretrain": vars(config.pretrain) | {"sha256": None}, "model": config.model}
+    given = json.dumps(numbers, default=vars, sort_keys=True)
+    known = hashlib.sha256(f"{workload.__name__} {given}".encode()).hexdigest()[:16]
     kept = fetch.cache() / "pretrained" / f"{known}.safetensors"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(kept.with_suffix(".lock")):
             if not kept.exists():
-                _train_apart(numbers, kept)
+                _train_apart(workload.__name__, given, kept)
     weights = load_file(kept)
     if (found := fingerprint(weights)) != config.pretrain.sha256:
         raise UserError(
@@ -72,14 +78,12 @@ def fingerprint(weights: dict[str, Tensor]) -> str:
     return total.hexdigest()[:16]
 
 
-def train(config: SimpleNamespace) -> dict[str, Tensor]:
-    """Pretrain from scratch: a function of the numbers in `config` alone."""
-    recipe, context = config.pretrain, config.model.context
-    encoder = text.trained(recipe.corpora, config.model.vocabulary)
-    stream = torch.from_numpy(encoder.encode(text.documents(recipe.corpora, "train")))
-    windows = stream.unfold(0, context + 1, context)
+def train(config: SimpleNamespace, workload: ModuleType) -> dict[str, Tensor]:
+    """Train from scratch: a function of the numbers in `config` alone."""
+    recipe, before = config.pretrain, origin(config)
+    data = workload.data(before, "train")
     torch.manual_seed(recipe.seed)
-    model, order = gpt2.model(config), torch.randperm(len(windows))
+    model, order = workload.model(before), torch.randperm(workload.size(data, before))
     matrices = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim == 1]
     groups = [
@@ -92,7 +96,7 @@ def train(config: SimpleNamespace) -> dict[str, Tensor]:
             group["lr"] = recipe.lr * warmup_cosine((step + 0.5) / recipe.steps, recipe.warmup)
         index = order[torch.arange(step * recipe.batch, (step + 1) * recipe.batch) % len(order)]
         optimizer.zero_grad()
-        loss = gpt2.loss(model, gpt2.batch({"windows": windows}, index, config))
+        loss = workload.loss(model, workload.batch(data, index, before))
         loss.backward()
         optimizer.step()
         if step % 100 == 99:
@@ -105,14 +109,15 @@ def train(config: SimpleNamespace) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
-def _train_apart(numbers: str, kept: Path) -> None:
+def _train_apart(workload: str, numbers: str, kept: Path) -> None:
     root = str(Path(__file__).resolve().parents[2])
     environment = os.environ | SAME_BITS
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     with tempfile.TemporaryDirectory(dir=kept.parent, prefix=".train-") as scratch:
         given, made = Path(scratch) / "config.json", Path(scratch) / "weights.safetensors"
         given.write_text(numbers)
-        command = [sys.executable, "-m", "workloads.pretrain.language", str(given), str(made)]
+        here = "workloads.pretrain.checkpoint"
+        command = [sys.executable, "-m", here, workload, str(given), str(made)]
         if subprocess.run(command, env=environment, cwd=root).returncode:
             raise UserError(
                 "pretraining failed", do="its error is above; the same command tries again"
@@ -123,8 +128,9 @@ def _train_apart(numbers: str, kept: Path) -> None:
 def main() -> None:
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    numbers = json.loads(Path(sys.argv[1]).read_text(), object_hook=lambda d: SimpleNamespace(**d))
-    save_file(train(numbers), sys.argv[2])
+    _, workload, given, made = sys.argv
+    numbers = json.loads(Path(given).read_text(), object_hook=lambda d: SimpleNamespace(**d))
+    save_file(train(numbers, importlib.import_module(workload)), made)
 
 
 if __name__ == "__main__":
