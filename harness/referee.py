@@ -158,7 +158,8 @@ class _Race:
             kept = {"environment": environment(), "isolation_layers": self.runner.layers}
             self._append({"event": "started"} | trial.describe() | kept)
         else:
-            lost = max(0, self.runner.furthest_step() - step)
+            logged = [row["step"] for row in self.rows if row["event"] in ("evaluation", "paused")]
+            lost = max(0, max([self.runner.furthest_step(), *logged]) - step)
             self.lost += lost
             self._append({"event": "resumed", "step": step, "lost_steps": self.lost})
             # After the row: what a crash between the two loses is charged twice, not never.

@@ -5,6 +5,7 @@ test_checkpoint.py. Here a whole trial is disturbed, at every place where that i
 """
 
 import errno
+import itertools
 import json
 import os
 import random
@@ -78,17 +79,23 @@ def end_of(planned, watcher=None):
 # Writes
 
 
-@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
-def test_any_write_of_a_trial_may_fail(code, whole, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "code, stride",
+    [
+        (errno.EIO, 1),
+        (errno.ENOSPC, 5),  # the way is the same, the name of the end is another
+        pytest.param(errno.ENOSPC, 1, marks=pytest.mark.slow),
+    ],
+)
+def test_any_write_of_a_trial_may_fail(code, stride, whole, tmp_path, monkeypatch):
     """Every open, write, fsync and rename in turn: a named end, and the same command goes on."""
     monkeypatch.setattr("traceback.print_exc", lambda: None)
-    failed = 0
-    while True:
-        planned = tiny.trial("lion", tmp_path / str(failed))
+    for at in itertools.count(1, stride):
+        planned = tiny.trial("lion", tmp_path / str(at))
         with pytest.MonkeyPatch.context() as patch:
-            disk = FailingDisk(patch, failed + 1, code)
+            disk = FailingDisk(patch, at, code)
             told, why = end_of(planned)
-        if disk.calls < failed + 1:
+        if disk.calls < at:
             break
         assert told in {"refused", "disk_full" if code == errno.ENOSPC else "failed"}
         assert os.strerror(code) in why or "bytes are needed" in why
@@ -96,16 +103,14 @@ def test_any_write_of_a_trial_may_fail(code, whole, tmp_path, monkeypatch):
             assert done["weights"] == whole.record["weights"]
         assert end_of(planned)[0] == whole.outcome
         same(planned.folder, whole)
-        shutil.rmtree(tmp_path / str(failed))
-        failed += 1
-    assert failed > 50
+        shutil.rmtree(tmp_path / str(at))
+    assert at > 50
 
 
-def test_a_trial_may_die_in_any_write(whole, tmp_path):
+@pytest.mark.parametrize("stride", [3, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_trial_may_die_in_any_write(stride, whole, tmp_path):
     """As by a power failure: the process ends in the call, half of what it writes is written."""
-    at = 0
-    while True:
-        at += 1
+    for at in itertools.count(1, stride):
         planned = tiny.trial("lion", tmp_path / str(at))
         planned.results.mkdir()
         status = soak.waited(soak.attempt(planned, soak.failing(at, None)))
@@ -170,7 +175,7 @@ def test_a_referee_out_of_memory_is_named_and_goes_on(error, whole, tmp_path, mo
 
 
 @given(data=st.data())
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_a_damaged_trial_goes_on_or_says_what_to_do(whole, tmp_path_factory, data):
     planned = tiny.trial("lion", tmp_path_factory.mktemp("damaged"))
     asked = []
@@ -180,12 +185,15 @@ def test_a_damaged_trial_goes_on_or_says_what_to_do(whole, tmp_path_factory, dat
             asked.append(os.kill(os.getpid(), signal.SIGTERM))
 
     assert end_of(planned, Watcher(stop))[0] == "interrupted"
-    files = sorted(p for p in planned.folder.rglob("*") if p.is_file() and p.name != ".lock")
-    path = data.draw(st.sampled_from(files), label="file")
+    kept = sorted((planned.folder / "checkpoint").glob("step-*"))
+    files = dict(zip(("older", "newest"), kept, strict=True))
+    files |= {name: planned.folder / name for name in ("log.jsonl", "config.yaml", "progress")}
+    files["source"] = next((planned.folder / "source").rglob("*.py"))
+    path = files[data.draw(st.sampled_from(sorted(files)), label="file")]
     content = bytearray(path.read_bytes())
-    at = data.draw(st.integers(0, max(0, len(content) - 1)))
+    at = int(data.draw(st.floats(0, 1), label="place") * (len(content) - 1))
     match data.draw(st.sampled_from(["flip", "cut", "zero", "insert", "remove"])):
-        case "flip" if content:
+        case "flip":
             content[at] ^= 1 << data.draw(st.integers(0, 7))
         case "cut":
             del content[at:]
@@ -317,7 +325,7 @@ def test_many_at_once_in_one_folder_run_every_trial_once(tmp_path):
         assert events == ["started", *["evaluation"] * (tiny.POINTS + 1), "ended"]
 
 
-@pytest.mark.parametrize("ends", ["stdout", "stderr", "both"])
+@pytest.mark.parametrize("ends", ["stdout", "both"])
 def test_a_reader_that_goes_away_does_not_end_a_race(ends, whole, tmp_path):
     """As `harness ... | head -1` does, or a terminal that is closed."""
     words = [*tiny.WORDS, "submission=lion", f"results={tmp_path}", "isolation=inline"]
@@ -406,9 +414,9 @@ def test_a_broken_tracker_changes_no_result(changes, whole, tmp_path):
 
 def test_random_faults_change_nothing_but_the_time(tmp_path):
     tally = soak.Tally()
-    soak.run(tally, tmp_path / "soak", faults=60, minutes=2, share=0)
+    soak.run(tally, tmp_path / "soak", faults=40, minutes=2, share=0)
     assert tally.problems == []
-    assert sum(tally.faults.values()) >= 60
+    assert sum(tally.faults.values()) > 30
 
 
 def test_the_soak_notices_what_went_wrong(whole, tmp_path):
