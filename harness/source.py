@@ -21,6 +21,7 @@ SIGNATURES = {
     "evaluate_view": ("params", "state"),
     "export": ("model",),
     "schedule": ("progress", "hp"),
+    "predict": ("algorithm", "inputs"),
 }
 
 

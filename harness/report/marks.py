@@ -17,6 +17,7 @@ MARKS = {
     "measured table",
     "mixed prices": "its runs were priced by more than one table",
     "unverified": "a run was made without isolation (isolation=inline): no rank",
+    "own predictor": "its own code answered for it, not the workload's model with its weights",
     "quarantined": "a result is too good to be believed before somebody else has re-run it"
     " (harness comply says why): no rank",
     "disqualified": "a run handed over what the evaluator refused; it counts as a miss",
@@ -47,6 +48,7 @@ def marks_of(row, board, complained: bool) -> list[str]:
         "provisional": any(run.record.get("provisional") for run in row.runs),
         "mixed prices": len(prices) > len(keys),
         "unverified": not all(run.record["verified"] for run in row.runs),
+        "own predictor": any(run.record.get("own_predictor") for run in row.runs),
         "quarantined": any(_too_good(run, board) for run in row.runs),
         "disqualified": "invalid" in outcomes,
         "diverged": "diverged" in outcomes,
