@@ -26,20 +26,25 @@ class Log:
     """
 
     def __init__(self, path: Path | str):
-        self.path, self.chain = Path(path), START
+        self.path = Path(path)
+        self._continue()
+
+    def _continue(self) -> None:
+        """Find the end of what is there, and cut a torn line off."""
+        self.chain, self.size = START, 0
         if not self.path.exists():
             return
-        whole, again = 0, f"restore it, or remove {self.path.parent} to start again"
+        again = f"restore it, or remove {self.path.parent} to start again"
         for number, line, row in _lines(self.path):
             if row is None:
-                if whole + len(line) < self.path.stat().st_size:
+                if self.size + len(line) < self.path.stat().st_size:
                     raise BadFile(self.path, f"line {number} is not a JSON object", again)
-                os.truncate(self.path, whole)
+                os.truncate(self.path, self.size)
                 return
             stated = row.pop("chain", None)
             if stated != _link(self.chain, row):
                 raise BadFile(self.path, f"line {number} is not as it was written", again)
-            whole, self.chain = whole + len(line), stated
+            self.size, self.chain = self.size + len(line), stated
 
     def append(self, row: dict) -> dict:
         """Add `row`, with its chain value as `"chain"`; returns the row as written.
@@ -48,11 +53,14 @@ class Log:
             DiskFull: there is no room; the log is as it was.
         """
         assert "chain" not in row, "the log computes the chain"
+        if self.path.exists() and self.path.stat().st_size != self.size:
+            self._continue()  # an interrupt came after a row was written, and before we knew
         row = json.loads(json.dumps(row))  # as a reader will see it: string keys, lists
         chain = _link(self.chain, row)
         row["chain"] = chain
-        append_line(self.path, json.dumps(row), durable=True)
-        self.chain = chain
+        line = json.dumps(row)
+        append_line(self.path, line, durable=True)
+        self.size, self.chain = self.size + len(line.encode()) + 1, chain
         return row
 
 

@@ -243,6 +243,7 @@ def small(tally: Tally, results: Path, chance: random.Random, most: int) -> None
     cut = sum(status != 0 for status in ends)  # each may have begun a step and not finished it
     repeated = (planned.results / "steps").stat().st_size - progress(planned.results) - cut
     told = differences(planned.results, whole.folder, repeated)
+    told += [(planned.results / "errors").read_text()[-500:]] if told else []
     tally.problems += [f"trial {tally.trials} ({who}, ends {ends}): {text}" for text in told]
     tally.trials += 1
 

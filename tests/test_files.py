@@ -241,3 +241,22 @@ def test_a_row_that_finds_no_room_is_not_in_the_log(tmp_path, small_files):
     log.append({"step": 4})
     assert len(record_log.rows(log.path)) == 4
     assert record_log.verify(log.path, last=log.chain) == []
+
+
+@pytest.mark.parametrize("part", [0.0, 0.5, 1.0], ids=["before", "within", "after"])
+def test_an_interrupt_in_a_row_leaves_a_log_that_goes_on(part, tmp_path, monkeypatch):
+    """A second Ctrl-C may come between the writing of a row and our knowing of it."""
+    log = write_log(tmp_path / "log.jsonl")
+
+    def interrupted(path, line, durable):
+        with open(path, "a") as file:
+            file.write(f"{line}\n"[: int(part * (len(line) + 1))])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(record_log, "append_line", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            log.append({"step": 4})
+    log.append({"event": "ended"})
+    assert record_log.verify(log.path, last=log.chain) == []
+    assert len(record_log.rows(log.path)) == (5 if part == 1 else 4)
