@@ -24,6 +24,7 @@ commands:
   harness list [submissions|workloads] [--like 'ada*']   what there is
   harness show NAME                                       one of them in full
   harness new submission NAME                             a file to start from
+  harness check FILE                                      the laws of submissions, tried on yours
   harness report [RESULTS ...] [--out FOLDER]             a leaderboard: page, tables, figures
   harness compare A B [workload=NAME]                     which is faster, and how sure
   harness comply [RESULTS ...]                            check records against the rules
