@@ -194,7 +194,8 @@ def test_the_solution_has_no_residual_no_error_and_meets_the_conditions(name):
 def test_allen_cahn_residual_is_that_of_finite_differences():
     """Residual of a network, against differences of its values in float64."""
     task = task_of("allen_cahn", dtype=torch.float64)
-    points = torch.rand(50, 2, dtype=torch.float64) * 0.8 + 0.1
+    low, high = task.box.double()
+    points = low + (high - low) * (torch.rand(50, 2, dtype=torch.float64) * 0.8 + 0.1)
     residual = task.terms(task.batch_at(points))["residual"]
     u = lambda dx=0.0, dt=0.0: task.model(points + torch.tensor([dx, dt]).double())  # noqa: E731
     h, d = 1e-4, task._data["coefficient"]

@@ -6,10 +6,10 @@
     base    speed 30 (variant 50), 1,000 points a step
 
 Krishnapriyan et al., arXiv 2109.01050; Daw et al. (R3), arXiv 2207.02338. The speed (to 2 %) and
-the phase are drawn from the trial's seed. Loss: mean squared residual + 100·(initial +
-periodicity), as in R3's code. The solution is exact. Initial and periodicity errors vanish long
-before the wave has reached t = 1, so the loss says little and the error has a plateau that ends
-with a sharp drop.
+the phase are drawn from the trial's seed. Loss: mean squared residual + w·(initial + periodicity);
+R3's code has w = 100. The solution is exact. Initial and periodicity errors vanish long before the
+wave has reached t = 1, so the loss says little and the error has a plateau that ends with a sharp
+drop.
 """
 
 from types import SimpleNamespace

@@ -2,7 +2,7 @@
 
     u_t = rate·u(1 - u) on [0, 2π] x [0, 1],  u(x, 0) = exp(-(x - π)²/(2(π/4)²)),  periodic in x
 
-    mini    rate 5, 3 x 32 tanh units, 1,000 points a step
+    mini    rate 3, 3 x 32 tanh units, 1,000 points a step
 
 Krishnapriyan et al., arXiv 2109.01050. The rate (to 5 %) is drawn from the trial's seed. The
 solution is exact.
