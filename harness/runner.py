@@ -17,7 +17,7 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
-ANCHORS = 8  # times a reference step is timed during a trial
+ANCHORS = 5  # times a reference step is timed during a trial
 STEP_SLOT = 8  # bytes of the progress file: the number of finished steps
 
 
