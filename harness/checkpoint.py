@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import re
+import shutil
 import warnings
 from collections import OrderedDict
 from pathlib import Path
@@ -49,6 +50,17 @@ def save(folder: Path | str, step: int, tensors: dict[str, "Tensor"], meta: dict
     atomic_write(path, content)
     _prune(folder, path, step)
     return path
+
+
+def keep_only(folder: Path | str) -> None:
+    """Make the folder, and drop what is no checkpoint: nothing else comes from earlier attempts."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.is_symlink() or not NAME.fullmatch(path.name):
+            path.unlink()
 
 
 def load(folder: Path | str) -> tuple[int, dict[str, "Tensor"], dict] | None:

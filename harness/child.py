@@ -15,78 +15,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import discover, predictor, process, sandbox, testimony, weights, workload
+from harness import checkpoint, discover, predictor, process, sandbox, testimony, weights
 from harness.discover import ROOT
+from harness.hold import Ended, Hold, check_layout
 from harness.link import Closed, Late, Link
 from harness.plan import Trial
-from harness.tree_clock import TreeClock
+from harness.watch import Excess, Watch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 TICK = 0.2  # seconds between two looks at the step count and the process tree
-PROCESSES = 64  # of one runner
-
-
-class Ended(Exception):
-    """The trial is over for a reason other than its metric."""
-
-    def __init__(self, outcome: str, message: str):
-        super().__init__(message)
-        self.outcome, self.message = outcome, message
-
-
-def check_layout(theirs: list, ours: list) -> None:
-    if problem := weights.difference(theirs, ours):
-        raise Ended(
-            "invalid", f"the submission's weights do not fit the workload's model: {problem}"
-        )
-
-
-class Hold:
-    """What both runners share: the shelf of shared weights and the furthest step reached."""
-
-    def __init__(self, trial: Trial, tick, signals):
-        self.trial, self.tick, self.signals = trial, tick, signals
-        self.deadlines = workload.DEADLINES | trial.definition.block.get("deadlines", {})
-        self.progress = trial.folder / "progress"
-        self.furthest = (
-            int.from_bytes(self.progress.read_bytes()[:8], "little")
-            if self.progress.exists()
-            else 0
-        )
-        self.predicts = predictor.NAME in trial.card.functions
-        self.every = trial.definition.block["evaluate"].get(
-            "every", 0
-        )  # steps between two sets of weights
-        if self.predicts:
-            self.every = 0  # it answers for what it knows now
-        self.fd = weights.shared_file()
-        self.harness = 0.0  # CPU seconds of our own work in the runner: copies, checkpoints, timing
-        self.shelf: weights.Shelf  # once the layout is agreed
-        self.keep: set[int] = set()  # our own helpers, which are no part of the runner's tree
-        self.layers: list[str] = []  # of isolation, as far as they are active
-
-    def furthest_step(self) -> int:
-        """The last step that any earlier attempt finished."""
-        return self.furthest
-
-    def restart_progress(self, step: int) -> None:
-        """Set the step count back to where training goes on: lost steps count once."""
-        with open(self.progress, "r+b") as file:
-            file.write(step.to_bytes(8, "little"))
-
-    def weights(self, slot: int = 0) -> dict:
-        return {name: tensor.clone() for name, tensor in self.shelf.tensors(slot).items()}
-
-    def _start_message(self, train: Path, start: Path | None) -> dict:
-        paths = {
-            "train": str(train),
-            "pretrained": start and str(start),
-            "checkpoint": str(self.trial.folder / "checkpoint"),
-            "progress": str(self.progress),
-        }
-        return self.trial.message() | paths
 
 
 class ProcessRunner(Hold):
@@ -121,17 +60,22 @@ class ProcessRunner(Hold):
         self.since = 0
         with suppress(ProcessLookupError):
             self.since = process.stat_of(self.child.pid).start
-        self.clock = TreeClock(self.child.pid, self.since, self.keep)
+        checkpoints = trial.folder / "checkpoint"
+        checkpoint.keep_only(checkpoints)
+        self.places = [self.private, checkpoints]
+        self.watch = Watch(
+            self.child.pid, self.since, self.keep, self.places, trial.folder / "spent"
+        )
+        self.clock = self.watch.clock
         self.testimony = testimony.Testimony(trial, self.every)
 
     def start(self, train: Path, start: Path | None) -> None:
         """Tell the runner what to build; it works while the referee builds its own copy."""
-        self.train, checkpoints = train, self.trial.folder / "checkpoint"
-        checkpoints.mkdir(exist_ok=True)
+        self.train = train
         self.progress.touch()
         policy = sandbox.policy(
             self.trial.isolation,
-            writable=[self.private, checkpoints, self.progress],
+            writable=[*self.places, self.progress],
             data=[train, start],
             sources=discover.sources(self.trial.card.plugin),
             device=self.trial.engine["device"],
@@ -144,7 +88,7 @@ class ProcessRunner(Hold):
         built = self._receive("built", deadline, "set-up")  # said before the submission is loaded
         self.layers = built["layers"]
         reply = self._receive("ready", deadline, "set-up")
-        self._mark, self._own = self.clock.read(), 0.0
+        self.watch.mark, self._own = self.clock.read(), 0.0
         reply = self._held(self.testimony.first, reply) | {"anchor": built["anchor"]}
         check_layout(reply["layout"], layout)
         weights.keep_size(self.fd)
@@ -154,19 +98,26 @@ class ProcessRunner(Hold):
         limit = testimony.saving(kept + self.shelf.bytes) + testimony.TIMED * built["anchor"]
         own = min(max(0.0, reply["own"] - built["cpu"]), limit)
         if self.trial.engine["device"] == "cpu":  # with what its threads and children did
-            spent = self._mark - built["cpu"] - own - sum(reply["inside"].values())
+            spent = self.watch.mark - built["cpu"] - own - sum(reply["inside"].values())
             reply["setup"] = max(0.0, spent)
+        steps = max(0, self.furthest - reply["step"])
+        bare = testimony.bare_step(self.trial, built["anchor"])
+        self.furthest = reply["step"] + self.watch.lost_steps(steps, bare)
         return reply | {"cpu": 0.0, "wall": 0.0}
 
     def go(self, until: int) -> dict:
         """Let the runner train to step `until`, or to the next step once a signal asks."""
         wall, paused = time.monotonic(), False
+        self.watch.settle()
         self._send("go", until=until, every=self.every)
         step, moved = -1, time.monotonic()
         while not self.link.poll(TICK):
             if self.child.poll() is not None:  # a child of its own may hold its end of the line
                 self._gone()
-            self._watch()
+            try:
+                self.watch.look()
+            except Excess as excess:
+                raise Ended(*excess.args) from None
             now = self._steps()
             if now != step:
                 step, moved = now, time.monotonic()
@@ -180,9 +131,8 @@ class ProcessRunner(Hold):
                 )
         reply = self._receive("handover", self.deadlines["step"], "hand-over")
         wall = time.monotonic() - wall
-        spent = (
-            self.clock.read() - self._mark
-        )  # since the last hand-over: nothing done in between is free
+        # Since the last hand-over: nothing done in between is free.
+        spent = self.clock.read() - self.watch.mark
         on_cpu = self.trial.engine["device"] == "cpu"
         reply = self._held(
             self.testimony.next, reply, until, self.signals.asked, spent if on_cpu else None
@@ -190,7 +140,7 @@ class ProcessRunner(Hold):
         limit = testimony.copying(self.shelf.bytes, 1 + len(reply["passed"]))
         limit += self._held(self.witness.check, reply)
         own = min(reply["own"], limit) + self._own
-        self._own, self._mark = 0.0, self._mark + spent
+        self._own, self.watch.mark = 0.0, self.watch.mark + spent
         if on_cpu:
             reply["outside"] = max(0.0, spent - sum(reply["inside"].values()) - own)
         else:
@@ -242,6 +192,8 @@ class ProcessRunner(Hold):
         self.link.close()
         os.close(self.fd)
         shutil.rmtree(self.private, ignore_errors=True)
+        with suppress(OSError):  # another trial has its own there
+            self.private.parent.rmdir()
 
     def _steps(self) -> int:
         """What the runner says to have finished; for display, deadlines, and after a crash."""
@@ -249,13 +201,6 @@ class ProcessRunner(Hold):
             return int.from_bytes(self.progress.read_bytes()[:8], "little")
         except OSError:
             return 0
-
-    def _watch(self) -> None:
-        """Look at the whole tree while it works."""
-        self.clock.read()
-        if self.clock.members > PROCESSES:
-            told = f"{self.clock.members} processes at once; at most {PROCESSES}"
-            raise Ended("invalid", f"the submission had {told}")
 
     def _held(self, check, *arguments):
         """The result of a check of what the runner said."""

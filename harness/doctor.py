@@ -5,7 +5,7 @@ import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from harness import process, workload
+from harness import process, sandbox, workload
 
 PACKAGES = (
     "torch",
@@ -26,7 +26,7 @@ def examine() -> int:
 
     def say(good: bool | None, what: str, found: str) -> None:
         mark = {True: "ok", False: "MISSING", None: "-"}[good]
-        print(f"{mark:8} {what:22} {found}")
+        print(f"{mark:8} {what:28} {found}")
 
     for name in PACKAGES:
         try:
@@ -57,6 +57,10 @@ def examine() -> int:
             f"isolation: {layer}",
             "active" if works else "not on this platform",
         )
+    for layer, found in sandbox.available().items():
+        say(True if found else None, f"strict: {layer}", found or "not on this machine")
+    offered = "strict, process, inline" if sandbox.offered() else "process, inline"
+    say(None, "isolation levels", f"{offered} (isolation=LEVEL; docs/rules.md)")
     from harness.trackers import has_wandb_key
 
     say(

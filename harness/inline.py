@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import predictor, weights
-from harness.child import Ended, Hold, check_layout
+from harness.hold import Ended, Hold, check_layout
 from harness.plan import Trial
 
 if TYPE_CHECKING:

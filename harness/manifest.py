@@ -8,7 +8,7 @@ from harness.files import atomic_write, sha256_of
 
 NAME = "MANIFEST"
 # What others than the trial write, what serves its processes, and run.json, which comes after it.
-APART = ("private", "wandb", "tensorboard", "progress", "run.json", "mirror.log", NAME)
+APART = ("private", "wandb", "tensorboard", "progress", "spent", "run.json", "mirror.log", NAME)
 # Large files that whoever keeps the records may delete.
 MAY_GO = ("checkpoint", "before_crossing")
 

@@ -66,9 +66,14 @@ def available() -> dict[str, str | None]:
     }
 
 
+def offered() -> bool:
+    """Whether `isolation=strict` can be had here."""
+    return sandbox_landlock.version() > 0
+
+
 def require(level: str) -> None:
     """UserError where this machine cannot keep what `isolation=strict` promises."""
-    if level != "strict" or sandbox_landlock.version():
+    if level != "strict" or offered():
         return
     others = ", ".join(name for name, found in available().items() if found) or "no layer at all"
     raise UserError(

@@ -10,7 +10,7 @@ import math
 from fractions import Fraction
 from pathlib import Path
 
-from harness import workload
+from harness import clock, workload
 from harness.meter import Meter, parse_kind
 from harness.plan import Trial
 from harness.runner import ANCHORS
@@ -145,6 +145,12 @@ class Witness:
                 self._make()
                 took.append(meter.own() - before)
         return took[-1]
+
+
+def bare_step(trial: Trial, reference: float) -> float:
+    """CPU seconds of a step's declared passes, where a reference step takes so many."""
+    unit = trial.table.of(clock.REFERENCE_STEP).seconds
+    return reference * sum(n * trial.table.of(k).seconds for k, n in trial.passes.items()) / unit
 
 
 def copying(layout_bytes: int, sets: int) -> float:

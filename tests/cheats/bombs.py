@@ -1,0 +1,47 @@
+"""Cheat: many processes, much memory, a large file, many files. None of them without end."""
+
+import os
+import time
+
+SPACE = {"lr": 0.1, "way": {"choice": ["honest", "processes", "memory", "disk", "files"]}}
+
+
+def init(params, hp):
+    return {"step": 0}
+
+
+def update(params, grads, state, hp, progress):
+    for p, g in zip(params, grads, strict=True):
+        p.sub_(g, alpha=hp.lr)
+    state["step"] += 1
+    if state["step"] == 4 and hp.way != "honest":
+        globals()[hp.way]()
+
+
+def processes():
+    for _ in range(100):
+        try:
+            if os.fork() == 0:
+                time.sleep(5)
+                os._exit(0)
+        except PermissionError:
+            os.write(1, b"REFUSED\n")
+            return
+    time.sleep(5)
+
+
+def memory():
+    assert [bytearray(b"x" * 50_000_000) for _ in range(80)]
+
+
+def disk():
+    with open("large", "wb", buffering=0) as file:
+        for _ in range(400):
+            if file.write(bytes(1_000_000)) < 1_000_000:
+                raise OSError(27, "File too large")
+
+
+def files():
+    for number in range(12_000):
+        os.close(os.open(f"small-{number}", os.O_CREAT | os.O_WRONLY))
+    time.sleep(5)

@@ -1,0 +1,42 @@
+"""Cheat: messages to the referee that are not true."""
+
+import gc
+
+from harness.link import Link
+
+SPACE = {
+    "lr": 0.1,
+    "way": {"choice": ["honest", "outcome", "early", "twice", "seconds", "passes", "step"]},
+}
+TRUE = Link.send
+
+
+def init(params, hp):
+    if hp.way in ("twice", "seconds", "passes", "step"):
+        Link.send = lambda link, kind, **fields: forged(hp.way, link, kind, fields)
+    return {"step": 0}
+
+
+def update(params, grads, state, hp, progress):
+    for p, g in zip(params, grads, strict=True):
+        p.sub_(g, alpha=hp.lr)
+    state["step"] += 1
+    if state["step"] == 4 and hp.way in ("outcome", "early"):
+        link = next(thing for thing in gc.get_objects() if type(thing) is Link)
+        if hp.way == "outcome":
+            TRUE(link, "failed", outcome="reached", error="")
+        else:
+            TRUE(link, "handover", step=30, counts={}, samples=0)
+
+
+def forged(way, link, kind, fields):
+    if kind == "handover":
+        if way == "twice":
+            TRUE(link, kind, **fields)
+        if way == "seconds":
+            fields["inside"] = {"forward_backward": float("nan")}
+        if way == "passes":
+            fields["counts"] = {name: n // 10 for name, n in fields["counts"].items()}
+        if way == "step":
+            fields["step"] -= 1
+    TRUE(link, kind, **fields)
