@@ -139,7 +139,7 @@ def _commit_failed(pairs: list[Pair], definition: Definition, results: Path) -> 
         and not any(pair.submission == name and pair.found for pair in pairs)
     } | {
         pair.submission: {
-            "reason": pair.failed,
+            "reason": pair.failed.replace(f"{discover.ROOT}/", ""),
             "source": discover.source_hash(discover.find(pair.submission)),
             "training_hash": definition.training_hash,
         }

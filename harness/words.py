@@ -2,9 +2,9 @@
 
 STATE is the number of words for each parameter the method handles, a word being as many bytes as
 the parameter's element; or an expression for one m × n matrix, m its smaller side (a vector is
-1 × n), in which hyperparameters have their names: "rank * (m + 2 * n)". "+ examples" stands for
-training examples kept: as many bytes as a stream allows, or one batch of points. A submission with
-a BASE keeps what its base does.
+1 × n), in which hyperparameters have their names: "rank * (m + 2 * n)". "2 + examples" is two words
+and what is kept of training examples: as many bytes as a stream allows, a batch of points, or 64
+for each example. A submission with a BASE keeps what its base does.
 """
 
 import ast
@@ -18,7 +18,9 @@ NODES = (
     ast.Expression, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop, ast.Name, ast.Load,
     ast.Constant, ast.Call, ast.IfExp, ast.Compare, ast.cmpop,
 )  # fmt: skip
-EXAMPLES = "examples"
+EXAMPLES = " + examples"
+FULL = 0.4  # share of a history that a short run fills at least
+KEPT = 64  # bytes that may be kept of an example where nothing else bounds them
 
 
 def text(card: Card) -> str:
@@ -48,10 +50,10 @@ def _refusal(card: Card, stated) -> UserError:
 
 def _parsed(stated: str, card: Card) -> ast.Expression:
     try:
-        parsed = ast.parse(stated, mode="eval")
+        parsed = ast.parse(stated.removesuffix(EXAMPLES), mode="eval")
     except SyntaxError:
         raise _refusal(card, stated) from None
-    known = {"m", "n", "min", "max", EXAMPLES, *card.literals["SPACE"]}
+    known = {"m", "n", "min", "max", *card.literals["SPACE"]}
     for node in ast.walk(parsed):
         if not isinstance(node, NODES) or (isinstance(node, ast.Name) and node.id not in known):
             raise _refusal(card, stated)
@@ -69,32 +71,36 @@ def expected(card: Card, submission) -> tuple[float, float] | None:
         stated = stated_by(own)
         if stated is None:
             return None
+        if isinstance(stated, str) and stated.endswith(EXAMPLES):
+            high += _examples(submission.task)
         for p in params:
             low, high = _add(low, high, stated, own, hp, p)
-        if isinstance(stated, str) and EXAMPLES in stated:
-            high += _examples(submission.task)
     return low, high
 
 
 def _add(low: float, high: float, stated, card: Card, hp: dict, p) -> tuple[float, float]:
     """The bounds with those of one parameter: a history may be half full, a number is exact."""
-    if not isinstance(stated, str):
+    parsed = _parsed(str(stated), card)
+    if isinstance(parsed.body, ast.Constant):
+        stated = float(stated if not isinstance(stated, str) else stated.removesuffix(EXAMPLES))
         size = stated * p.numel() * p.element_size()
         return low + size, high + size + ROOM * max(1.0, stated)
     m, n = sorted((p.shape[0], p[0].numel())) if p.ndim > 1 else (1, p.numel())
-    names = hp | {"m": m, "n": n, "min": min, "max": max, EXAMPLES: 0}
-    code = compile(_parsed(stated, card), "STATE", "eval")
+    names = hp | {"m": m, "n": n, "min": min, "max": max}
+    code = compile(parsed, "STATE", "eval")
     count = eval(code, {"__builtins__": {}}, names)  # of the nodes above alone
     size = count * p.element_size()
-    return low + size / 2, high + size + ROOM * max(1.0, count / max(1, p.numel()))
+    return low + FULL * size, high + size + ROOM * max(1.0, count / max(1, p.numel()))
 
 
 def _examples(task) -> int:
     """Bytes of examples that may be kept."""
-    try:
-        return task.memory
-    except UserError:
-        return task.batch_size * task.box.shape[1] * task.box.element_size()
+    for bound in (lambda: task.memory, lambda: task.batch_size * task.box[0].nbytes):
+        try:
+            return bound()
+        except UserError:
+            continue
+    return KEPT * task.examples
 
 
 def _card_of(module) -> Card:

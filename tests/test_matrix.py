@@ -230,7 +230,7 @@ def test_subgm_equals_its_transcription():
 
 
 @pytest.mark.parametrize("name", ["matrix_sensing", "matrix_asymmetric", "matrix_completion"])
-def test_scaled_gd_starts_at_the_spectrum_and_then_is_scaled(name):
+def test_scaled_gd_equals_its_transcription_after_a_spectral_start(name):
     rank = 2 if name == "matrix_completion" else 3
     task = task_of(name, model={"rank": rank})
     sub = at_work(task, "scaled_gd", power=60)

@@ -569,7 +569,7 @@ def test_lawa_evaluates_the_mean_of_its_latest_copies():
     assert error(module.evaluate_view(params, state), mean) <= TIGHT
 
 
-def test_sophia_g_equals_its_peer():
+def test_sophia_g_follows_the_authors_class():
     """The authors' class has γ·B as rho·bs; its Hessian is updated before the step here."""
     peers = pytest.importorskip("sophia_opt", reason="the peer sophia-opt is not installed")
     hp = {"lr": 0.01, "wd": 0.1, "beta1": 0.9, "beta2": 0.9, "gamma": 0.3, "every": 10}

@@ -463,7 +463,7 @@ def test_dp_sgd_without_noise_or_clipping_is_sgd():
     assert error(values(task), large_batch_sgd()) <= 1e-11
 
 
-def test_dp_sgd_clips_each_example_over_all_parameters():
+def test_dp_sgd_equals_its_formula_clipping_each_example_over_all_parameters():
     task, params, batches = regression(torch.float64)
     hp = {**SGD, "momentum": 0.5, "wd": 0.0, "nesterov": False, "clip": 0.5, "noise": 0.0}
     run("dp_sgd", hp, task=task)

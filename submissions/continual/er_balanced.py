@@ -15,6 +15,8 @@ from submissions.continual import er
 TRACKS = ["continual"]
 PASSES = er.PASSES
 SPACE = er.SPACE
+BADGE = "self-consistent"
+STATE = "1 + examples"
 
 
 class Algorithm(er.Algorithm):

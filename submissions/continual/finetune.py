@@ -18,6 +18,8 @@ SPACE = {
     "momentum": 0.9,
     "adaptive": {"choice": [False, True]},
 }
+BADGE = "reference"
+STATE = 1
 
 
 def init(params, hp):

@@ -14,6 +14,8 @@ from submissions.continual import finetune
 
 TRACKS = ["continual"]
 SPACE = finetune.SPACE
+BADGE = "formula"
+STATE = "1 + examples"
 
 
 class Algorithm:

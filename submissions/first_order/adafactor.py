@@ -24,6 +24,8 @@ SPACE = {
     "eps2": 1e-3,
     "warmup": 0.05,
 }
+BADGE = "reference"
+STATE = "m + n"
 
 
 def init(params, hp):

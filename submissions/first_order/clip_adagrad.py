@@ -22,6 +22,8 @@ SPACE = {
     "b0": 1.0,
     "warmup": 0.05,
 }
+BADGE = "formula"
+STATE = 0
 
 
 def init(params, hp):

@@ -24,6 +24,7 @@ SPACE = {
     "share": {"log": [1e-3, 0.1], "default": 0.0099},  # of all parameters
     "rank": 1,
 }
+BADGE = "formula"
 
 
 def adapt(model, task, hp):

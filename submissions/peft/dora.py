@@ -23,6 +23,7 @@ SPACE = {
     "rank": {"int": [1, 16], "default": 4},
     "alpha": 8.0,
 }
+BADGE = "reference"
 
 
 class DoRA(lora.LoRA):

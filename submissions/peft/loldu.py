@@ -24,6 +24,7 @@ SPACE = {
     "rank": {"int": [4, 64], "default": 20},
     "alpha": 20.0,
 }
+BADGE = "formula"
 
 
 class LoLDU(surgery.Adapted):

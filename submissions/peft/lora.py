@@ -30,6 +30,7 @@ SPACE = {
     "scale": {"choice": ["standard", "rank_stable"]},
     "start": {"choice": ["zero", "pissa"]},
 }
+BADGE = "reference"
 VARIANTS = {"rslora": {"scale": "rank_stable"}, "pissa": {"start": "pissa"}}
 
 

@@ -25,6 +25,7 @@ SPACE = {
     "alpha": 16.0,
     "deviation": 1e-5,
 }
+BADGE = "formula"
 
 
 class Framed(surgery.Adapted):

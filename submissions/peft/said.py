@@ -27,6 +27,7 @@ SPACE = {
     "base_wd": 0.0,
     "dimension": {"int": [32, 2048], "default": 320},  # d, the matrices' λ among them
 }
+BADGE = "formula"
 
 
 def hadamard(x):

@@ -23,6 +23,7 @@ SPACE = {
     "base_lr": {"log": [1e-3, 1e-1]},
     "rank": {"int": [4, 64], "default": 64},
 }
+BADGE = "formula"
 
 
 class SVFit(surgery.Adapted):

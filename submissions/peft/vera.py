@@ -24,6 +24,7 @@ SPACE = {
     "rank": {"int": [8, 256], "default": 64},
     "d_initial": 0.1,
 }
+BADGE = "formula"
 
 
 class VeRA(surgery.Adapted):

@@ -19,6 +19,8 @@ from submissions.sparse import sparsegpt
 
 TRACKS = ["compress"]
 SPACE = {"bits": {"choice": [4, 8, 3]}, "examples": 32, "damp": 0.01}
+BADGE = "formula"
+STATE = 0
 SKIPS = {
     "descends": "what adapt() rounds stays as it is: a step does nothing",
     "passes": "a step does nothing: it makes no pass",

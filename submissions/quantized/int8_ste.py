@@ -21,6 +21,7 @@ SPACE = {
     "base_wd": 0.0,
     "bits": {"choice": [8, 4, 3]},
 }
+BADGE = "formula"
 
 
 class Rounded(surgery.Adapted):

@@ -12,6 +12,8 @@ from harness import surgery
 
 TRACKS = ["compress"]
 SPACE = {"bits": {"choice": [4, 8, 3]}}
+BADGE = "formula"
+STATE = 0
 SKIPS = {
     "descends": "what adapt() rounds stays as it is: a step does nothing",
     "passes": "a step does nothing: it makes no pass",

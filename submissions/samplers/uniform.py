@@ -20,6 +20,8 @@ SPACE = {
     "eps": 1e-8,
     "warmup": 0.02,
 }
+BADGE = "formula"
+STATE = "2 + examples"
 
 
 def draw(task, count):

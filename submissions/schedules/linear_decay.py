@@ -15,6 +15,8 @@ from submissions.first_order import adamw
 
 ELEMENTWISE = True
 SPACE = adamw.SPACE
+BADGE = "reference"
+STATE = 2
 init = adamw.init
 
 

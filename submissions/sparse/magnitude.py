@@ -25,6 +25,7 @@ SPACE = {
     "pattern": {"choice": ["none", "2:4"]},
     "scope": {"choice": ["global", "layer", "row", "distribution"]},
 }
+BADGE = "formula"
 
 
 def kept(scores, sparsity, scope="global", pattern="none"):

@@ -22,6 +22,7 @@ SPACE = {
     "sparsity": {"choice": [0.8, 0.5, 0.9]},
     "pattern": {"choice": ["none", "2:4"]},
 }
+BADGE = "formula"
 
 
 def adapt(model, task, hp):
