@@ -12,6 +12,7 @@ layers are used where they are there. A GPU's devices stay open to a runner that
 import glob
 import json
 import os
+import re
 import resource
 import shutil
 import site
@@ -41,6 +42,8 @@ MEMORY_SHARE = 0.8  # of the memory that is free: a bomb ends as `oom`, and only
 FILE_SHARE = 0.25  # of the free disk, for one file
 FILES = 4096  # open at once
 TASKS = 512  # threads, where they are counted apart from the user's other processes
+
+PROCESS = re.compile(r"/proc/(\d+)(?:/|$)")
 
 # Python's own events (docs.python.org/library/audit_events): name -> places of the paths in its
 # arguments, and whether they are written.
@@ -193,7 +196,9 @@ def _tripwire(policy: dict):
         if not isinstance(path, str | bytes | os.PathLike):
             return  # a descriptor that is open already
         real = os.path.realpath(os.fsdecode(path))
-        if not os.path.join(real, "").startswith(allowed):
+        process = PROCESS.match(real)
+        others = process is not None and int(process[1]) != os.getpid()
+        if others or not os.path.join(real, "").startswith(allowed):
             told = "writing" if allowed is writable else "reading"
             raise PermissionError(f"isolation: {told} {real} is refused")
 
