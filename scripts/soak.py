@@ -1,7 +1,7 @@
 """Random faults against random trials, for minutes or hours; compared with undisturbed trials.
 
     python scripts/soak.py --minutes 5 --tally soak.json    # again: adds to the tally
-    python scripts/soak.py --faults 1000 --seed 3
+    python scripts/soak.py --faults 1000
 
 Most trials are small ones in a forked process that is referee and runner in one (imports, which
 would be most of the time, are paid once); of every hundred faults `--apart` hit trials as a user
