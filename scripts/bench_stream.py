@@ -46,7 +46,8 @@ def milliseconds(function) -> float:
     return 1e3 * (time.process_time() - start)
 
 
-def bench(name: str) -> None:
+def bench(name: str) -> dict[str, float]:
+    """Milliseconds of each side, `mean` and `stream`, as the text above has them."""
     tree = yaml.safe_load((ROOT / "conf/workload" / f"{name}.yaml").read_text())
     definition = workload.define(name, tree, "mini", None)
     module, config, block = workload.load(definition), definition.config, definition.block
@@ -93,17 +94,22 @@ def bench(name: str) -> None:
     shares = [min(stream.watched(block, n), groups) / groups for n in steps]
     total = sum(shares) * found["fused"]
     mean = total / len(shares)
-    told = (
-        f"{name:15} step {found['step']:5.2f}  evaluation {found['fused']:5.2f}, mean {mean:5.2f}"
-    )
+    return found | {"mean": mean, "stream": total / (block["horizon"] * found["step"])}
+
+
+def told(name: str, found: dict[str, float]) -> str:
+    """One line."""
+    line = f"{name:15} step {found['step']:5.2f}  evaluation {found['fused']:5.2f}"
+    line += f", mean {found['mean']:5.2f}"
     for key, words in (("loaders", "same examples"), ("every", "held-out set")):
         if key in found:
-            told += f"  DataLoader, {words} {found[key]:6.2f} = {found[key] / mean:4.1f} times"
-    print(f"{told}  stream {total / (block['horizon'] * found['step']):.2f}")
+            times = found[key] / found["mean"]
+            line += f"  DataLoader, {words} {found[key]:6.2f} = {times:4.1f} times"
+    return f"{line}  stream {found['stream']:.2f}"
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     streams = sorted(p.stem for p in (ROOT / "conf/workload").glob("stream_*.yaml"))
     for chosen in sys.argv[1:] or streams:
-        bench(chosen)
+        print(told(chosen, bench(chosen)), flush=True)

@@ -10,13 +10,15 @@ import pytest
 import torch
 import yaml
 
-from harness import continual, discover, ops, space, stream, weights, workload
+from harness import continual, discover, ops, record, space, stream, weights, workload
 from harness.errors import UserError
 from harness.evaluate import Evaluator
 from harness.memory import Buffer
 from harness.submission import Submission
 from harness.task import Task
+from scripts import bench_stream
 from submissions.continual import agem, ewc, gem, mas
+from tests.racing import harness, log_of
 from workloads import stream_rotated, stream_scole, stream_split
 
 CONF = Path(__file__).parents[1] / "conf/workload"
@@ -396,6 +398,42 @@ def test_evaluating_every_step_or_never_trains_the_same_weights():
         return weights.digest(dict(task.model.state_dict()))
 
     assert trained(True) == trained(False)
+
+
+def test_a_race_with_evaluation_every_step_or_never_hands_over_the_same_weights(tmp_path):
+    """From end to end: another process evaluates, and the referee's copies are compared."""
+    handed = {}
+    for every in (0, 1):
+        results = tmp_path / str(every)
+        done = harness(
+            "workload=stream_split", "submission=er", "tracker=none", f"results={results}",
+            "variant=online", f"workload.mini.evaluate.every={every}",
+            "workload.mini.evaluate.points=4",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        (folder,) = (results / "runs" / "stream_split" / "er").iterdir()
+        found = record.evaluations(log_of(folder))
+        handed[every] = {row["step"]: row["weights"] for row in found}
+        assert sum(len(row.get("trace", [])) for row in found) == (
+            40 - len(found) + 1 if every else 0
+        )
+    assert len(set(handed[0].values())) > 3
+    assert handed[0] == handed[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["stream_split", "stream_rotated", "stream_scole", "stream_text"])
+def test_evaluating_every_step_costs_at_most_one_and_a_half_times_training(name):
+    """And for images, a tenth of a fresh DataLoader's pass (within a fifth: clocks are noisy)."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        found = bench_stream.bench(name)
+    finally:
+        torch.set_num_threads(threads)
+    print(bench_stream.told(name, found))
+    assert found["stream"] <= 1.5
+    assert found["loaders"] >= (1.2 if name == "stream_text" else 8) * found["mean"]
 
 
 def test_slots_hold_every_step_between_two_stops():

@@ -12,9 +12,12 @@ from harness.derivatives import mean_squares
 from harness.errors import UserError
 from harness.submission import Submission
 from harness.task import Task
+from scripts import bench_workloads
+from scripts.bench_workloads import plain as straightforward
 from submissions.samplers import causal_r3, r3, rad, uniform
 from workloads.models.mlp import MLP
 from workloads.pde import exact, spectral
+from workloads.pde.collocation import spread
 
 NAMES = ("convection", "reaction", "burgers", "poisson", "allen_cahn")
 SAMPLERS = ("fixed", "uniform", "rad", "rar_d", "r3", "causal_r3")
@@ -93,6 +96,52 @@ def test_allen_cahn_has_its_known_values():
     assert found[1, 2] == pytest.approx(-0.9999988838, abs=1e-6)
 
 
+@pytest.mark.slow
+def test_allen_cahn_converges_to_its_known_values():
+    """With 4,096 modes to ten digits; the 2,048 that workloads use are 7e-7 away, relative."""
+    x, t = spread(-1, 1, 256), at(0.5, 1)
+    places = np.concatenate([at(0, 0.5, -1), x])
+    fine = spectral.allen_cahn(places, t, 1e-4, modes=4096, step=2.5e-4)
+    known = [[0.0012164451, -0.0038079628], [0.0295797210, -0.0640767977]]
+    np.testing.assert_allclose(fine[:, :2], known, atol=1e-9)
+    assert fine[1, 2] == pytest.approx(-0.9999988838, abs=1e-9)
+    used = spectral.allen_cahn(places, t, 1e-4)
+    assert np.linalg.norm(used - fine) < 1e-6 * np.linalg.norm(fine)
+
+
+def test_what_a_network_that_stands_still_scores():
+    """u(x, 0) for all times: the error of the classic failure, in closed form for a wave."""
+    x, t = np.linspace(0, 2 * np.pi, 512, endpoint=False), np.linspace(0, 1, 251)
+    for speed, published in ((30.0, 1.4356), (50.0, 1.4151)):
+        u = exact.convection(x, t, speed)
+        error = np.linalg.norm(u - u[0]) / np.linalg.norm(u)
+        assert error == pytest.approx(published, abs=1e-4)
+        assert error == pytest.approx((2 - 2 * math.sin(speed) / speed) ** 0.5, abs=0.004)
+
+
+def test_burgers_has_its_known_maximum():
+    x = np.linspace(-1, 1, 257)
+    u = exact.burgers(x, at(1), VISCOSITY)[0]
+    assert u.max() == pytest.approx(0.7117751624, abs=1e-10)
+    assert abs(x[u.argmax()]) == 1 / 32
+    np.testing.assert_allclose(u, -u[::-1], atol=1e-12)
+
+
+@pytest.mark.parametrize("scale", ["mini", "base"])
+def test_no_network_without_diffusion_meets_the_goal_of_allen_cahn(scale):
+    """Then u = u0 e^{5t} / sqrt(1 + u0² (e^{10t} - 1)), whose error is above the goal."""
+    block = tree_of("allen_cahn")[scale]
+    wide, high = block["data"]["grid"]
+    x, t = spread(-1, 1, wide), spread(0, block["data"]["duration"], high)
+    start = x**2 * np.cos(np.pi * x)
+    without = start * np.exp(5 * t[:, None])
+    without = without / np.sqrt(1 + start**2 * (np.exp(10 * t[:, None]) - 1))
+    least = block["data"]["diffusion"] * (1 - block["data"]["spread"])
+    u = spectral.allen_cahn(x, t, least, modes=1024, step=1e-3)
+    error = np.linalg.norm(without - u) / np.linalg.norm(u)
+    assert error > block["goal"]["relative_error"]["at_most"]
+
+
 def test_two_methods_agree_on_allen_cahn():
     """A smooth stretch of the equation against finite differences and scipy's implicit solver."""
     from scipy.integrate import solve_ivp
@@ -128,18 +177,6 @@ class Exact(torch.nn.Module):
 
     def curvatures(self, points, axes):
         return straightforward(self, points, axes)
-
-
-def straightforward(model, points, axes):
-    """Nested autograd, one derivative at a time: the version everybody writes."""
-    with torch.enable_grad():
-        columns = [points[:, i].detach().requires_grad_() for i in (0, 1)]
-        u = model(torch.stack(columns, dim=1))
-        slope = [torch.autograd.grad(u.sum(), c, create_graph=True)[0] for c in columns]
-        second = [
-            torch.autograd.grad(slope[a].sum(), columns[a], create_graph=True)[0] for a in axes
-        ]
-    return u, torch.stack(slope, dim=1), second
 
 
 def solution(name, c, angle):
@@ -252,6 +289,20 @@ def test_derivatives_equal_straightforward_nested_autograd(harmonics):
             assert a is b or (b if a is None else a).abs().max() == 0  # the last bias has no slope
         else:
             assert_close(a, b)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["convection", "burgers"])
+def test_a_step_is_at_least_as_fast_as_with_nested_autograd(name):
+    """CPU time on one thread, blocks of both sides alternating; the best of three tries."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        sides = bench_workloads.derivatives(f"pinn_{name}", straightforward)
+        ratios = [bench_workloads.paired(*sides)[2] for _ in range(3)]
+    finally:
+        torch.set_num_threads(threads)
+    assert max(ratios) >= 1.0, ratios
 
 
 def test_harmonic_inputs_make_the_network_periodic():

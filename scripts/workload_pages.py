@@ -1,0 +1,335 @@
+"""Write docs/workloads.md and a page for each family of workloads, from YAML and results.
+
+    python scripts/workload_pages.py                  # the text, and pictures that need no race
+    python scripts/workload_pages.py --race FOLDER    # also races the streams, to draw them
+    python scripts/workload_pages.py --text           # the text alone
+
+Run it again when a number, a target or a reference has changed; tests/test_workload_pages.py says
+when the text is out of date. Pictures are drawn by scripts/workload_pictures.py.
+"""
+
+import argparse
+import ast
+import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+import yaml
+
+from harness import discover, workload
+from harness.errors import UserError
+from harness.files import atomic_write
+from harness.live import number
+from harness.result import reference
+
+PAGES = discover.ROOT / "docs" / "workloads"
+INDEX = discover.ROOT / "docs" / "workloads.md"
+
+# What a name begins with -> the family's title, and the question that it asks of a method.
+FAMILIES = {
+    "gpt2": ("Language-model pretraining", "How fast does a language model learn from nothing?"),
+    "vit": ("Vision transformer", "The same for images: how fast to an accuracy?"),
+    "ft": (
+        "Fine-tuning",
+        "How fast does a trained model learn something else, and with how few parameters?",
+    ),
+    "compress": (
+        "Compression",
+        "How fast does a trained model get by with zeros, or few bits, in its matrices?",
+    ),
+    "matrix": (
+        "Matrix sensing",
+        "Which methods do not mind bad conditioning, too many columns, outliers, missing entries?",
+    ),
+    "pinn": (
+        "Physics-informed networks",
+        "Which methods, and which choice of points, solve an equation rather than lower its loss?",
+    ),
+    "stream": (
+        "Continual streams",
+        "What does a model still know when its examples came task by task?",
+    ),
+}
+# Corpora and image sources: what they are, and their licence.
+SOURCES = {
+    "sotu": ("State of the Union addresses", "public domain"),
+    "wiki": ("Wikipedia leads", "CC BY-SA 4.0"),
+    "sympy": ("SymPy's source", "BSD-3"),
+    "mnist": ("MNIST digits", "none stated"),
+    "fashion": ("Fashion-MNIST garments", "MIT"),
+    "cifar10": ("CIFAR-10", "your copy"),
+    "folder": ("images in your folder", "your copy"),
+}
+SYMBOLS = {"at_most": "≤", "at_least": "≥"}
+COMMAND = "python scripts/workload_pages.py"
+
+
+def tree_of(name: str) -> dict:
+    """The workload's YAML."""
+    return yaml.safe_load((discover.ROOT / "conf/workload" / f"{name}.yaml").read_text())
+
+
+def names() -> list[str]:
+    """Every workload, in the order of families."""
+    known = sorted(p.stem for p in (discover.ROOT / "conf/workload").glob("*.yaml"))
+    lost = {family_of(name) for name in known} - FAMILIES.keys()
+    if lost:
+        raise UserError(
+            f"no family begins with {', '.join(sorted(lost))}",
+            ", ".join(FAMILIES),
+            "add it to FAMILIES in scripts/workload_pages.py",
+        )
+    return [name for family in FAMILIES for name in known if family_of(name) == family]
+
+
+def family_of(name: str) -> str:
+    return name.partition("_")[0]
+
+
+def scales_of(tree: dict) -> list[str]:
+    return [key for key, value in tree.items() if isinstance(value, dict)]
+
+
+def data_of(name: str, block: dict) -> tuple[str, str]:
+    """The data of a scale, and its licence, in words."""
+    module, data = discover.load(discover.find_workload(name)), block["data"]
+    keys = list(data.get("corpora") or getattr(module, "CORPORA", []))
+    keys += ["wiki"] if "language" in data else []
+    keys += [data["source"]] if "source" in data else []
+    if not keys and "corpora" in data:
+        return "token shards in your folder", "your copy"
+    if not keys:
+        own = "seed" in discover.functions(discover.find_workload(name))["data"]
+        return "drawn from " + ("the trial's seed" if own else "a fixed seed"), "none needed"
+    known = [SOURCES[key] for key in keys]
+    words = ", ".join(words for words, _ in known)
+    if "language" in data:
+        words += f" ({data['language']})"
+    licence = ", ".join(dict.fromkeys(licence for _, licence in known))
+    if "pretrain" in block:
+        before = block["pretrain"]["data"]
+        first = SOURCES[(before.get("corpora") or [before.get("source")])[0]]
+        if first not in known:
+            return f"{words}, after {first[0]}", f"{licence} ({first[1]})"
+    return words, licence
+
+
+def parameters(definition: workload.Definition) -> int:
+    """Number of the model's parameters; nothing is allocated."""
+    with torch.device("meta"):
+        model = workload.load(definition).model(definition.config)
+    return sum(p.numel() for p in model.parameters())
+
+
+def counted(count: int) -> str:
+    """2,401 · 0.27 M · 124 M."""
+    if count < 100_000:
+        return f"{count:,}"
+    return f"{count / 1e6:.2f} M" if count < 10e6 else f"{count / 1e6:.0f} M"
+
+
+def goal_in_words(goal: dict) -> str:
+    """loss ≤ 3.91, sparsity ≥ 0.8"""
+    parts = [
+        f"{metric.replace('_', ' ')} {SYMBOLS[direction]} {_bound(metric, bound)}"
+        for metric, condition in goal.items()
+        for direction, bound in condition.items()
+    ]
+    return ", ".join(parts)
+
+
+def _bound(metric: str, value: float) -> str:
+    return f"{value / 1e6:g} MB" if metric == "memory" else _plain(value)
+
+
+def _plain(value) -> str:
+    """A number or a word as YAML has it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}".replace("e-0", "e-") if isinstance(value, int | float) else str(value)
+
+
+def reference_in_words(definition: workload.Definition) -> str:
+    """nadamw, 45.8 s; or that there is none yet."""
+    frozen = reference(definition)
+    if frozen is None:
+        return "none yet"
+    if frozen.get("time") is None:
+        return f"{frozen['submission']}, misses"
+    return f"{frozen['submission']}, {number(frozen['time'])} s"
+
+
+def index() -> str:
+    """docs/workloads.md."""
+    lines = [
+        "# Workloads",
+        "",
+        "Each is a model, its data, a goal and a budget. `mini` runs on one CPU core; `base` is",
+        "sized for one GPU and `full` is the published setting, where a workload has them. Goals",
+        "without a reference are provisional. The reference is a tuned algorithm, with its time in",
+        "reference seconds; see [score.md](score.md).",
+        "",
+        "| family | workload | data | licence | parameters | goal | horizon | reference |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in names():
+        tree = tree_of(name)
+        family = family_of(name)
+        for scale in scales_of(tree):
+            definition = workload.define(name, tree, scale, None)
+            data, licence = data_of(name, definition.block)
+            lines.append(
+                f"| [{FAMILIES[family][0]}](workloads/{family}.md) | `{name}` {scale} | {data} "
+                f"| {licence} | {counted(parameters(definition))} "
+                f"| {goal_in_words(definition.block['goal'])} "
+                f"| {definition.block['horizon']:,} steps | {reference_in_words(definition)} |"
+            )
+    lines += [
+        "",
+        "Data is fetched by its pinned hash when it is first needed and kept in `$HARNESS_CACHE`",
+        "(`~/.cache/harness`); drawn data needs no network. `harness show NAME` prints a workload,",
+        f"`conf/workload/` has all numbers. `{COMMAND}` writes these pages.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def page(family: str) -> str:
+    """docs/workloads/FAMILY.md."""
+    title, question = FAMILIES[family]
+    lines = [f"# {title}", "", f"{question} ([all workloads](../workloads.md))", ""]
+    for name in (n for n in names() if family_of(n) == family):
+        tree = tree_of(name)
+        lines += [f"## {name}", "", *described(name), ""]
+        lines += [f"![{caption(name)}]({name}.png)", ""]
+        lines += [
+            "| scale | parameters | examples a step | horizon | evaluations | goal | reference |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
+        ]
+        told, variants = [], []
+        for scale in scales_of(tree):
+            definition = workload.define(name, tree, scale, None)
+            block = definition.block
+            every = block["evaluate"].get("every", 0)
+            grid = "after every step" if every == 1 else f"{block['evaluate']['points']:,}"
+            lines.append(
+                f"| {scale} | {counted(parameters(definition))} | {block['batch']:,} "
+                f"| {block['horizon']:,} | {grid} | {goal_in_words(block['goal'])} "
+                f"| {reference_in_words(definition)} |"
+            )
+            told += measured(definition)
+            for variant, changes in (tree[scale].get("variants") or {}).items():
+                varied = workload.define(name, tree, scale, variant)
+                variants.append(
+                    f"| `{variant}` | {scale} | {changed(changes)} "
+                    f"| {goal_in_words(varied.block['goal'])} | {reference_in_words(varied)} |"
+                )
+        lines += ["", *told]
+        if variants:
+            lines += ["| variant | scale | changes | goal | reference |"]
+            lines += ["| --- | --- | --- | --- | --- |", *variants, ""]
+    while lines[-1] == "":
+        lines.pop()
+    return "\n".join([*lines, ""])
+
+
+def described(name: str) -> list[str]:
+    """The docstring of the workload's file, its indented lines as code."""
+    source = discover.find_workload(name).path.read_text()
+    text = (ast.get_docstring(ast.parse(source)) or "").strip().splitlines()
+    lines: list[str] = []
+    for line in text:
+        indented, inside = line.startswith("    "), lines.count("```") % 2 == 1
+        if indented and not inside:
+            lines.append("```")
+        if not indented and inside and line.strip():
+            while lines[-1] == "":
+                lines.pop()
+            lines += ["```", ""]
+        lines.append(line[4:] if indented else _escaped(line))
+    if lines.count("```") % 2:
+        lines.append("```")
+    return [line for i, line in enumerate(lines) if line or (i and lines[i - 1])]
+
+
+def _escaped(line: str) -> str:
+    """Markdown's own characters in prose: <A, S> would be taken for a tag."""
+    return re.sub(r"([<*_])", r"\\\1", line)
+
+
+def changed(changes: dict, where: str = "") -> str:
+    """model.norm: post, …; the goal has a column of its own."""
+    parts = []
+    for key, value in changes.items():
+        if not where and key == "goal":
+            continue
+        nested = isinstance(value, dict)
+        own = f"`{where}{key}: {_plain(value)}`"
+        parts.append(changed(value, f"{where}{key}.") if nested else own)
+    return ", ".join(parts) or "the goal"
+
+
+def measured(definition: workload.Definition) -> list[str]:
+    """A paragraph on the reference of a scale, if it has one."""
+    frozen = reference(definition)
+    if frozen is None:
+        return []
+    point = ", ".join(f"{key} {value:g}" for key, value in frozen["hp"].items() if _number(value))
+    times = [number(t) if t is not None else "missed" for t in frozen["times"]]
+    return [
+        f"Reference at {definition.scale}: `{frozen['submission']}` ({point}), "
+        f"{', '.join(times)} reference seconds by seed. How the goal was set: "
+        f"`results/reference/{definition.key}.target.json`.",
+        "",
+    ]
+
+
+def _number(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def caption(name: str) -> str:
+    """What the picture of a workload shows, for those who cannot see it."""
+    shown = {
+        "gpt2": "Windows of the validation text, cut into tokens",
+        "vit": "Held-out images, one row a class",
+        "matrix": "The matrix and its singular values",
+        "pinn": "The reference solution of seed 0, and cuts through it",
+        "stream": "Quality of each task after every step of replay, and the matrix of accuracies",
+    }
+    text = "gpt2" in name
+    what = shown["gpt2" if text else "vit" if "vit" in name else family_of(name)]
+    return what.replace("accuracies", "losses") if name == "stream_text" else what
+
+
+def pages() -> dict[Path, str]:
+    """Every page by its path."""
+    written = {INDEX: index()}
+    return written | {PAGES / f"{family}.md": page(family) for family in FAMILIES}
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", help="workloads to draw (default: all)")
+    parser.add_argument("--race", metavar="FOLDER", help="race the streams into this folder")
+    parser.add_argument("--text", action="store_true", help="draw nothing")
+    asked = parser.parse_args(arguments)
+    for path, text in pages().items():
+        atomic_write(path, text.encode())
+    if not asked.text:
+        from scripts import workload_pictures
+
+        for name in asked.names or names():
+            print(workload_pictures.draw(name, asked.race), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UserError as error:
+        print(f"workload_pages: {error}", file=sys.stderr)
+        sys.exit(2)
