@@ -22,9 +22,9 @@ LEVELS = ("process", "strict")
 TABLE = table()
 QUICK = {
     "process": (
-        "clocks still", "clocks meter", "workers thread", "workers unreaped", "reading open", "forging outcome",
-        "forging passes", "shared_memory shrink", "patched_torch slow", "crashing crash",
-        "silent silent",
+        "clocks still", "clocks meter", "workers thread", "workers unreaped", "reading open",
+        "forging outcome", "forging passes", "shared_memory shrink", "patched_torch slow",
+        "crashing crash", "silent silent",
     ),
     "strict": (
         "reading validation", "carrying tmp", "network native", "signalling native",
@@ -88,11 +88,11 @@ def test_an_exploit_gets_what_the_table_says(exploit, level, tmp_path, plain, mo
         assert "GOT" in seen.said
     if expected == "charged" and exploit.file in BURNED:
         assert seen.reference - plain(level) > SHARE * BURNED[exploit.file]
-    if exploit.file == "patched_torch":  # it made each pass about twice as long
-        assert seen.reference - plain(level) > 0.25 * outcome.record["end"]["counted"]
+    if expected == "charged" and exploit.file == "patched_torch":  # 0.25 to 0.35 of the passes
+        assert outcome.record["end"]["hidden"] > 0.1 * outcome.record["end"]["counted"]
     if exploit.file == "patched_loss":
         log = cheating.record.evaluations(cheating.rows(outcome.folder / "log.jsonl"))
-        assert {row["metrics"]["relative_error"] for row in log} == {1.0}
+        assert [row["metrics"]["relative_error"] for row in log] == pytest.approx([1.0] * len(log))
     if exploit.file == "pruning":
         assert outcome.record["best"]
 

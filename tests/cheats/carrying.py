@@ -51,4 +51,5 @@ def place(way):
 def read(path):
     libc, buffer = ctypes.CDLL(None), ctypes.create_string_buffer(10)
     handle = libc.open(str(path).encode(), os.O_RDONLY)
-    return buffer.raw[: libc.read(handle, buffer, 10)] if handle >= 0 else b""
+    size = libc.read(handle, buffer, 10) if handle >= 0 else 0
+    return buffer.raw[:size]

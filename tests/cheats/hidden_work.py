@@ -1,4 +1,4 @@
-"""Cheat: work in set-up, hooks, the export of weights, finalisers, at exit."""
+"""Cheat: work in set-up, passes of its own, hooks, the export of weights, finalisers, at exit."""
 
 import atexit
 import os
@@ -10,7 +10,7 @@ from harness import surgery
 
 SPACE = {
     "lr": 0.1,
-    "way": {"choice": ["honest", "setup", "hook", "export", "finaliser", "atexit"]},
+    "way": {"choice": ["honest", "setup", "passes", "hook", "export", "finaliser", "atexit"]},
 }
 BURNED = 0.6  # CPU seconds, in all
 CHOSEN = []
@@ -28,13 +28,20 @@ class Algorithm:
             atexit.register(lambda: os.write(1, b"GOT the last word\n"))
 
     def step(self):
-        loss = self.task.forward_backward(self.task.next_batch())
+        batch = self.task.next_batch()
+        if self.hp.way == "passes":
+            burn(BURNED / self.task.horizon, lambda: self.uncounted(batch))
+        loss = self.task.forward_backward(batch)
         if self.hp.way == "finaliser":
             Finaliser(BURNED / self.task.horizon)
         with torch.no_grad():
             for p in self.task.params:
                 p.sub_(p.grad, alpha=self.hp.lr)
         return loss
+
+    def uncounted(self, batch):
+        self.task._workload.loss(self.task.model, batch).backward()
+        self.task.model.zero_grad()
 
     def state_dict(self):
         return {}
@@ -57,7 +64,7 @@ def export(model):
     return surgery.export(model)
 
 
-def burn(seconds):
+def burn(seconds, work=lambda: None):
     until = time.thread_time() + seconds
     while time.thread_time() < until:
-        pass
+        work()

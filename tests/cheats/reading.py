@@ -12,16 +12,16 @@ SPACE = {
 
 
 def init(params, hp):
-    if hp.way != "honest":
-        path = target(hp.way, told())
-        content = python(path) if hp.way == "open" else native(path)
-        os.write(1, b"GOT " + content[:20].hex().encode() if content else b"REFUSED\n")
-    return {}
+    return {"step": 0, "path": str(target(hp.way, told()))}
 
 
 def update(params, grads, state, hp, progress):
     for p, g in zip(params, grads, strict=True):
         p.sub_(g, alpha=hp.lr)
+    state["step"] += 1
+    if state["step"] == 10 and hp.way != "honest":  # when there is a record
+        content = python(state["path"]) if hp.way == "open" else native(state["path"])
+        os.write(1, b"GOT " + content[:20].hex().encode() if content else b"REFUSED\n")
 
 
 def told():
@@ -47,12 +47,13 @@ def target(way, message):
 
 def python(path):
     try:
-        return path.read_bytes()
+        return Path(path).read_bytes()
     except PermissionError:
         return b""
 
 
 def native(path):
     libc, buffer = ctypes.CDLL(None), ctypes.create_string_buffer(100)
-    handle = libc.open(str(path).encode(), os.O_RDONLY)
-    return buffer.raw[: libc.read(handle, buffer, 100)] if handle >= 0 else b""
+    handle = libc.open(path.encode(), os.O_RDONLY)
+    size = libc.read(handle, buffer, 100) if handle >= 0 else 0
+    return buffer.raw[:size]

@@ -1,11 +1,16 @@
-"""Cheat: work in a thread, a child, a daemon, or a child that nobody waits for."""
+"""Cheat: work in threads, a child, a daemon, or a child that nobody waits for."""
 
 import os
 import signal
 import threading
 import time
 
-SPACE = {"lr": 0.1, "way": {"choice": ["honest", "thread", "child", "daemon", "unreaped"]}}
+import torch
+
+SPACE = {
+    "lr": 0.1,
+    "way": {"choice": ["honest", "thread", "pool", "child", "daemon", "unreaped"]},
+}
 BURNED = 0.6  # CPU seconds, of the worker
 
 
@@ -24,6 +29,12 @@ def update(params, grads, state, hp, progress):
 def begin(way):
     if way == "thread":
         threading.Thread(target=burn, args=[time.thread_time], daemon=True).start()
+        return
+    if way == "pool":
+        torch.set_num_threads(2)
+        big = torch.ones(400, 400)
+        burn(time.process_time, lambda: big @ big)
+        torch.set_num_threads(1)  # or the reference step shows it
         return
     if way == "unreaped":
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -45,7 +56,7 @@ def begin(way):
     time.sleep(2.0)  # while it works
 
 
-def burn(clock):
+def burn(clock, work=lambda: None):
     until = clock() + BURNED
     while clock() < until:
-        pass
+        work()
