@@ -22,8 +22,8 @@ LEVELS = ("process", "strict")
 TABLE = table()
 QUICK = {
     "process": (
-        "clocks still", "clocks meter", "workers thread", "workers unreaped", "reading open",
-        "forging outcome", "forging passes", "shared_memory shrink", "patched_torch slow",
+        "clocks still", "workers thread", "workers unreaped", "reading open",
+        "forging outcome", "shared_memory shrink", "patched_torch slow",
         "crashing crash", "silent silent",
     ),
     "strict": (
