@@ -1,13 +1,17 @@
-"""The commands beside racing: list, show, new, sync, doctor."""
+"""The commands beside racing: list, new, sync, doctor; the others have modules of their own."""
 
 import argparse
 import fnmatch
 from pathlib import Path
 
-from harness import discover
+from harness import discover, words
 from harness.discover import ROOT
 from harness.errors import UserError, nearest
 
+LIST = """List submissions and workloads, one line each; nothing is imported. Of a submission:
+family, name, tracks, badge (what a test proves of it), words of state for each parameter (~: of a
+512 x 512 matrix at the defaults; + ex.: and training examples), summary."""
+TRACK = 18  # width of the column of tracks
 TEMPLATE = '''"""{title}: one sentence that `harness list` shows.
 
 Paper: authors, title, arXiv id.
@@ -57,7 +61,7 @@ def _parser(name: str, text: str) -> argparse.ArgumentParser:
 
 def list_(arguments: list[str]) -> int:
     """harness list: submissions and workloads, one line each."""
-    parser = _parser("list", "List submissions and workloads, one line each; nothing is imported.")
+    parser = _parser("list", LIST)
     parser.add_argument(
         "what", nargs="?", default="all", choices=["all", "submissions", "workloads"]
     )
@@ -101,7 +105,11 @@ def _submission_line(plugin: discover.Plugin, asked) -> tuple[str, str, str] | N
         return ("broken", plugin.name, str(error))
     if asked.track and asked.track not in discover.tracks(card):
         return None
-    return (plugin.family or "submission", plugin.name, card.summary)
+    told = discover.tracks(card)
+    track = "all" if len(told) == len(discover.TRACKS) else ",".join(told)
+    badge = card.literals.get("BADGE", "-")
+    text = f"{track:{TRACK}}  {badge:15}  {words.text(card):>6}  {card.summary}"
+    return (plugin.family or "submission", plugin.name, text)
 
 
 def _workload_line(name: str) -> str:
@@ -109,71 +117,6 @@ def _workload_line(name: str) -> str:
 
     doc = ast.get_docstring(ast.parse(discover.workloads()[name].path.read_text())) or ""
     return doc.split("\n")[0].rstrip(".")
-
-
-def show(arguments: list[str]) -> int:
-    """harness show NAME: a submission's or workload's own words and numbers."""
-    parser = _parser("show", "Show one submission or workload in full.")
-    parser.add_argument("name", help="a submission's name or file, or a workload's name")
-    asked = parser.parse_args(arguments)
-    if asked.name in discover.workloads():
-        plugin = discover.workloads()[asked.name]
-        numbers = (ROOT / "conf" / "workload" / f"{asked.name}.yaml").read_text()
-        print(
-            f"workload {asked.name}  ({plugin.path})\n\n{_docstring(plugin.path)}\n\n{numbers}",
-            end="",
-        )
-        return 0
-    if not asked.name.endswith(".py") and asked.name not in discover.submissions():
-        everything = [*discover.submissions(), *discover.workloads()]
-        raise UserError(
-            f"nothing is called {asked.name!r}", nearest(asked.name, everything), "harness list"
-        )
-    plugin = discover.find(asked.name)
-    card = discover.read(plugin)
-    print(f"submission {plugin.name}  (form {card.form}, {plugin.path})\n\n{card.doc}\n")
-    print("hyperparameters")
-    for key, spec in card.literals["SPACE"].items():
-        print(f"  {key:12} {_range(spec)}")
-    for name, value in card.literals.items():
-        if name != "SPACE":
-            print(f"{name:14} {value}")
-    _show_results(plugin.name)
-    return 0
-
-
-def _range(spec) -> str:
-    if not isinstance(spec, dict):
-        return f"{spec}"
-    kind = next(k for k in spec if k != "default")
-    from harness.space import default
-
-    return (
-        f"{default({'x': spec})['x']:<12g} {kind} {spec[kind]}"
-        if kind != "choice"
-        else f"{spec[kind][0]!s:<12} one of {spec[kind]}"
-    )
-
-
-def _docstring(path: Path) -> str:
-    import ast
-
-    return ast.get_docstring(ast.parse(path.read_text())) or ""
-
-
-def _show_results(name: str) -> None:
-    from harness import record
-
-    folders = [one for one in record.runs(Path("results")) if one.parent.name == name]
-    found = [known for one in folders if (known := record.read(one))]
-    if found:
-        print("\nresults here")
-    for run_ in found:
-        time = f"{run_['time']:.1f} s" if run_.get("time") else "-"
-        print(
-            f"  {run_['workload']}.{run_['scale']:8} seed {run_['seed']:<3} {run_['outcome']:14}"
-            f" {time:>9}  {run_['run_id']}"
-        )
 
 
 def new(arguments: list[str]) -> int:
@@ -260,7 +203,7 @@ COMMANDS = {
     "audit": _later("audit"),
     "refine": _later("refine"),
     "list": list_,
-    "show": show,
+    "show": _later("show"),
     "new": new,
     "sync": sync,
     "doctor": doctor,

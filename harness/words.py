@@ -9,7 +9,7 @@ for each example. A submission with a BASE keeps what its base does.
 
 import ast
 
-from harness import discover
+from harness import discover, space
 from harness.discover import Card
 from harness.errors import UserError
 
@@ -20,13 +20,21 @@ NODES = (
 )  # fmt: skip
 EXAMPLES = " + examples"
 FULL = 0.4  # share of a history that a short run fills at least
+SQUARE = 512  # side of the matrix whose words a list shows
 KEPT = 64  # bytes that may be kept of an example where nothing else bounds them
 
 
 def text(card: Card) -> str:
-    """STATE as `harness list` shows it; "-" where nothing is declared."""
+    """STATE in a few letters: an expression's value at SQUARE and the defaults; "-" if none."""
     stated = stated_by(card)
-    return "-" if stated is None else f"{stated:g}" if not isinstance(stated, str) else stated
+    if not isinstance(stated, str):
+        return "-" if stated is None else f"{stated:g}"
+    ending = "+ex." if stated.endswith(EXAMPLES) else ""
+    parsed = _parsed(stated, card)
+    if isinstance(parsed.body, ast.Constant):
+        return f"{parsed.body.value}{ending}"
+    count = _count(parsed, SQUARE, SQUARE, space.default(card.literals["SPACE"]))
+    return f"~{count / SQUARE**2:.2g}{ending}"
 
 
 def stated_by(card: Card) -> float | str | None:
@@ -86,11 +94,16 @@ def _add(low: float, high: float, stated, card: Card, hp: dict, p) -> tuple[floa
         size = stated * p.numel() * p.element_size()
         return low + size, high + size + ROOM * max(1.0, stated)
     m, n = sorted((p.shape[0], p[0].numel())) if p.ndim > 1 else (1, p.numel())
-    names = hp | {"m": m, "n": n, "min": min, "max": max}
-    code = compile(parsed, "STATE", "eval")
-    count = eval(code, {"__builtins__": {}}, names)  # of the nodes above alone
+    count = _count(parsed, m, n, hp)
     size = count * p.element_size()
     return low + FULL * size, high + size + ROOM * max(1.0, count / max(1, p.numel()))
+
+
+def _count(parsed: ast.Expression, m: int, n: int, hp: dict) -> float:
+    """Words for an m × n matrix."""
+    names = hp | {"m": m, "n": n, "min": min, "max": max}
+    code = compile(parsed, "STATE", "eval")
+    return eval(code, {"__builtins__": {}}, names)  # of NODES alone
 
 
 def _examples(task) -> int:

@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import json
+import os
 import subprocess
 import sys
 import time
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from harness import cli, record
+from harness import cli, discover, record
 from tests.racing import HORIZON, OWN, ROOT, SHORT, command, environment, harness, log_of
 
 HEAVY = {"torch", "pandas", "seaborn", "matplotlib", "wandb", "tensorboard", "scipy"}
@@ -178,17 +180,72 @@ def test_list_names_every_plugin_and_filters():
     assert "did you mean lion" in refused("list", "--like", "loin")
 
 
+def test_list_says_tracks_badge_and_state_of_each_submission():
+    def row(name):
+        (line,) = told("list", "submissions", "--like", name)[1].splitlines()
+        return line.split(maxsplit=5)
+
+    said = "Lion: the sign of an interpolation between momentum and gradient"
+    assert row("lion") == ["first_order", "lion", "all", "reference", "1", said]
+    assert row("galore")[:5] == ["low_rank", "galore", "all", "reference", "~0.094"]  # 48/512
+    assert row("wanda")[2] == "compress"
+    assert row("er")[4] == "1+ex."
+    assert row("nesterov")[3:] == ["reference", "1", "sgd with nesterov=True"]
+    assert len(told("list", "submissions")[1].splitlines()) == len(discover.submissions())
+
+
+def test_a_list_of_everything_takes_about_a_second():
+    before = os.times()
+    done = harness("list", "--like", "*")
+    spent = os.times().children_user - before.children_user
+    assert done.returncode == 0
+    assert spent < 3  # CPU seconds; 0.9 on an idle machine
+
+
 def test_show_tells_the_rule_and_the_ranges():
     out = told("show", "lion")[1]
     assert "arXiv 2302.06675" in out
     assert "lr" in out
     assert "horizon: " in told("show", "gpt2")[1]
+
+
+def test_show_tells_all_that_is_known(monkeypatch, tmp_path):
+    out = told("show", "galore")[1]
+    assert "every `gap` steps: P ←" in out
+    assert "arXiv 2403.03507" in out
+    assert "rank         16           one of [16, 8, 32]" in out
+    assert "STATE          min(rank, m) * (m + 2 * n) (words a matrix of m x n, m <= n)" in out
+    assert "PASSES         {'forward_backward': 1} (a step)" in out
+    assert "reference: pytorch_optimizer" in out
+    assert "test_matrix_method_equals_its_peer" in out
+    assert "test_submission_equals_its_peer" in told("show", "nesterov")[1]  # as of sgd
+
+    results = tmp_path / "results"
+    (results / "tuned").mkdir(parents=True)
+    (results / "tuned" / "gpt2.mini.json").write_text('{"lion": {"hp": {"lr": 0.001}}}')
+    (results / "board").mkdir()
+    rows = [{"submission": name, "time": t} for name, t in
+            (("lion", 12.0), ("lion", 9.5), ("lion", None), ("adamw", 1.0))]  # fmt: skip
+    (results / "board" / "gpt2.mini.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    monkeypatch.setattr("harness.show.ROOT", tmp_path)
+    out = told("show", "lion")[1]
+    assert "gpt2.mini: lr=0.001\n" in out
+    assert "gpt2.mini: 3 runs, 2 reached the goal, best 9.5 reference s" in out
+
+
+def test_show_tells_a_file_or_a_class(tmp_path):
+    out = told("show", OWN / "list_lion.py")[1]
+    assert "no test compares it" in out
+    out = told("show", "torch.optim.RAdam")[1]
+    assert "submission torch.optim.RAdam  (form a" in out
     assert "did you mean lion" in refused("show", "loin")
 
 
 def test_a_new_submission_can_be_raced_at_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert told("new", "submission", "my_idea")[0] == 0
+    code, out, _ = told("new", "submission", "my_idea")
+    assert code == 0
+    assert "harness check my_idea.py" in out
     assert "exists already" in refused("new", "submission", "my_idea")
     assert "is no name for a submission" in refused("new", "submission", "my idea")
     assert "is shipped already" in refused("new", "submission", "lion")

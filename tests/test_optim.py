@@ -1,6 +1,7 @@
 """A submission as a torch optimizer behaves like one."""
 
 import copy
+import re
 
 import pytest
 import torch
@@ -126,6 +127,17 @@ def test_parameters_without_gradient_keep_value_and_state():
     train(model, optimizer, 2)
     assert torch.equal(before, model.second.bias)
     assert not optimizer.state[model.second.bias]["m"].any()
+
+
+def test_the_example_in_the_documents_learns():
+    text = (discover.ROOT / "docs" / "submissions.md").read_text()
+    (example,) = (b for b in re.findall(r"```python\n(.*?)```", text, re.S) if "as_optimizer" in b)
+    torch.manual_seed(0)
+    known: dict = {}
+    exec(compile(example, "docs/submissions.md", "exec"), known)
+    x = known["x"]
+    assert isinstance(known["optimizer"], torch.optim.Optimizer)
+    assert known["loss"] < 0.1 * x.sin().sum(1).square().mean()
 
 
 def test_muon_gives_what_is_no_hidden_matrix_to_its_fallback():
