@@ -44,9 +44,14 @@ def check(arguments: list[str]) -> int:
         print(f"{word:6}{name:10}{text}", flush=True)
         if name == "runs" and word == "FAIL":
             return EXIT_FAILED
-    told = asked.name if asked.name in discover.submissions() else f"./{Path(asked.name)}"
+    told = card.plugin.name if asked.name in discover.submissions() else _path(asked.name)
     print(f"{broken} of {len(laws.LAWS)} laws broken" if broken else f"all well; {NEXT}{told}")
     return EXIT_FAILED if broken else EXIT_OK
+
+
+def _path(name: str) -> str:
+    """A file's path as `submission=` takes it: a relative one begins with ./ or ../."""
+    return name if Path(name).is_absolute() or name.startswith(".") else f"./{name}"
 
 
 def _verdict(law, subject, reason: str | None) -> tuple[str, str]:

@@ -4,15 +4,22 @@
 
 On the parameters of workload gpt2, scale mini, with fixed gradients. Our side is what a race runs:
 elementwise methods on one flat tensor, the copy of the gradients into it included. Peers are
-pytorch_optimizer's classes with its defaults (several are torch's own, re-exported), else torch's.
+pytorch_optimizer's classes with its defaults (several are torch's own, re-exported), else torch's
+or the authors' package. A method for some roles is timed on those parameters alone, as is its peer.
 
 One thread, process CPU time. Blocks of steps are interleaved: ours, peer, fused AdamW, each round;
 a ratio is the median over rounds of the ratio within a round. Gradients are put back before every
-block (some peers overwrite them), outside the timed part.
+block (some peers overwrite them), outside the timed part. A method that does something every so
+many steps is timed over whole periods, the same on both sides.
+
+Exit status 1 where a bound is broken: no method slower than its peer; over pytorch_optimizer's own
+classes a geometric mean speed-up of 1.5; Lion at most 1.2 times as long as fused AdamW.
 """
 
 import argparse
+import importlib
 import json
+import math
 import os
 import statistics
 import sys
@@ -32,35 +39,59 @@ from harness.workload import namespace
 
 SMALL = 1e-5  # learning rate: parameters must stay near their start over thousands of steps
 
-# Submission -> class of pytorch_optimizer (or of torch, where that has none) and its arguments.
+NOISE = 0.03  # by which the median ratio of equal sides may differ from 1
+MEAN_SPEEDUP, LION = 1.5, 1.2  # bounds, see above
+ENOUGH, LEAST = 5.0, 5  # CPU seconds of a method after which LEAST rounds are enough
+
+# Submission -> class (of pytorch_optimizer, of torch.optim, or a dotted path) and its arguments.
 DECAY = {"weight_decay": 0.1}
+LOW_RANK = {"rank": 16, "update_proj_gap": 50, "scale": 0.25, "projection_type": "std"}
 PEERS = {
     "sgd": ("SGD", {"momentum": 0.9, "nesterov": True, **DECAY}),
-    "clip_sgd": None,
-    "median_sgd": None,
     "signsgd": ("SignSGD", DECAY),
     "sgd_sai": ("SGDSaI", DECAY),
-    "dog": None,
-    "adagrad_norm": None,
-    "clip_adagrad": None,
+    "dog": ("dog.DoG", {}),
     "adagrad": ("Adagrad", DECAY),
     "rmsprop": ("RMSprop", {}),
     "adam": ("Adam", DECAY),
     "adamw": ("AdamW", DECAY),
+    "linear_decay": ("AdamW", DECAY),
     "amsgrad": ("AdamW", {"amsgrad": True, **DECAY}),
     "nadamw": ("NAdam", {"decoupled_weight_decay": True, **DECAY}),
-    "cautious_adamw": None,
-    "component_clip": None,
     "diffgrad": ("DiffGrad", DECAY),
     "lamb": ("Lamb", DECAY),
-    "lawa": None,
-    "adafactor": ("AdaFactor", DECAY),
+    "adafactor": ("AdaFactor", {"betas": (None, 0.999), "relative_step": False, **DECAY}),
     "lion": ("Lion", DECAY),
     "cautious_lion": ("Lion", {"cautious": True, **DECAY}),
     "schedule_free_adamw": ("ScheduleFreeAdamW", DECAY),
     "prodigy": ("Prodigy", {"lr": 1.0, **DECAY}),
     "muon": ("Muon", DECAY),
+    "galore": ("GaLore", {**LOW_RANK, **DECAY}),
+    "fira": ("Fira", {**LOW_RANK, **DECAY}),
+    "soap": ("SOAP", {"precondition_frequency": 10, **DECAY}),
+    "psgd_kron": ("Kron", DECAY),
+    "shampoo": ("Shampoo", {"preconditioning_compute_steps": 20, **DECAY}),
 }
+# What makes both sides do the same: hyperparameters of ours, and the period in steps.
+OURS = {
+    "galore": ({"rank": 16, "gap": 50}, 50),
+    "fira": ({"rank": 16, "gap": 50}, 50),
+    "natural_galore": ({"rank": 16, "gap": 50}, 50),
+    "soap": ({"every": 10}, 10),
+    "shampoo": ({"every": 20, "graft": False}, 20),
+    "psgd_kron": ({"flat": 500}, 1),  # as in Kron, every step fits the factors
+}
+
+
+def methods():
+    """Names of the methods that are given gradients, for the weights of a network."""
+    cards = [discover.read(p) for p in discover.submissions().values() if not p.variant]
+    return [
+        c.plugin.name
+        for c in cards
+        if c.form == "b" and "adapt" not in c.functions and "train" in discover.tracks(c)
+        and c.literals.get("HANDLES") != ["factor"]
+    ]  # fmt: skip
 
 
 def model():
@@ -75,48 +106,37 @@ def model():
     return net
 
 
-def handled(net, literals):
-    """The model's parameters split into those the submission handles and the rest."""
-    known, kinds = roles.of(net), literals.get("HANDLES")
-    named = list(net.named_parameters())
-    mine = [p for n, p in named if not kinds or known[n].kind in kinds]
-    return mine, [p for _, p in named if not any(p is q for q in mine)]
+def handled(name):
+    """The parameters of a new model that the submission handles."""
+    net, kinds = model(), discover.read(discover.find(name)).literals.get("HANDLES")
+    known = roles.of(net)
+    return [p for n, p in net.named_parameters() if not kinds or known[n].kind in kinds]
 
 
 class Ours:
     """A submission as the race runs it."""
 
     def __init__(self, name):
-        literals = discover.read(discover.find(name)).literals
-        self.net = model()
-        parts = [
-            (name, handled(self.net, literals)[0]),
-            (literals.get("FALLBACK"), handled(self.net, literals)[1]),
-        ]
-        self.groups = []
-        for title, params in parts:
-            if params:
-                point = space.default(discover.read(discover.find(title)).literals["SPACE"])
-                point |= {"lr": SMALL} if "lr" in point else {}
-                self.groups.append(
-                    Group(discover.load(discover.find(title)), space.namespace(point), params)
-                )
+        plugin = discover.find(name)
+        point = space.default(discover.read(plugin).literals["SPACE"])
+        point |= OURS.get(name, ({}, 1))[0] | ({"lr": SMALL} if "lr" in point else {})
+        self.params = handled(name)
+        self.group = Group(discover.load(plugin), space.namespace(point), self.params)
 
     @torch.no_grad()
     def step(self):
-        for group in self.groups:
-            group.update(0.5)
+        self.group.update(0.5)
 
     def state_bytes(self):
-        return tensor_bytes([group.state for group in self.groups])
+        return tensor_bytes(self.group.state)
 
 
 class Peer:
     """A class of another package on the same parameters."""
 
-    def __init__(self, construct):
-        self.net = model()
-        self.optimizer = construct(self.net)
+    def __init__(self, name, construct):
+        self.params = handled(name)
+        self.optimizer = construct(self.params)
         if hasattr(self.optimizer, "train"):
             self.optimizer.train()
         self.step = self.optimizer.step
@@ -127,23 +147,23 @@ class Peer:
 
 def peer(name):
     """(title, constructor) of the submission's peer, or None."""
-    if PEERS.get(name) is None:
+    if name not in PEERS:
         return None
+    if name == "psgd_kron" and not torch.backends.opt_einsum.is_available():
+        return None  # einsum would contract Kron's five operands in an order that takes seconds
+    attribute, kwargs = PEERS[name]
+    home, _, attribute = attribute.rpartition(".")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import pytorch_optimizer
-
-    attribute, kwargs = PEERS[name]
-    cls = getattr(pytorch_optimizer, attribute, None) or getattr(torch.optim, attribute)
+        found = importlib.import_module(home or "pytorch_optimizer")
+    cls = getattr(found, attribute, None) or getattr(torch.optim, attribute)
+    shared = kwargs.keys() - LOW_RANK.keys()
     kwargs = {"lr": SMALL} | kwargs
 
-    def construct(net):
-        if name != "muon":
-            return cls(net.parameters(), **kwargs)
-        mine, rest = handled(net, discover.read(discover.find("muon")).literals)
-        return cls(
-            [{"params": mine, "use_muon": True}, {"params": rest, "use_muon": False}], **kwargs
-        )
+    def construct(params):
+        group = {"params": params, **{k: v for k, v in kwargs.items() if k in LOW_RANK}}
+        group |= {"use_muon": True} if name == "muon" else {}
+        return cls([group], **{k: kwargs[k] for k in ("lr", *shared)})
 
     return f"{cls.__module__.split('.')[0]}.{attribute}", construct
 
@@ -158,7 +178,7 @@ def tensor_bytes(value):
 
 def block(side, steps):
     """CPU milliseconds a step."""
-    for p, g in zip(side.net.parameters(), side.grads, strict=True):
+    for p, g in zip(side.params, side.grads, strict=True):
         p.grad = g.clone()
     side.step()
     begin = time.process_time_ns()
@@ -167,15 +187,19 @@ def block(side, steps):
     return (time.process_time_ns() - begin) / 1e6 / steps
 
 
-def race(sides, rounds):
+def race(sides, rounds, period):
     """CPU milliseconds a step: for each side a list over rounds, blocks interleaved."""
     for side in sides.values():
-        side.grads = [p.grad.clone() for p in side.net.parameters()]
-    steps = {
-        k: max(3, min(60, int(15 / block(side, 3)))) for k, side in sides.items()
-    }  # 15 ms blocks
+        side.grads = [p.grad.clone() for p in side.params]
+    steps = {}
+    for key, side in sides.items():  # blocks of 15 ms, in whole periods
+        count = max(3, min(60, int(15 / block(side, 3))))
+        steps[key] = -(-count // period) * period
     times = {key: [] for key in sides}
-    for _ in range(rounds):
+    began = time.process_time()
+    for i in range(rounds):
+        if i >= LEAST and time.process_time() - began > ENOUGH:
+            break
         for key, side in sides.items():
             times[key].append(block(side, steps[key]))
     return times
@@ -189,10 +213,11 @@ def measure(name, rounds):
     found = peer(name)
     sides = {"ours": Ours(name)}
     if found:
-        sides["peer"] = Peer(found[1])
-    sides["fused"] = Peer(lambda net: torch.optim.AdamW(net.parameters(), lr=SMALL, fused=True))
-    times = race(sides, rounds)
-    row = {"method": name, "peer": found[0] if found else None}
+        sides["peer"] = Peer(name, found[1])
+    sides["fused"] = Peer(name, lambda params: torch.optim.AdamW(params, lr=SMALL, fused=True))
+    times = race(sides, rounds, OURS.get(name, ({}, 1))[1])
+    count = sum(p.numel() for p in sides["ours"].params)
+    row = {"method": name, "peer": found[0] if found else None, "parameters": count}
     for key, side in sides.items():
         row[f"{key}_ms"] = statistics.median(times[key])
         row[f"{key}_bytes"] = side.state_bytes()
@@ -201,40 +226,67 @@ def measure(name, rounds):
     return row
 
 
-def show(rows, count):
-    print(f"{count:,} parameters, one thread, CPU ms a step, state in bytes a parameter")
+def show_heads():
+    print("one thread, CPU ms a step, state in bytes for each parameter handled")
     heads = ("ours", "peer", "fused", "ours/fused", "speed-up", "state", "peer's")
-    print(f"{'method':20}" + "".join(f"{h:>11}" for h in heads) + "  peer")
-    for r in rows:
-        known = r["peer"] is not None
-        cells = [r["ours_ms"], r["peer_ms"] if known else None, r["fused_ms"], r["ours/fused"]]
-        cells += [r["speedup"], r["ours_bytes"] / count, r["peer_bytes"] / count if known else None]
-        texts = ["-" if c is None else f"{c:.3f}" for c in cells]
-        print(f"{r['method']:20}" + "".join(f"{t:>11}" for t in texts) + f"  {r['peer'] or '-'}")
-    for title, prefix in (("all", ""), ("pytorch_optimizer's own", "pytorch_optimizer")):
-        gains = [r["speedup"] for r in rows if r["peer"] and r["peer"].startswith(prefix)]
-        if gains:
-            mean = statistics.geometric_mean(gains)
-            print(f"geometric mean speed-up over {title} peers: {mean:.2f} ({len(gains)})")
+    print(f"{'method':20}" + "".join(f"{h:>11}" for h in heads) + "  peer", flush=True)
+
+
+def show(row):
+    known, count = row["peer"] is not None, row["parameters"]
+    cells = [row["ours_ms"], row["peer_ms"] if known else None, row["fused_ms"], row["ours/fused"]]
+    cells += [row["speedup"], row["ours_bytes"] / count]
+    cells += [row["peer_bytes"] / count if known else None]
+    texts = "".join(f"{'-' if c is None else f'{c:.3f}':>11}" for c in cells)
+    print(f"{row['method']:20}{texts}  {row['peer'] or '-'}", flush=True)
+
+
+def mean_speedup(rows, prefix=""):
+    """Geometric mean over the peers of a package, and their number."""
+    gains = [r["speedup"] for r in rows if r["peer"] and r["peer"].startswith(prefix)]
+    return (statistics.geometric_mean(gains) if gains else math.nan), len(gains)
+
+
+def breaches(rows):
+    """The bounds that are broken, in words."""
+    found = [
+        f"{r['method']} is slower than {r['peer']}: {1 / r['speedup']:.2f} times its time"
+        for r in rows
+        if r["peer"] and r["speedup"] < 1 - NOISE
+    ]
+    mean, count = mean_speedup(rows, "pytorch_optimizer")
+    if count > 1 and mean < MEAN_SPEEDUP:
+        found.append(f"mean speed-up over pytorch_optimizer is {mean:.2f}, below {MEAN_SPEEDUP}")
+    return found + [
+        f"lion takes {r['ours/fused']:.2f} times as long as fused AdamW, more than {LION}"
+        for r in rows
+        if r["method"] == "lion" and r["ours/fused"] > LION
+    ]
 
 
 def main():
+    """The table, the means and the bounds; returns the exit status."""
+    known = methods()
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--only", nargs="+", choices=sorted(PEERS), default=list(PEERS), metavar="METHOD"
-    )
+    parser.add_argument("--only", nargs="+", choices=sorted(known), default=known, metavar="METHOD")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path, metavar="OUT")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [measure(name, args.rounds) for name in args.only]
-    count = sum(p.numel() for p in model().parameters())
-    show(rows, count)
+    rows = []
+    show_heads()
+    for name in args.only:
+        rows.append(measure(name, args.rounds))
+        show(rows[-1])
+    for title, prefix in (("all", ""), ("pytorch_optimizer's own", "pytorch_optimizer")):
+        mean, count = mean_speedup(rows, prefix)
+        print(f"geometric mean speed-up over {title} peers: {mean:.2f} ({count})")
     if args.json:
-        args.json.write_text(
-            json.dumps({"parameters": count, "torch": torch.__version__, "rows": rows}, indent=1)
-        )
+        args.json.write_text(json.dumps({"torch": torch.__version__, "rows": rows}, indent=1))
+    for breach in breaches(rows):
+        print(f"BROKEN  {breach}")
+    return int(bool(breaches(rows)))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

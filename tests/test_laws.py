@@ -183,6 +183,7 @@ def test_check_says_a_line_a_law(tmp_path):
     rows = done.stdout.splitlines()
     assert [row.split()[1] for row in rows[1:-1]] == list(laws.LAWS)
     assert rows[-1].startswith("all well")
+    assert rows[-1].endswith(" submission=./mine.py")
 
 
 def test_check_says_what_is_broken_and_where(tmp_path):
