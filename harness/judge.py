@@ -75,14 +75,14 @@ def again(trial: Trial, rows: list[dict]) -> None:
 def stands(trial: Trial, done: dict) -> bool:
     """Whether a finished trial's record is what was asked for.
 
-    It is not where the goal's bounds have changed since, where prices were provisional and are
-    measured now, or where a trial that stopped at its goal is now to use up its budget: then the
-    log is judged again, and the trial goes on if it must.
+    It is not where the goal's bounds or the measured prices have changed since, or where a trial
+    that stopped at its goal is now to use up its budget: then the log is judged again, and the
+    trial goes on if it must.
     """
     stopped = done["outcome"] == "reached" and done["step"] < done["horizon"]
     return (
         done["workload_hash"] == trial.definition.hash
-        and not (done.get("provisional") and not trial.table.provisional)
+        and (trial.table.provisional or done.get("prices") in (None, trial.table.origin))
         and not (trial.until == "budget" and stopped)
     )
 

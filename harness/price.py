@@ -11,7 +11,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness import workload
+from harness import process, workload
 from harness.errors import UserError
 from harness.meter import parse_kind
 from harness.task import Task
@@ -81,6 +81,7 @@ class Bench:
 
 def main(order: dict) -> dict:
     """Time every kind in interleaved blocks; one pass before each block warms up."""
+    process.keep_freed_memory()  # as a runner does
     if order["engine"]["threads"] == 1 and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     bench, rng = Bench(order), random.Random(order["seed"])

@@ -13,6 +13,7 @@ from harness.files import DiskFull, locked
 from harness.inline import InlineRunner
 from harness.machine import environment, load_average
 from harness.plan import Trial
+from harness.process import keep_freed_memory
 from harness.record_log import Log
 from harness.record_log import rows as read_rows
 from harness.result import crossing
@@ -109,6 +110,7 @@ class _Race:
         if over := self._over():
             return over
         trial, started = self.trial, time.monotonic()
+        keep_freed_memory()
         make = InlineRunner if trial.isolation == "inline" else ProcessRunner
         self.runner = make(trial, self._tick, self.signals)  # first: it imports torch while we do
         train = workload.prepare(trial.definition, "train", trial.seed)

@@ -280,9 +280,10 @@ def serve(link, runner: Runner) -> None:
 
 def main() -> None:
     from harness.link import Link
-    from harness.process import die_with_parent
+    from harness.process import die_with_parent, keep_freed_memory
 
     die_with_parent(int(sys.argv[3]))
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)

@@ -4,8 +4,9 @@
 
 Without --steps a race has the workload's own horizon and evaluations, as users run it. Both
 train the gpt2 mini model with torch's fused AdamW on the same batches, one thread. The bare
-loop is a process of its own that does nothing but train. Per pair (bare, race, in alternating
-order) the ratio of CPU seconds per step is taken; quoted are medians over the pairs:
+loop is a process of its own that does nothing but train. Loop and race of a pair run side by side,
+each on a core of its own, so that whatever else slows the machine slows both; they change cores
+from pair to pair. Of each pair the ratio of CPU seconds per step is taken; quoted are medians:
   training  what the runner's process tree spent between two evaluations, per step
   whole     the same plus the referee's evaluation, hand-over, checkpoint and logging
 Set-up is the wall time from the command to the first step, and our own part of it: what goes beyond
@@ -67,17 +68,19 @@ print((time.process_time() - start) / steps)
 """
 
 
-def bare(steps: int, warm: int) -> float:
-    """CPU seconds per step of a plain loop in a fresh process."""
+def bare(steps: int, warm: int, core: int) -> subprocess.Popen:
+    """A plain loop in a fresh process on a core; it prints its CPU seconds per step."""
     tree = ROOT / "conf" / "workload" / "gpt2.yaml"
     arguments = [sys.executable, "-c", BARE, str(steps), str(warm), str(tree)]
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(arguments, env=env, capture_output=True, text=True, check=True)
-    return float(done.stdout)
+    return subprocess.Popen(
+        arguments, env=env, stdout=subprocess.PIPE, text=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+    )  # fmt: skip
 
 
-def race(folder: Path, steps: int, points: int, seed: int) -> dict:
-    """CPU seconds per step of a race: in the runner, and in all (referee included)."""
+def race(folder: Path, steps: int, points: int, seed: int, core: int) -> dict:
+    """CPU seconds per step of a race on a core: in the runner, and in all (referee included)."""
     file = folder / "torch_adamw.py"
     file.write_text(SUBMISSION)
     command = [
@@ -85,8 +88,10 @@ def race(folder: Path, steps: int, points: int, seed: int) -> dict:
         f"results={folder}", "tracker=none", f"seed={seed}", f"workload.mini.horizon={steps}",
         f"workload.mini.evaluate.points={points}",
     ]  # fmt: skip
-    launched = time.time()
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(
+        command, cwd=ROOT, check=True, capture_output=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+    )  # fmt: skip
     run = max((folder / "runs").glob("*/*/*/run.json"), key=os.path.getmtime)
     rows = [json.loads(line) for line in (run.parent / "log.jsonl").read_text().splitlines()]
     evaluations = [row for row in rows if row["event"] == "evaluation"]
@@ -98,8 +103,21 @@ def race(folder: Path, steps: int, points: int, seed: int) -> dict:
     each = [per_step("cpu_seconds", a, b) for a, b in itertools.pairwise(timed)]
     training = statistics.mean(each)
     judging = per_step("referee_cpu_seconds", timed[0], timed[-1])
-    setup = evaluations[0]["at"] - launched
-    return {"training": training, "whole": training + judging, "setup": setup}
+    return {"training": training, "whole": training + judging}
+
+
+def set_up(folder: Path) -> float:
+    """Wall seconds from the command of a race to its first step, on a machine left to itself."""
+    command = [
+        sys.executable, "-m", "harness", "workload=gpt2", f"submission={folder / 'torch_adamw.py'}",
+        f"results={folder / 'short'}", "tracker=none", "workload.mini.horizon=4",
+        "workload.mini.evaluate.points=2", f"seed={time.time_ns() % 10**6}",
+    ]  # fmt: skip
+    launched = time.time()
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    run = max((folder / "short/runs").glob("*/*/*/log.jsonl"), key=os.path.getmtime)
+    rows = [json.loads(line) for line in run.read_text().splitlines()]
+    return next(row["at"] for row in rows if row["event"] == "evaluation") - launched
 
 
 def importing() -> float:
@@ -119,20 +137,24 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=block["horizon"])
     asked = parser.parse_args()
     points = max(2, asked.steps // usual)
-    rows = []
+    cores, rows = sorted(os.sched_getaffinity(0))[:2], []
+    if len(cores) < 2:
+        raise SystemExit("bench_overhead: two cores are needed")
     with tempfile.TemporaryDirectory() as name:
         for pair in range(asked.pairs):
-            begun = time.monotonic()
-            first = bare(asked.steps, asked.steps // points) if pair % 2 == 0 else None
-            raced = race(Path(name), asked.steps, points, pair)
-            alone = first or bare(asked.steps, asked.steps // points)
-            training, whole, setup = raced["training"], raced["whole"], raced["setup"]
+            begun, (one, other) = time.monotonic(), cores[:: 1 if pair % 2 else -1]
+            loop = bare(asked.steps, asked.steps // points, one)
+            raced = race(Path(name), asked.steps, points, pair, other)
+            alone = float(loop.communicate()[0])
+            setup = set_up(Path(name))
+            training, whole = raced["training"], raced["whole"]
             rows.append((training / alone, whole / alone, setup, setup - importing()))
             print(
                 f"pair {pair}: bare {alone * 1e3:.2f} ms, "
                 f"training {training * 1e3:.2f} ms ({rows[-1][0]:.3f}), "
                 f"whole {whole * 1e3:.2f} ms ({rows[-1][1]:.3f}), "
-                f"set-up {setup:.1f} s, {time.monotonic() - begun:.0f} s"
+                f"set-up {setup:.1f} s, own {rows[-1][3]:.2f} s, {time.monotonic() - begun:.0f} s",
+                flush=True,
             )
     training, whole, setup, own = (statistics.median(column) for column in zip(*rows, strict=True))
     print(

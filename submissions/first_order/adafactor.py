@@ -40,19 +40,19 @@ def update(params, grads, state, hp, progress):
     state["step"] += 1
     lr, mix = hp.lr * warmup_cosine(progress, hp.warmup), state["step"] ** -hp.decay
     rho = min(lr, state["step"] ** -0.5)
+    scaled = []
     for p, g, r, c in zip(params, grads, state["r"], state["c"], strict=True):
         tiny = torch.finfo(p.dtype).eps
         if p.ndim > 1:
-            r.lerp_(
-                torch.linalg.vector_norm(g, dim=-1, keepdim=True).square_().div_(g.shape[-1]), mix
-            )
-            c.lerp_(
-                torch.linalg.vector_norm(g, dim=-2, keepdim=True).square_().div_(g.shape[-2]), mix
-            )
-            v = (r / r.mean(dim=-2, keepdim=True).clamp_(min=tiny)) @ c
+            v = g * g
+            r.lerp_(v.mean(dim=-1, keepdim=True), mix)
+            c.lerp_(v.mean(dim=-2, keepdim=True), mix)
+            torch.mul(r / r.mean(dim=-2, keepdim=True).clamp_(min=tiny), c, out=v)
         else:
             v = r.lerp_(g * g, mix).clone()
-        u = v.clamp_(min=tiny**2).rsqrt_().mul_(g)
+        scaled.append(v.clamp_(min=tiny**2).rsqrt_().mul_(g))
+    norms = zip(torch._foreach_norm(params), torch._foreach_norm(scaled), strict=True)
+    for p, u, (ours, theirs) in zip(params, scaled, norms, strict=True):
         size = p.numel() ** 0.5
-        alpha = max(hp.eps2, float(p.norm()) / size) * rho / max(1.0, float(u.norm()) / size / hp.d)
+        alpha = max(hp.eps2, float(ours) / size) * rho / max(1.0, float(theirs) / size / hp.d)
         p.mul_(1.0 - lr * hp.wd).add_(u, alpha=-alpha)
