@@ -154,6 +154,22 @@ def read(rows: list[dict], table: Table) -> Reading:
     return Reading(work, other, hidden, setup, lost, low, high)
 
 
+def table_of(rec: dict) -> Table:
+    """The prices that a trial's record says it was priced with."""
+    priced = {kind: Price(**price) for kind, price in rec["priced"].items()}
+    return Table(priced, rec["prices"], rec["provisional_why"])
+
+
+def reprice(rows: list[dict], table: Table) -> None:
+    """Let each of a trial's evaluation rows, in order, tell its reference seconds by these prices.
+
+    A log keeps those of the prices it was written with; a trial may have been judged again since.
+    """
+    for i, row in enumerate(rows):
+        reading = read(rows[: i + 1], table)
+        row["reference_seconds"], row["interval"] = reading.total, [reading.low, reading.high]
+
+
 def _excess(rows: list[dict], inside: list[float], table: Table) -> float:
     """Share by which the passes took longer than an untouched model's, as far as it is charged."""
     unit = table.of(REFERENCE_STEP).seconds

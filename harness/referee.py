@@ -104,6 +104,7 @@ class _Race:
         if not (seen := judge.ended(self.rows)):
             return None
         self.table = self.trial.table.at(seen[-1]["anchor_seconds"])
+        clock.reprice(seen, self.table)
         return self._verdict()
 
     def _attempt(self) -> Ending:

@@ -71,10 +71,10 @@ def replay_of(folder: Path, result: dict, steps: list[int], place: Path) -> Repl
             f"the code or the prices have changed since {folder} was run",
             do="refine with the version it was run with",
         )
-    priced = {kind: clock.Price(**price) for kind, price in result["priced"].items()}
-    table = clock.Table(priced, result["prices"], result["provisional_why"])
     own = {field.name: getattr(trial, field.name) for field in fields(Trial)}
-    return Replay(**own | {"table": table, "folder": place / "run"}, steps=tuple(steps))
+    return Replay(
+        **own | {"table": clock.table_of(result), "folder": place / "run"}, steps=tuple(steps)
+    )
 
 
 def refine(arguments: list[str]) -> int:

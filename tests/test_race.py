@@ -202,3 +202,24 @@ def test_a_price_of_two_passes_halves_the_horizon(tmp_path):
     twice = race(trial("sam", tmp_path))
     assert twice.record["horizon"] == HORIZON // 2
     assert twice.record["counts"] == {"forward_backward": HORIZON}
+
+
+def test_new_prices_give_a_finished_trial_new_times(finished, tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    from harness import clock
+    from harness.report.collect import read_folder
+
+    easy = goal_of(curve(finished.folder)[2]["metrics"]["loss"])
+    first = race(trial("lion", tmp_path, numbers=easy))
+    priced = clock.table_of(first.record)
+    dear = {kind: price.times(2.0) for kind, price in priced.prices.items()}
+    planned = trial("lion", tmp_path, numbers=easy)
+    again = race(replace(planned, table=clock.Table(dear, "dearer.json 1")))
+    assert again.outcome == first.outcome == "reached"
+    assert again.record["time"] == pytest.approx(2 * first.record["time"])
+    shown = read_folder(again.folder)
+    at = next(
+        seconds for step, seconds, _ in shown.curve if step == again.record["crossing"]["step"]
+    )
+    assert at == pytest.approx(again.record["time"], rel=1e-6)

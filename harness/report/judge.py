@@ -9,7 +9,7 @@ import math
 from dataclasses import replace
 from functools import cache
 
-from harness import continual, record, workload
+from harness import clock, continual, record, workload
 from harness.campaign_plan import tree_of
 from harness.errors import UserError
 from harness.report.run import Run
@@ -25,7 +25,9 @@ def table(rec: dict, rows: list[dict]) -> dict:
 
     A stream's goal holds at its last evaluation and the one `before`, which is no row of its own.
     """
-    seen, names = record.evaluations(rows), list(rec["goal"])
+    seen, names = [dict(row) for row in record.evaluations(rows)], list(rec["goal"])
+    if sum(row["event"] == "ended" for row in rows) > 1 and "priced" in rec:
+        clock.reprice(seen, clock.table_of(rec))  # judged again, perhaps by other prices
     made = {
         "step": [row["step"] for row in seen],
         "seconds": [_short(row["reference_seconds"]) for row in seen],

@@ -96,8 +96,7 @@ class Case:
     @cached_property
     def table(self) -> clock.Table:
         """The prices that the record says it was priced with."""
-        priced = {kind: clock.Price(**price) for kind, price in self.record["priced"].items()}
-        return clock.Table(priced, self.record["prices"], self.record["provisional_why"])
+        return clock.table_of(self.record)
 
     @property
     def at(self) -> int | None:
