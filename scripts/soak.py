@@ -101,15 +101,22 @@ def progress(results: Path) -> int:
 
 
 def attempt(planned, prepare=lambda: None) -> int:
-    """Fork a process that races the trial; returns its pid. `prepare` runs in it first."""
+    """Fork a process that races the trial; returns its pid. `prepare` runs in it first.
+
+    Signals wait until the child has its own handlers: with ours, Ctrl-C would unwind a copy of us.
+    """
+    asking = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, asking)
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return pid
     status = 99
     try:
         os.setsid()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        for number in asking:
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         with open(planned.results / "errors", "a") as errors:
             os.dup2(errors.fileno(), 2)
         write, steps = (
