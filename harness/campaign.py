@@ -39,6 +39,7 @@ class Pair:
     variant: str | None = None
     until: str = "goal"
     hopeless: bool = False
+    isolation: str = "process"
     hp: dict | None = None  # without tuning: the point, instead of the defaults
     asked: set = field(default_factory=set)  # jobs handed out
     done: dict = field(default_factory=dict)  # job -> what `race` returned
@@ -130,6 +131,7 @@ class Pair:
             trial=trial,
             study=study,
             until=self.until,
+            isolation=self.isolation,
             hopeless=self.hopeless and trial is not None,
             budget=self.ruleset.get("budget", 1),
         )
@@ -140,9 +142,8 @@ def pairs_of(made: Plan) -> list[Pair]:
     found: dict[str, Pair] = {}
     for block in made.blocks:
         for submission, name, variant in block.pairs():
-            pair = Pair(
-                name, submission, block.rules, block.scale, variant, block.until, block.hopeless
-            )
+            how = (block.until, block.hopeless, block.isolation)
+            pair = Pair(name, submission, block.rules, block.scale, variant, *how)
             found.setdefault(repr(pair), pair)
     return list(found.values())
 

@@ -82,8 +82,10 @@ def _identity(run: Run) -> tuple:
 
 
 def _enough(run: Run, pair: Pair) -> bool:
-    """Whether a run trained as far as the pair's jobs are to."""
+    """Whether a run trained as far as the pair's jobs are to, and as confined."""
     r = run.record
+    if pair.isolation == "strict" != r.get("isolation"):
+        return False
     if r["outcome"] == "hopeless":
         return pair.hopeless
     return pair.until == "goal" or r["outcome"] != "reached" or r["step"] >= r["horizon"]

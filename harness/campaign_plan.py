@@ -2,6 +2,7 @@
 
 scale: mini                 # the keys of a block given here hold for every block
 until: budget               # goal, or budget: trials go on after the goal is met
+isolation: strict           # process, strict or inline
 blocks:                     # done one after the other; without `blocks` the plan is one block
   - submissions: [adamw, first_order]   # names, families (all of a folder), or all
     workloads: [gpt2, vit.label_noise]  # names, NAME.VARIANT, or all
@@ -17,7 +18,7 @@ from typing import Any
 import yaml
 
 from harness import discover
-from harness.config import UNTIL
+from harness.config import ISOLATION, UNTIL
 from harness.discover import ROOT
 from harness.errors import UserError, nearest
 
@@ -27,6 +28,7 @@ DEFAULTS: dict[str, Any] = {
     "ruleset": "external",
     "until": "goal",
     "hopeless": False,
+    "isolation": "process",
     "submissions": None,
     "workloads": None,
 } | dict.fromkeys(NUMBERS)
@@ -39,6 +41,7 @@ class Block:
     Attributes:
         rules: studies, trials of each, seeds for the best point, factor of the budget.
         until: "goal" or "budget". hopeless: end hopeless tuning trials early.
+        isolation: the level that trials run in.
         workloads: (name, variant or None).
     """
 
@@ -48,6 +51,7 @@ class Block:
     scale: str = "mini"
     until: str = "goal"
     hopeless: bool = False
+    isolation: str = "process"
 
     def pairs(self) -> Iterator[tuple[str, str, str | None]]:
         """(submission, workload, variant) that fit: a submission races on its tracks alone.
@@ -131,6 +135,10 @@ def _block(given: dict, where: str) -> Block:
     made = DEFAULTS | given
     if made["until"] not in UNTIL:
         raise UserError(f"{where}until: {made['until']!r}", f"one of {', '.join(UNTIL)}")
+    if made["isolation"] not in ISOLATION:
+        raise UserError(
+            f"{where}isolation: {made['isolation']!r}", f"one of {', '.join(ISOLATION)}"
+        )
     if not isinstance(made["hopeless"], bool):
         raise UserError(f"{where}hopeless: {made['hopeless']!r}", "true or false")
     if made["hopeless"] and made["until"] == "budget":
@@ -146,6 +154,7 @@ def _block(given: dict, where: str) -> Block:
         made["scale"],
         made["until"],
         made["hopeless"],
+        made["isolation"],
     )
 
 

@@ -39,9 +39,11 @@ class Judge:
         Raises:
             UserError: the goal names a metric that nothing measures.
         """
-        block, metrics = self._trial.definition.block, row.get("metrics")
+        block = self._trial.definition.block
         if self._streaming:
             metrics = continual.judge(block, [*rows, row], row["state_bytes"])[0]
+        else:
+            metrics = row["metrics"]
         if unknown := sorted(block["goal"].keys() - metrics.keys()):
             raise UserError(
                 f"the goal names a metric {unknown[0]!r} that nothing measures",

@@ -234,10 +234,11 @@ def exports(subject: Subject) -> str:
     run = subject.whole
     with run.submission.evaluated():
         inside = subject.problem.loss(run.task.model)
-    if not math.isclose(inside, run.last, rel_tol=TOLERANCE, abs_tol=TOLERANCE * abs(run.first)):
-        told = f"the loss is {inside:.6g} in the runner and {run.last:.6g} once handed over"
+    outside = subject.handed(run)
+    if not math.isclose(inside, outside, rel_tol=TOLERANCE, abs_tol=TOLERANCE * abs(run.first)):
+        told = f"the loss is {inside:.6g} in the runner and {outside:.6g} once handed over"
         raise Broken(told, "export")
-    return f"loss {run.last:.4g} inside and outside"
+    return f"loss {outside:.4g} inside and outside"
 
 
 def hooks(subject: Subject) -> str:

@@ -12,9 +12,9 @@ from functools import cached_property
 from unittest.mock import patch
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from harness import checkpoint, clock, discover, source, space, surgery
+from harness import checkpoint, clock, discover, predictor, source, space, surgery
 from harness.discover import Card
 from harness.errors import UserError
 from harness.problems import PROBLEMS, Problem
@@ -120,8 +120,25 @@ class Subject:
         return run
 
     def judged(self, run: Run) -> float:
-        """The loss of what a run hands over now."""
+        """The loss that a referee would see now: of the answers, where the submission predicts."""
+        if predictor.NAME in self.card.functions:
+            return self.problem.loss(Predictor(run.submission))
+        return self.handed(run)
+
+    def handed(self, run: Run) -> float:
+        """The loss of the weights that a run hands over now."""
         return self.problem.judge(handed_over(run), getattr(run.task.model, "active", None))
+
+
+class Predictor(nn.Module):
+    """A submission's own predictor in the place of a model."""
+
+    def __init__(self, submission: Submission):
+        super().__init__()
+        self.submission = submission
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return predictor.answers(self.submission, inputs)
 
 
 def handed_over(run: Run) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ The plan is a YAML file (harness/campaign_plan.py):
 
     scale: mini
     until: budget                # goal, or budget: trials go on after the goal is met
+    isolation: strict            # process, strict or inline
     blocks:                      # done in order
       - {submissions: [adamw, nadamw], workloads: all, ruleset: external}
       - {submissions: all, workloads: all, ruleset: once}

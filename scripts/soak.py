@@ -51,9 +51,10 @@ CUT = 77  # how an attempt ends that dies in the middle of a call
 LINUX = sys.platform == "linux"
 CALLS = ("open", "write", "fsync", "replace")
 KEPT = ("step", "samples", "counts", "metrics", "train_loss", "weights", "goal")
+HORIZON = 60  # steps of a trial as a user starts it
 APART = [
     sys.executable, "-m", "harness", "workload=gpt2", "submission=lion", "tracker=none",
-    "workload.mini.batch=2", "workload.mini.horizon=60",
+    "workload.mini.batch=2", f"workload.mini.horizon={HORIZON}",
     "workload.mini.evaluate={points: 6, batch: 80}",
 ]  # fmt: skip
 
@@ -294,11 +295,9 @@ def strike(results: Path, chance: random.Random, seconds: float) -> tuple[str, i
     """
     before, race = progress(results), start(results)
     moment = time.monotonic() + chance.uniform(0, seconds)
-    if chance.random() < 0.5:  # while it trains
-        while race.poll() is None and progress(results) == before:
-            time.sleep(0.002)
-        moment = time.monotonic() + chance.uniform(0, seconds / 6)
-    while race.poll() is None and time.monotonic() < moment:
+    step = chance.randint(before + 1, max(before + 1, HORIZON - 5)) if chance.random() < 0.6 else 0
+    reached = lambda: progress(results) >= step if step else time.monotonic() >= moment  # noqa: E731
+    while race.poll() is None and not reached():
         time.sleep(0.001)
     if race.poll() is not None:
         race.communicate()

@@ -48,7 +48,7 @@ def told(pair, job, results, crossing, hp, whole=None) -> dict:
 
 
 def test_a_study_re_runs_its_own_best_point_once_its_trials_are_over(tmp_path):
-    pair = campaign.Pair("gpt2", "adamw", RULES, hopeless=True)
+    pair = campaign.Pair("gpt2", "adamw", RULES, hopeless=True, isolation="strict")
     assert list(pair.ready()) == [(0, 0, 0), (0, 1, 0), (1, 0, 1), (1, 1, 1)]
     finish(pair, (0, 0, 0), tmp_path, 14, 0.001)
     assert (0, None, 1) not in list(pair.ready())
@@ -62,6 +62,7 @@ def test_a_study_re_runs_its_own_best_point_once_its_trials_are_over(tmp_path):
     )
     assert not made["hopeless"]
     assert pair.config((1, 0, 1), str(tmp_path))["hopeless"]
+    assert made["isolation"] == "strict"
 
 
 def test_what_is_committed_is_what_was_found_and_other_runs_stay(tmp_path):
@@ -246,6 +247,7 @@ def die(*_) -> None:
         ("blocks: [{submissions: [adamw], workloads: [gpt2]}, {x: 1}]", "block 2: .*no key 'x'"),
         ("submissions: [adamw]\nworkloads: [gpt2]\nuntil: godot", "goal, budget"),
         ("submissions: [adamw]\nworkloads: [gpt2.pots_norm]", "did you mean post_norm"),
+        ("submissions: [adamw]\nworkloads: [gpt2]\nisolation: strikt", "inline"),
         ("submissions: [adamw]\nworkloads: [gpt2]\nhopeless: true\nuntil: budget", "contradict"),
         ("submissions: [adamw]\nworkloads: [gpt2]\ntrials: 0\nseeds: 0", "nothing would be"),
         ("submissions: [adamw]\nworkloads: [gpt2]\ntrials: many", "whole number"),

@@ -272,6 +272,8 @@ def test_the_runner_leaves_an_interrupt_to_the_referee(tmp_path):
 
 def test_kills_change_nothing_but_the_time(tmp_path):
     tally = soak.Tally()
-    soak.apart(tally, tmp_path, random.Random(2), 5)
+    chance = random.Random(2)
+    while sum(tally.faults.values()) < 3 and tally.trials < 4:  # a trial may end before it is hit
+        soak.apart(tally, tmp_path, chance, 5)
     assert tally.problems == []
     assert sum(tally.faults.values()) >= 3
