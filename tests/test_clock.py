@@ -228,7 +228,10 @@ CHEAT = """
             if self.hp.way == "sleep":
                 time.sleep(0.02)
             if self.hp.way == "thread" and task.step == 2:  # it would go on during evaluations
-                threading.Thread(target=burn, args=[SECONDS], daemon=True).start()
+                self.beside = threading.Thread(target=burn, args=[SECONDS], daemon=True)
+                self.beside.start()
+            if self.hp.way == "thread" and task.step == 39:  # on a busy machine it needs longer
+                self.beside.join()
             if self.hp.way == "child" and task.step == 2:
                 code = f"import time\\nwhile time.process_time() < {SECONDS}: pass"
                 subprocess.run([sys.executable, "-c", code])

@@ -106,7 +106,8 @@ def test_flat_and_listed_updates_agree_where_gradients_come_and_go(name):
         on = task()
         train(submission(chosen, on), on, idle=(1, 2, 4))
         results.append(values(on))
-    assert equal(*results)
+    for key, value in results[0].items():  # where a matrix lies in memory may round its products
+        torch.testing.assert_close(value, results[1][key], rtol=1e-6, atol=1e-6)
 
 
 MARKS = """
