@@ -163,7 +163,7 @@ class ProcessRunner(Hold):
     def frozen(self):
         """Nothing of the runner's tree runs within the block."""
         try:
-            process.freeze(self.child.pid, since=self.since, keep=self.keep)
+            frozen = process.freeze(self.child.pid, since=self.since, keep=self.keep)
         except TimeoutError as error:
             raise Ended(
                 "timeout", f"the runner could not be stopped for evaluation: {error}"
@@ -171,13 +171,13 @@ class ProcessRunner(Hold):
         try:
             if self.link.poll():
                 raise Ended("invalid", "the runner sent a message that nobody had asked for")
-            before = self.clock.read()
+            before = process.spent(frozen)
             yield
-            worked = self.clock.read() - before
+            worked = process.spent(frozen) - before
             if worked > testimony.SLACK_SECONDS:
                 raise Ended("invalid", f"the runner worked {worked:.2f} s while it was judged")
         finally:
-            process.thaw(self.child.pid, since=self.since, keep=self.keep)
+            process.thaw(frozen)
 
     def close(self) -> None:
         """End the whole tree; afterwards nothing of it is left."""

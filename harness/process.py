@@ -120,9 +120,18 @@ def freeze(
         time.sleep(0.0005)
 
 
-def thaw(pid: int, *, keep: Collection[int] = (), since: int | None = None) -> None:
-    """Let everything that `freeze` stopped go on."""
-    _signal(tree(pid, keep, since), signal.SIGCONT)
+def thaw(frozen: Collection[int]) -> None:
+    """Let what `freeze` stopped, and returned, go on."""
+    _signal(frozen, signal.SIGCONT)
+
+
+def spent(pids: Collection[int]) -> float:
+    """CPU seconds of these processes together, as far as they are there."""
+    total = 0.0
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            total += cpu_seconds(pid)
+    return total
 
 
 def kill_tree(

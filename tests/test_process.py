@@ -94,7 +94,7 @@ def test_cpu_time_of_a_spinning_process_grows_and_of_a_frozen_one_does_not(start
     assert goes_on(child.pid)
     assert process.freeze(child.pid) == [child.pid]
     assert stands_still(child.pid)
-    process.thaw(child.pid)
+    process.thaw([child.pid])
     assert goes_on(child.pid)
 
 
@@ -144,7 +144,7 @@ def test_freeze_stops_a_daemon_that_was_forked_twice(start):
     assert set(process.freeze(child.pid)) == {child.pid, daemon}
     assert state_of(daemon) == "T"
     assert stands_still(daemon)
-    process.thaw(child.pid)
+    process.thaw([child.pid, daemon])
     assert goes_on(daemon)
 
 
