@@ -14,6 +14,7 @@ from harness.rules import FAIL, MARK, OPEN, RULES, Case
 from harness.suspicion import confirms
 
 DO = "harness comply results, a run's folder, or results/board/NAME.jsonl"
+HOLDS = ("run.json", "log.jsonl")  # of a run's folder: either, at most three folders down
 
 
 @dataclass
@@ -162,9 +163,8 @@ def _cases(path: Path) -> Iterator[tuple[str, Case | Verdict]]:
         yield from _lines(path)
         return
     inner = path / "runs" if (path / "runs").is_dir() else path
-    single = (path / "log.jsonl").exists() or (path / "run.json").exists()
-    folders = [path] if single else sorted(p for p in inner.glob("*/*/*") if p.is_dir())
-    for folder in folders:
+    begun = (inner.glob(f"{'*/' * depth}{name}") for name in HOLDS for depth in range(4))
+    for folder in sorted({file.parent for files in begun for file in files}):
         yield str(folder), _folder(folder)
     for file in sorted((path / "board").glob("*.jsonl")):
         yield from _lines(file)

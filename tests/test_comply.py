@@ -221,7 +221,11 @@ def test_a_record_that_was_judged_again_by_another_goal_passes(copy):
 def test_what_is_no_result_neither_passes_nor_fails(copy, capsys):
     results = copy.parents[3]
     forge(copy, outcome="failed", reason="ValueError: five is too many")
-    (results / "runs" / "a" / "b" / "unfinished").mkdir(parents=True)
+    unfinished = results / "runs" / "a" / "b" / "unfinished"
+    (unfinished / "checkpoint").mkdir(parents=True)
+    (unfinished / "log.jsonl").write_text("")
+    assert cli.main(["comply", str(unfinished.parents[1])]) == 0
+    assert "1 records: 0 pass, 0 fail, 1 are no results" in capsys.readouterr().out
     assert cli.main(["comply", str(results)]) == 0
     told = capsys.readouterr().out
     assert "no result: failed: ValueError: five is too many" in told
