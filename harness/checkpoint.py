@@ -7,6 +7,7 @@ is not a tensor is JSON in the header of the same file, so there is nothing to g
 import hashlib
 import json
 import math
+import os
 import re
 import shutil
 import warnings
@@ -19,6 +20,7 @@ from harness.files import BadFile, atomic_write
 if TYPE_CHECKING:
     from torch import Tensor
 
+BEFORE_CROSSING = "before_crossing"  # folder of the checkpoint that `harness refine` starts from
 NAME = re.compile(r"step-(\d+)-([0-9a-f]{32})\.safetensors")
 
 
@@ -61,6 +63,14 @@ def keep_only(folder: Path | str) -> None:
             shutil.rmtree(path)
         elif path.is_symlink() or not NAME.fullmatch(path.name):
             path.unlink()
+
+
+def put_by(folder: Path, step: int, place: Path) -> None:
+    """Link the checkpoint of `step`, if it is there, into `place`, where nothing is dropped."""
+    for path in folder.glob(f"step-{step:09d}-*.safetensors"):
+        place.mkdir(exist_ok=True)
+        if not (place / path.name).exists():
+            os.link(path, place / path.name)
 
 
 def load(folder: Path | str) -> tuple[int, dict[str, "Tensor"], dict] | None:

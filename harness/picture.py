@@ -9,24 +9,15 @@ from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
+from harness import picture_stream
 from harness.files import atomic_write
 from harness.live import number, speedup
+from harness.picture_style import DOTS_PER_INCH, GRID, MUTED, REFERENCE, RUN, STYLE, TARGET, label
 from harness.workload import meets, primary
 
-INK, MUTED, GRID = "#1f2937", "#8a94a6", "#e9ecf1"
-RUN, REFERENCE, TARGET = "#2563eb", "#9aa3b2", "#d97706"
-SIZE, DOTS_PER_INCH = (8.0, 4.5), 160
+SIZE = (8.0, 4.5)
 LEFT, BOTTOM, WIDTH, HEIGHT = 0.085, 0.125, 0.765, 0.70  # of the axes, in the figure
 FALL = 0.12  # of the time: a loss above what it was then is cut off at the top
-STYLE = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib: no search, the same everywhere
-    "font.size": 10,
-    "text.color": INK,
-    "axes.edgecolor": GRID,
-    "axes.labelcolor": MUTED,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-}
 
 
 def draw(
@@ -159,21 +150,6 @@ def _labels(axes, labels: list[tuple[float, str, str]]) -> None:
         label(axes, place, text, colour)
 
 
-def label(axes, value: float, text: str, colour: str) -> None:
-    """Write a line's name at its right end, outside the axes."""
-    axes.annotate(
-        text,
-        (1.0, value),
-        xycoords=axes.get_yaxis_transform(),
-        xytext=(6, 0),
-        textcoords="offset points",
-        color=colour,
-        fontsize=9.5,
-        va="center",
-        annotation_clip=False,
-    )
-
-
 def _sentence(crossing, reference_crossing, compared: bool) -> str:
     """Say what the picture shows."""
     if crossing is None:
@@ -190,7 +166,7 @@ def _sentence(crossing, reference_crossing, compared: bool) -> str:
 
 def draw_trial(trial, rows: list[dict], result: dict) -> None:
     """Write a trial's curve.png: against the frozen reference, or one curve a task of a stream."""
-    from harness import picture_stream, record
+    from harness import record
     from harness.result import reference
 
     frozen, goal = reference(trial.definition), trial.definition.block["goal"]

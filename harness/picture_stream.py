@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.files import atomic_write
 from harness.history import history
 from harness.live import number
-from harness.picture import DOTS_PER_INCH, GRID, INK, MUTED, STYLE, TARGET, label
+from harness.picture_style import DOTS_PER_INCH, GRID, INK, MUTED, STYLE, TARGET, label
 from harness.workload import primary
 
 SIZE = (9.0, 4.8)

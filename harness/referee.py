@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
-from harness import clock, hopeless, judge, mirror, picture, record, refine, weights, workload
+from harness import checkpoint, clock, hopeless, judge, mirror, picture, record, weights, workload
 from harness.child import Ended, ProcessRunner
 from harness.errors import UserError
 from harness.failure import of_machine
@@ -229,7 +229,9 @@ class _Race:
         verdict = self._verdict()
         rows = record.evaluations(self.rows)
         if not self.streaming and crossing(rows) == len(rows) - 2:
-            refine.keep(self.folder, rows)
+            before = rows[-3]["step"]
+            place = self.folder / checkpoint.BEFORE_CROSSING
+            checkpoint.put_by(self.folder / "checkpoint", before, place)
         if (verdict is None or verdict[0] == "reached") and reply["step"]:
             self.runner.save()
         return verdict

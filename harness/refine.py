@@ -2,21 +2,19 @@
 
 import argparse
 import json
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from harness import clock, discover, plan, record
+from harness.checkpoint import BEFORE_CROSSING
 from harness.errors import UserError
 from harness.files import read_json
 from harness.plan import Trial
 from harness.record_log import Log
 from harness.record_log import rows as read_rows
 from harness.result import crossing
-
-KEPT = "before_crossing"
 
 
 @dataclass(frozen=True)
@@ -28,16 +26,6 @@ class Replay(Trial):
     @property
     def grid(self) -> list[int]:
         return list(self.steps)
-
-
-def keep(folder: Path, seen: list[dict]) -> None:
-    """Keep the checkpoint of the evaluation before the crossing, once that is certain."""
-    at = crossing(seen)
-    assert at is not None
-    for path in (folder / "checkpoint").glob(f"step-{seen[at - 1]['step']:09d}-*.safetensors"):
-        (folder / KEPT).mkdir(exist_ok=True)
-        if not (folder / KEPT / path.name).exists():
-            os.link(path, folder / KEPT / path.name)
 
 
 def replay_of(folder: Path, result: dict, steps: list[int], place: Path) -> Replay:
@@ -109,7 +97,7 @@ def refined(folder: Path, result: dict, points: int) -> dict:
     at = crossing(seen)
     assert at is not None
     start, end = seen[at - 1]["step"], seen[at]["step"]
-    if start and not any((folder / KEPT).glob("*.safetensors")):
+    if start and not any((folder / BEFORE_CROSSING).glob("*.safetensors")):
         raise UserError(f"{folder} has kept no checkpoint of step {start}")
     inner = plan.evaluation_steps(end - start, min(points, end - start))[1:]
     with tempfile.TemporaryDirectory() as place:
@@ -145,7 +133,7 @@ def _replay(folder: Path, trial: Replay, start: int) -> list[dict]:
     from harness.referee import race
 
     (trial.folder / "checkpoint").mkdir(parents=True)
-    for path in (folder / KEPT).glob("*.safetensors"):
+    for path in (folder / BEFORE_CROSSING).glob("*.safetensors"):
         shutil.copyfile(path, trial.folder / "checkpoint" / path.name)
     kept = []
     for line in (folder / "log.jsonl").read_text().splitlines():

@@ -25,7 +25,8 @@ from harness import discover, workload
 from harness.errors import UserError
 from harness.files import atomic_write, read_json
 from harness.history import history
-from harness.picture import GRID, INK, MUTED, REFERENCE, STYLE, TARGET, curve
+from harness.picture import curve
+from harness.picture_style import GRID, INK, MUTED, REFERENCE, STYLE, TARGET
 from harness.record_log import rows
 from harness.result import reference
 from harness.workload import primary
