@@ -1,10 +1,12 @@
-"""The checkpoints that fine-tuning and compression start from, made once and pinned by hash.
+"""The checkpoints that fine-tuning and compression start from: shipped, and pinned by hash.
 
     python -m workloads.pretrain.checkpoint WORKLOAD CONFIG.json OUT.safetensors
 
-AdamW on the training data of a workload, cosine schedule, one thread. It runs in a process of its
-own whose math libraries are held to AVX2 code, so that newer processors give the same bits; its
-sha256 is pinned in the numbers of the workloads that start from it, and others are refused.
+AdamW on the training data of a workload, cosine schedule, one thread; the weights are rounded to
+half precision. Training gives the same bits on processors of one family alone, even with the math
+libraries held to AVX2 code, as they are here. So the weights that all trials start from lie beside
+this file, named by the sha256 that the numbers of a workload pin; scripts/pretrain.py makes them,
+and shows what training again gives. Other numbers are trained where they are raced, and cached.
 """
 
 import hashlib
@@ -42,7 +44,7 @@ def origin(config: SimpleNamespace) -> SimpleNamespace:
 
 
 def checkpoint(config: SimpleNamespace, workload: ModuleType) -> dict[str, Tensor]:
-    """Weights by name of the model trained on `workload`; trained first where the cache lacks them.
+    """float32 weights by name of the model trained on `workload`, those of pretrain.sha256.
 
     Args:
         config: needs model and pretrain (data, steps, batch, lr, wd, warmup, seed, sha256).
@@ -51,23 +53,35 @@ def checkpoint(config: SimpleNamespace, workload: ModuleType) -> dict[str, Tenso
     Raises:
         UserError: training failed, or the weights are not those of pretrain.sha256.
     """
+    kept = shipped(config.pretrain.sha256)
+    if not kept.exists():
+        kept = trained(config, workload)
+    weights = load_file(kept)
+    if (found := fingerprint(weights)) != config.pretrain.sha256:
+        raise UserError(
+            f"{kept} has sha256 {found}, not {config.pretrain.sha256}",
+            f"to race from it, as another version of the workload: pretrain.sha256={found}",
+        )
+    return {name: tensor.float() for name, tensor in weights.items()}
+
+
+def shipped(sha256: str) -> Path:
+    """The file of the weights with this hash, if the project brings them."""
+    return Path(__file__).with_name(f"{sha256}.safetensors")
+
+
+def trained(config: SimpleNamespace, workload: ModuleType) -> Path:
+    """The file of the weights as this machine trains them, in the cache."""
     numbers = {"pretrain": vars(config.pretrain) | {"sha256": None}, "model": config.model}
     given = json.dumps(numbers, default=vars, sort_keys=True)
-    known = hashlib.sha256(f"{workload.__name__} {given}".encode()).hexdigest()[:16]
+    known = hashlib.sha256(f"half {workload.__name__} {given}".encode()).hexdigest()[:16]
     kept = fetch.cache() / "pretrained" / f"{known}.safetensors"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(kept.with_suffix(".lock")):
             if not kept.exists():
                 _train_apart(workload.__name__, given, kept)
-    weights = load_file(kept)
-    if (found := fingerprint(weights)) != config.pretrain.sha256:
-        raise UserError(
-            f"{kept} has sha256 {found}, the goals were set on {config.pretrain.sha256}",
-            "the same torch on a processor of the same family gives the same weights",
-            f"to race from yours, as another version of the workload: pretrain.sha256={found}",
-        )
-    return weights
+    return kept
 
 
 def fingerprint(weights: dict[str, Tensor]) -> str:
@@ -79,7 +93,7 @@ def fingerprint(weights: dict[str, Tensor]) -> str:
 
 
 def train(config: SimpleNamespace, workload: ModuleType) -> dict[str, Tensor]:
-    """Train from scratch: a function of the numbers in `config` alone."""
+    """float16 weights by name, trained from scratch: a function of the numbers in `config`."""
     recipe, before = config.pretrain, origin(config)
     data = workload.data(before, "train")
     torch.manual_seed(recipe.seed)
@@ -106,7 +120,7 @@ def train(config: SimpleNamespace, workload: ModuleType) -> dict[str, Tensor]:
                 flush=True,
             )
     assert math.isfinite(float(loss.detach()))
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    return {name: tensor.detach().half() for name, tensor in model.state_dict().items()}
 
 
 def _train_apart(workload: str, numbers: str, kept: Path) -> None:
