@@ -20,7 +20,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import cli, comply, record
+from harness import cli, comply, record, workload
 from harness.errors import UserError
 from harness.files import atomic_json, read_json
 from scripts import soak
@@ -385,11 +385,14 @@ def test_a_machine_that_sleeps_beyond_a_deadline_ends_nothing(tmp_path):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"HOME": "/proc/nothing", "WANDB_DIR": "/proc/nothing", "WANDB_MODE": "offline"},
+        {
+            "HOME": "/proc/nothing", "WANDB_DIR": "/proc/nothing", "WANDB_MODE": "offline",
+            "HARNESS_CACHE": str(workload.cache_folder()),
+        },
         {"WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_MODE": ""},
     ],
     ids=["no home", "no network"],
-)
+)  # fmt: skip
 def test_a_broken_tracker_changes_no_result(changes, whole, tmp_path):
     words = [*(w for w in tiny.WORDS if w != "tracker=none"), "tracker=wandb", "submission=lion"]
     kept = {k: v for k, v in (environment() | changes).items() if v}
