@@ -115,7 +115,8 @@ class Pair:
         if self.hp is not None:
             return self.hp
         card = discover.read(discover.find(self.submission))
-        return plan.hyperparameters(card, {}, trial, study, None)
+        goal = self.definition.block["goal"]
+        return plan.hyperparameters(card, {}, trial, study, None, goal)
 
     def config(self, job: Job, results: str) -> dict:
         study, trial, seed = job

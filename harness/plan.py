@@ -103,9 +103,12 @@ def evaluation_steps(horizon: int, points: int) -> list[int]:
 
 
 def hyperparameters(
-    card: Card, settings: dict, trial: int | None, study: int, tuned: dict | None
+    card: Card, settings: dict, trial: int | None, study: int, tuned: dict | None, goal: dict
 ) -> dict:
-    """The point to race: defaults, point `trial` or a tuned record; then what the user set."""
+    """The point to race: defaults, point `trial` or a tuned record; then what the user set.
+
+    What the workload's `goal` decides (`space.asked`) is no part of a point.
+    """
     declared, where = card.literals["SPACE"], str(card.plugin.path)
     space.validate(declared, where)
     if trial is not None and not (0 <= trial < space.POINTS and study >= 0):
@@ -113,7 +116,8 @@ def hyperparameters(
             f"trial={trial} study={study}",
             f"trials are counted from 0 to {space.POINTS - 1}, studies from 0",
         )
-    values = space.default(declared) if trial is None else space.point(declared, study, trial)
+    ours = space.asked(declared, goal, where)
+    values = space.default(ours) if trial is None else space.point(ours, study, trial)
     for name, value in (
         (tuned or {}) | {k: v for k, v in settings.items() if v is not None}
     ).items():
@@ -162,7 +166,9 @@ def make(config: dict) -> Trial:
             do="harness list shows what fits",
         )
     tuned = tuned_point(definition, card) if config["tuned"] else None
-    hp = hyperparameters(card, settings, config["trial"], config["study"], tuned)
+    hp = hyperparameters(
+        card, settings, config["trial"], config["study"], tuned, definition.block["goal"]
+    )
     engine = dict(config["engine"])
     passes = clock.canonical_passes(card.literals.get("PASSES", {clock.REFERENCE_STEP: 1}))
     table = calibrate.prices(definition, engine, passes)

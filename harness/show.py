@@ -55,13 +55,13 @@ def _show_submission(card: Card) -> None:
 def _range(spec) -> str:
     if not isinstance(spec, dict):
         return f"{spec}"
-    kind = next(k for k in spec if k != "default")
-    from harness.space import default
+    from harness.space import RANGES, default
 
+    kind = next(k for k in spec if k in RANGES)
     value = default({"x": spec})["x"]
-    if kind == "choice":
-        return f"{value!s:<12} one of {spec[kind]}"
-    return f"{value:<12g} {kind} {spec[kind]}"
+    told = f"one of {spec[kind]}" if kind == "choice" else f"{kind} {spec[kind]}"
+    decided = f"; the goal's {spec['goal']}, where it asks for one" if "goal" in spec else ""
+    return f"{value!s:<12} {told}{decided}"
 
 
 def _show_badge(card: Card) -> None:

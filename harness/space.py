@@ -3,7 +3,8 @@
 A space maps a name to a fixed value or to one range:
     {"log": [low, high]}, {"linear": [low, high]}, {"int": [low, high]}, {"choice": [...]},
 each with an optional "default" beside it. Without one the default is the centre: geometric for log,
-arithmetic for linear and int, the first for choice.
+arithmetic for linear and int, the first for choice. "goal": METRIC beside a range says that the
+workload's goal decides: no trial tunes it (`asked`).
 """
 
 import hashlib
@@ -19,11 +20,11 @@ RANGES = ("log", "linear", "int", "choice")
 
 def _kind(spec: dict, where: str) -> str:
     kinds = [k for k in RANGES if k in spec]
-    extra = set(spec) - set(RANGES) - {"default"}
-    if len(kinds) != 1 or extra:
+    extra = set(spec) - set(RANGES) - {"default", "goal"}
+    if len(kinds) != 1 or extra or not isinstance(spec.get("goal", ""), str):
         raise UserError(
             f"{where}: {spec} is not a range",
-            f"one of {', '.join(RANGES)}, with an optional default",
+            f"one of {', '.join(RANGES)}, with an optional default, and a goal's metric",
         )
     return kinds[0]
 
@@ -76,6 +77,26 @@ def validate(space: dict, where: str) -> None:
 def default(space: dict) -> dict:
     """The point that is raced when nothing else is asked for."""
     return {name: _centre(spec) if isinstance(spec, dict) else spec for name, spec in space.items()}
+
+
+def asked(space: dict, goal: dict, where: str) -> dict:
+    """The space of a race for this goal: what a goal may ask for is fixed, at its bound if it does.
+
+    {"sparsity": {"linear": [0.0, 0.99], "default": 0.8, "goal": "sparsity"}} is 0.9 where the goal
+    is {..., "sparsity": {"at_least": 0.9}}, and 0.8 where it says nothing of sparsity.
+
+    Raises:
+        UserError: the bound is outside the range.
+    """
+    fixed = {}
+    for name, spec in space.items():
+        if isinstance(spec, dict) and "goal" in spec:
+            value = _centre(spec)
+            for bound in goal.get(spec["goal"], {}).values():
+                wanted = bool(bound) if isinstance(value, bool) else bound
+                value = check(space, name, wanted, where)
+            fixed[name] = value
+    return space | fixed
 
 
 def _centre(spec: dict):

@@ -125,7 +125,7 @@ class Race:
             return campaign_trial.failure(config, "it does not fit")
         card = discover.read(discover.find(name))
         settings = {k: v for k, v in config["submission"].items() if k != "name"}
-        hp = plan.hyperparameters(card, settings, trial, study, None)
+        hp = plan.hyperparameters(card, settings, trial, study, None, {})
         pair = campaign.Pair("gpt2", name, RULES, until=config["until"])
         crossing = 12 if trial is None else 9 + trial
         return told(pair, (study, trial, seed), self.results, crossing, hp)

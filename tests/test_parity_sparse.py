@@ -83,10 +83,10 @@ def calibration(examples):
 # Masks before training
 
 
-def magnitude(submission, sparsity, scope="global", pattern="none", **hp):
+def magnitude(submission, sparsity, scope="global", two_four=False, **hp):
     weights = nets.start()
     size = {n: np.abs(weights[n]) for n in HIDDEN}
-    if pattern == "2:4":
+    if two_four:
         masks = {n: two_of_four(size[n]) for n in HIDDEN}
     elif scope == "row":
         masks = {n: ranked_in_rows(size[n], sparsity) for n in HIDDEN}
@@ -449,7 +449,7 @@ FORMULAS = [
     Row("magnitude", magnitude, {**SHARE, "scope": "layer"}, package="", label="layer"),
     Row("magnitude", magnitude, {**SHARE, "scope": "row"}, package="", label="row"),
     Row("magnitude", magnitude, {**SHARE, "scope": "distribution"}, package="", label="deviation"),
-    Row("magnitude", magnitude, {**SHARE, "pattern": "2:4"}, package="", label="2:4"),
+    Row("magnitude", magnitude, {**SHARE, "two_four": True}, package="", label="2:4"),
     Row("random_mask", random_mask, SHARE, package=""),
     Row("snip", snip, {**SHARE, "batches": 2}, package=""),
     Row("grasp", grasp, SHARE, package=""),

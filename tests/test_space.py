@@ -171,3 +171,30 @@ def test_a_right_value_takes_the_declared_type(name, value, taken):
 def test_a_malformed_space_is_refused(declared):
     with pytest.raises(UserError, match=r"^here: "):
         space.validate(declared, "here")
+
+
+def test_the_goal_decides_what_it_may_ask_for_and_no_trial_tunes_it():
+    declared = {
+        "lr": {"log": [1e-3, 1e-1]},
+        "sparsity": {"linear": [0.0, 0.99], "default": 0.8, "goal": "sparsity"},
+        "bits": {"int": [2, 8], "default": 4, "goal": "bits"},
+        "two_four": {"choice": [False, True], "goal": "two_four"},
+    }
+    space.validate(declared, "mine.py")
+    quiet = space.asked(declared, {"loss": {"at_most": 1.0}}, "mine")
+    assert {k: v for k, v in quiet.items() if k != "lr"} == {
+        "sparsity": 0.8, "bits": 4, "two_four": False,
+    }  # fmt: skip
+    goal = {
+        "loss": {"at_most": 1.0}, "sparsity": {"at_least": 0.9}, "bits": {"at_most": 3.0},
+        "two_four": {"at_least": 1.0},
+    }  # fmt: skip
+    loud = space.asked(declared, goal, "mine")
+    points = [space.point(loud, 0, i) for i in range(8)]
+    assert len({p["lr"] for p in points}) == 8
+    assert {(p["sparsity"], p["bits"], p["two_four"]) for p in points} == {(0.9, 3, True)}
+    assert [type(points[0][k]) for k in ("sparsity", "bits", "two_four")] == [float, int, bool]
+    with pytest.raises(UserError, match="outside its range"):
+        space.asked(declared, {"sparsity": {"at_least": 0.999}}, "mine")
+    with pytest.raises(UserError, match="not a range"):
+        space.validate({"x": {"int": [1, 2], "goal": 3}}, "mine.py")

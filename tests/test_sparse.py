@@ -69,7 +69,7 @@ def test_sparsity_is_met_by_what_is_handed_over(name, sparsity):
 @pytest.mark.parametrize("name", PATTERN)
 def test_two_of_four_is_met_by_what_is_handed_over(name):
     task = small_task(4)
-    settings = {} if name == "sr_ste" else {"pattern": "2:4"}
+    settings = {} if name == "sr_ste" else {"two_four": True}
     method = submitted(name, task, **settings)
     run(method, 4)
     with method.evaluated():
@@ -279,7 +279,7 @@ def test_sr_ste_decays_what_the_mask_hides(flow):
     torch.manual_seed(0)
     hp = SimpleNamespace(kept=2, of=4, decay=0.3, flow=flow, cool=0.5)
     module = sr_ste.Pattern(nn.Linear(8, 3), hp, lambda: 0.25)
-    mask = magnitude.kept([module.weight.detach().abs()], 0.5, pattern="2:4")[0]
+    mask = magnitude.kept([module.weight.detach().abs()], 0.5, two_four=True)[0]
     leak = 0.5 if flow == "linear" else 0.0
     torch.testing.assert_close(module.dense(), module.weight * torch.where(mask, 1.0, leak))
     c = torch.randn(3, 8)

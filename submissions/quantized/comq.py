@@ -17,7 +17,11 @@ from harness import surgery
 from submissions.quantized import rtn
 
 TRACKS = ["compress"]
-SPACE = {"bits": {"choice": [4, 8, 3]}, "examples": 32, "sweeps": {"int": [1, 5], "default": 4}}
+SPACE = {
+    "bits": {"int": [2, 8], "default": 4, "goal": "bits"},
+    "examples": 32,
+    "sweeps": {"int": [1, 5], "default": 4},
+}
 BADGE = "formula"
 STATE = 0
 SKIPS = {

@@ -18,7 +18,7 @@ from submissions.quantized import rtn
 from submissions.sparse import sparsegpt
 
 TRACKS = ["compress"]
-SPACE = {"bits": {"choice": [4, 8, 3]}, "examples": 32, "damp": 0.01}
+SPACE = {"bits": {"int": [2, 8], "default": 4, "goal": "bits"}, "examples": 32, "damp": 0.01}
 BADGE = "formula"
 STATE = 0
 SKIPS = {

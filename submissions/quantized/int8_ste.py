@@ -19,7 +19,7 @@ TRACKS = ["compress"]
 SPACE = {
     "base_lr": {"log": [1e-4, 3e-3]},
     "base_wd": 0.0,
-    "bits": {"choice": [8, 4, 3]},
+    "bits": {"int": [2, 8], "default": 8, "goal": "bits"},
 }
 BADGE = "formula"
 

@@ -11,7 +11,7 @@ import torch
 from harness import surgery
 
 TRACKS = ["compress"]
-SPACE = {"bits": {"choice": [4, 8, 3]}}
+SPACE = {"bits": {"int": [2, 8], "default": 4, "goal": "bits"}}
 BADGE = "formula"
 STATE = 0
 SKIPS = {

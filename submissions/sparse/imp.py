@@ -24,7 +24,7 @@ SPACE = {
     "lr": {"log": [3e-4, 1e-2]},
     "wd": 0.0,
     "beta2": 0.99,
-    "sparsity": {"choice": [0.8, 0.5, 0.9]},
+    "sparsity": {"linear": [0.0, 0.99], "default": 0.8, "goal": "sparsity"},
     "rounds": {"int": [1, 6], "default": 3},
     "rewind": {"choice": ["rate", "weights"]},
     "point": 0,

@@ -5,7 +5,7 @@ via Pruning", arXiv 1606.09274.
 
     prune w where |w| is smallest;  scope "global": one ranking over all matrices (class-blind),
     "layer": the same share of every matrix (class-uniform), "row": of every row, "distribution": a
-    threshold of λ deviations of each matrix;  pattern "2:4": two of any four consecutive inputs
+    threshold of λ deviations of each matrix;  two_four: two of any four consecutive inputs
 
 State: a mask of the hidden matrices; AdamW's two words per parameter.
 Departures from the paper: none. A share s of n weights is ⌈s·n⌉ of them, ties by position.
@@ -21,16 +21,16 @@ SPACE = {
     "base_lr": {"log": [3e-4, 1e-2]},
     "base_wd": 0.0,
     "base_warmup": 0.05,
-    "sparsity": {"choice": [0.8, 0.5, 0.9]},
-    "pattern": {"choice": ["none", "2:4"]},
+    "sparsity": {"linear": [0.0, 0.99], "default": 0.8, "goal": "sparsity"},
+    "two_four": {"choice": [False, True], "goal": "two_four"},
     "scope": {"choice": ["global", "layer", "row", "distribution"]},
 }
 BADGE = "formula"
 
 
-def kept(scores, sparsity, scope="global", pattern="none"):
+def kept(scores, sparsity, scope="global", two_four=False):
     """Masks (true: stays) of the largest scores; `scores`: [out, in] for each matrix."""
-    if pattern == "2:4":
+    if two_four:
         groups = [s.reshape(-1, 4) for s in scores]
         return [top(g, 2).view_as(s) for g, s in zip(groups, scores)]
     if scope == "row":
@@ -58,7 +58,7 @@ def top(values, count):
 def prune(task, scores, hp, scope):
     """Set the masks of the task's hidden matrices by their scores."""
     found = surgery.weights(task.model)
-    for weight, mask in zip(found, kept(scores, hp.sparsity, scope, hp.pattern), strict=True):
+    for weight, mask in zip(found, kept(scores, hp.sparsity, scope, hp.two_four), strict=True):
         task.masks.set(weight, mask)
 
 

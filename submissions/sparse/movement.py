@@ -26,7 +26,7 @@ SPACE = {
     "eps": 1e-8,
     "warmup": 0.05,
     "head_lr": {"log": [3e-3, 1e-1]},  # of the scores
-    "sparsity": {"choice": [0.8, 0.5, 0.9]},
+    "sparsity": {"linear": [0.0, 0.99], "default": 0.8, "goal": "sparsity"},
     "warm": 0.05,
     "cool": 0.5,
 }

@@ -19,8 +19,8 @@ TRACKS = ["compress"]
 SPACE = {
     "base_lr": {"log": [1e-3, 3e-2]},
     "base_wd": 0.0,
-    "sparsity": {"choice": [0.8, 0.5, 0.9]},
-    "pattern": {"choice": ["none", "2:4"]},
+    "sparsity": {"linear": [0.0, 0.99], "default": 0.8, "goal": "sparsity"},
+    "two_four": {"choice": [False, True], "goal": "two_four"},
     "rank": {"int": [0, 16], "default": 8},
     "alpha": 16.0,
 }
@@ -44,7 +44,7 @@ class MaskLoRA(lora.LoRA):
 def adapt(model, task, hp):
     found = list(surgery.matrices(model).values())
     scores = [m.weight.detach().abs() for m in found]
-    masks = dict(zip(found, magnitude.kept(scores, hp.sparsity, "global", hp.pattern)))
+    masks = dict(zip(found, magnitude.kept(scores, hp.sparsity, "global", hp.two_four)))
     kinds = roles.of(model)
     for name, p in model.named_parameters():
         p.requires_grad_(kinds[name].kind in ("bias", "norm"))

@@ -19,8 +19,8 @@ TRACKS = ["compress"]
 SPACE = {
     "base_lr": {"log": [3e-4, 1e-2]},
     "base_wd": 0.0,
-    "sparsity": {"choice": [0.8, 0.5, 0.9]},
-    "pattern": {"choice": ["none", "2:4"]},
+    "sparsity": {"linear": [0.0, 0.99], "default": 0.8, "goal": "sparsity"},
+    "two_four": {"choice": [False, True], "goal": "two_four"},
 }
 BADGE = "formula"
 

@@ -26,7 +26,7 @@ SPACE = {
     "lr": {"log": [3e-4, 1e-2]},
     "wd": 0.0,
     "beta2": 0.99,
-    "sparsity": {"choice": [0.8, 0.5, 0.9]},
+    "sparsity": {"linear": [0.0, 0.99], "default": 0.8, "goal": "sparsity"},
     "densities": {"choice": ["erdos_renyi", "uniform"]},
     "start": {"choice": ["magnitude", "random"]},
     "period": 20,

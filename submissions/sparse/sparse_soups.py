@@ -23,8 +23,8 @@ SPACE = {
     "lr": {"log": [3e-4, 1e-2]},
     "wd": 0.1,
     "beta2": 0.99,
-    "sparsity": {"choice": [0.8, 0.5, 0.9]},
-    "pattern": {"choice": ["none", "2:4"]},
+    "sparsity": {"linear": [0.0, 0.99], "default": 0.8, "goal": "sparsity"},
+    "two_four": {"choice": [False, True], "goal": "two_four"},
     "scope": "global",
     "copies": {"int": [2, 5], "default": 3},
 }

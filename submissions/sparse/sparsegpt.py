@@ -49,10 +49,10 @@ def sweep(weight, x, damp, columns, plan):
 
 
 def adapt(model, task, hp):
-    columns = 4 if hp.pattern == "2:4" else hp.columns
+    columns = 4 if hp.two_four else hp.columns
 
     def plan(block, c):
-        mask = magnitude.kept([(block / c).square()], hp.sparsity, "layer", hp.pattern)[0]
+        mask = magnitude.kept([(block / c).square()], hp.sparsity, "layer", hp.two_four)[0]
         return lambda j, column: column * mask[:, j]
 
     for module, x in surgery.calibrated(model, task.calibration(hp.examples)):

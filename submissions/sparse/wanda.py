@@ -25,4 +25,4 @@ def score(weight, x):
 def adapt(model, task, hp):
     for module, x in surgery.calibrated(model, task.calibration(hp.examples)):
         scores = [score(module.weight, x)]
-        task.masks.set(module.weight, magnitude.kept(scores, hp.sparsity, "row", hp.pattern)[0])
+        task.masks.set(module.weight, magnitude.kept(scores, hp.sparsity, "row", hp.two_four)[0])
