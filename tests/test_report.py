@@ -294,6 +294,16 @@ def test_a_workload_not_raced_bars_from_the_ranks_and_one_without_reference_from
     assert row(results, "lion").rank == (1, 1)
 
 
+def test_without_a_rank_those_raced_on_more_workloads_come_first(results):
+    for name in ("alpha", "beta"):
+        records.reference(results, name)
+        seeds(results, [20], submission="lion", workload=name)
+    seeds(results, [4], submission="muon")
+    made, _ = board(results)
+    assert [r.name for r in made.rows] == ["lion", "muon"]
+    assert made.rows[0].headline.score < made.rows[1].headline.score
+
+
 def test_tuning_trials_choose_the_point_and_do_not_count_as_evidence(results):
     records.reference(results)
     for trial, (crossing, lr) in enumerate([(14, 0.1), (9, 0.2), (None, 0.3)]):

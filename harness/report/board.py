@@ -236,7 +236,10 @@ def _badge(shipped: discover.Plugin | None, source: str) -> str | None:
 
 
 def _rank(board: Board) -> None:
-    """Rank the rows that may be ranked; order all: ranked by score, then the others by score."""
+    """Rank the rows that may be ranked, and order all.
+
+    The ranked come first, by score; then the others, those raced on more workloads before.
+    """
     barred = {"one seed", "partial", "unverified", "quarantined"}
     ranked = [row for row in board.rows if row.headline and not barred.intersection(row.marks)]
     cells = {
@@ -257,6 +260,7 @@ def _rank(board: Board) -> None:
         key=lambda row: (
             row.rank is None,
             row.headline is None,
+            -len(board.references.keys() & row.cells.keys()),
             -(row.headline.score if row.headline else 0.0),
             row.name,
         )
