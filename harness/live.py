@@ -14,7 +14,7 @@ from io import StringIO
 from typing import Any, TextIO
 
 from harness.outlet import redraw, say
-from harness.workload import primary
+from harness.workload import meets, primary
 
 PLAIN_SECONDS = 10.0  # between two plain lines
 LIVE_SECONDS = 0.1  # between two drawings of the live line
@@ -244,7 +244,13 @@ def _shortfall(result: dict) -> str:
     if short > 0:
         side = "above" if direction == "at_most" else "below"
         return f"best {metric} {number(best)}, {number(short)} {side} the target {target:g}"
-    return f"best {metric} {number(best)} met the target {target:g}, but the goal was not held"
+    told = f"best {metric} {number(best)} met the target {target:g}, but "
+    final = result.get("final") or {}
+    for name, condition in result["goal"].items():
+        if name != metric and not meets({name: condition}, final):
+            seen = number(final[name]) if name in final else "not measured"
+            return f"{told}{name} was {seen} at the end: the goal is {spoken({name: condition})}"
+    return f"{told}the goal was not held"
 
 
 def _next(result: dict, outcome: str) -> str:

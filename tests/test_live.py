@@ -136,6 +136,17 @@ def test_the_estimate_handles_shares_and_says_when_it_cannot_know():
         ({"outcome": "reached", "time": 54.1}, {"time": None}, "did not get there"),
         ({"outcome": "reached", "time": 54.1}, None, "no frozen reference"),
         ({"outcome": "out_of_budget", "best": {"loss": 3.31}}, None, "0.03 above the target 3.28"),
+        ({"outcome": "out_of_budget", "best": {"loss": 3.2}}, None, "but the goal was not held"),
+        (
+            {
+                "outcome": "out_of_budget",
+                "best": {"loss": 3.2},
+                "final": {"sparsity": 0.5},
+                "goal": GOAL | {"sparsity": {"at_least": 0.8}},
+            },
+            None,
+            "met the target 3.28, but sparsity was 0.5 at the end: the goal is sparsity >= 0.8",
+        ),
         ({"outcome": "hopeless", "best": {"loss": 4.28}}, None, "ended early: best loss 4.28"),
         ({"outcome": "out of budget", "best": {}}, None, "no loss was measured"),
         ({"outcome": "diverged", "reason": "the loss is nan"}, None, "diverged: the loss is nan"),
