@@ -84,7 +84,7 @@ def _identity(run: Run) -> tuple:
 def _enough(run: Run, pair: Pair) -> bool:
     """Whether a run trained as far as the pair's jobs are to, and as confined."""
     r = run.record
-    if pair.isolation == "strict" != r.get("isolation"):
+    if pair.isolation == "strict" and r.get("isolation") != "strict":
         return False
     if r["outcome"] == "hopeless":
         return pair.hopeless

@@ -109,10 +109,13 @@ def append_line(path: Path | str, line: str, *, durable: bool = False) -> None:
 
 
 @contextmanager
-def locked(folder: Path | str, *, wait: bool = False) -> Iterator[bool]:
+def locked(folder: Path | str, *, wait: bool = False, elsewhere: str = ELSEWHERE) -> Iterator[bool]:
     """Be the only one at work in `folder`: yields whether we are (with `wait`, once we are).
 
     The kernel frees the lock when this process ends, however it ends. Children do not inherit it.
+
+    Args:
+        elsewhere: what a user types to have the folder in another place.
 
     Raises:
         UserError: nothing can be written or locked there.
@@ -123,7 +126,7 @@ def locked(folder: Path | str, *, wait: bool = False) -> Iterator[bool]:
         # A file of its own, open for writing: on NFS a folder cannot be locked exclusively.
         handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
-        raise UserError(f"cannot write into {folder}: {error.strerror}", do=ELSEWHERE) from error
+        raise UserError(f"cannot write into {folder}: {error.strerror}", do=elsewhere) from error
     owner = os.getpid()
     _held.add(handle)
     try:
@@ -133,7 +136,7 @@ def locked(folder: Path | str, *, wait: bool = False) -> Iterator[bool]:
         except BlockingIOError:
             got = False
         except OSError as error:  # a network file system without locks
-            raise UserError(f"cannot lock {folder}: {error.strerror}", do=ELSEWHERE) from error
+            raise UserError(f"cannot lock {folder}: {error.strerror}", do=elsewhere) from error
         yield got
     finally:
         if os.getpid() == owner:

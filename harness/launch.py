@@ -95,7 +95,8 @@ def one(settings: dict) -> dict:
             f"{trial.run_id}  {json.dumps(trial.hp)}"
         )
         return {"exit": 0}
-    from harness.live import Live, verdict_lines
+    from harness.announce import verdict_lines
+    from harness.live import Live
     from harness.referee import race
     from harness.result import reference
 
@@ -141,7 +142,7 @@ def _short(path: Path) -> str:
 
 def _summary(outcomes: list[dict]) -> int:
     """Print a sweep's table; its status is the worst of its trials'."""
-    from harness.live import table
+    from harness.announce import table
 
     raced = [o for o in outcomes if "outcome" in o]
     if raced:

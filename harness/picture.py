@@ -10,8 +10,8 @@ from io import BytesIO
 from pathlib import Path
 
 from harness import picture_stream
+from harness.announce import number, speedup
 from harness.files import atomic_write
-from harness.live import number, speedup
 from harness.picture_style import DOTS_PER_INCH, GRID, MUTED, REFERENCE, RUN, STYLE, TARGET, label
 from harness.workload import meets, primary
 

@@ -6,9 +6,9 @@ Made as harness/picture.py makes its pictures: the same rows give the same bytes
 from io import BytesIO
 from pathlib import Path
 
+from harness.announce import number
 from harness.files import atomic_write
 from harness.history import history
-from harness.live import number
 from harness.picture_style import DOTS_PER_INCH, GRID, INK, MUTED, STYLE, TARGET, label
 from harness.workload import primary
 

@@ -191,20 +191,6 @@ def cpu_seconds(pid: int) -> float:
     return stat_of(pid).ticks / ticks_per_second()
 
 
-def tree_cpu_seconds(pid: int, *, keep: Collection[int] = (), since: int | None = None) -> float:
-    """CPU seconds of `pid`, its living descendants, and the children these have waited for.
-
-    The last are in ticks (10 ms each, mostly). Not seen: a child whose parent ignores SIGCHLD and
-    that has ended, for the kernel adds its time nowhere.
-    """
-    total = 0.0
-    for member, stat in tree(pid, keep, since).items():
-        total += stat.reaped / ticks_per_second()
-        with suppress(ProcessLookupError):
-            total += cpu_seconds(member)
-    return total
-
-
 def keep_freed_memory() -> bool:
     """Let this process keep the memory it frees, for its next step. False where unsupported.
 

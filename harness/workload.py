@@ -174,15 +174,8 @@ def prepare(definition: Definition, split: str, seed: int = 0) -> Path | None:
     drawn = (seed,) if "seed" in offered["data"] else ()
     known = digest(canonical(numbers), definition.source, *map(str, drawn))[:16]
     folder = cache_folder() / "prepared" / f"{definition.name}-{split}-{known}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot keep data in {cache_folder()}: {error.strerror}",
-            do="HARNESS_CACHE=FOLDER in the environment",
-        ) from None
     while not (folder / "paths.json").exists():
-        with locked(folder) as mine:
+        with locked(folder, elsewhere="HARNESS_CACHE=FOLDER in the environment") as mine:
             if not mine:  # another process is at it
                 time.sleep(0.1)
                 continue

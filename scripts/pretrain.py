@@ -30,7 +30,7 @@ ORIGINS = {"gpt2": gpt2, "vit": vit}  # what checkpoints are trained on
 
 def measured(name: str, weights: dict[str, Tensor]) -> dict[str, float]:
     """The metrics of the weights on the validation data of compress_NAME."""
-    module, config = ORIGINS[name], numbers(name)
+    module, config = ORIGINS[name], numbers(f"compress_{name}")
     data, model = module.data(config, "val"), module.model(config)
     model.load_state_dict({key: tensor.float() for key, tensor in weights.items()})
     sums = Counter()
@@ -42,9 +42,8 @@ def measured(name: str, weights: dict[str, Tensor]) -> dict[str, float]:
 
 
 def numbers(name: str) -> SimpleNamespace:
-    """The numbers of compress_NAME at scale mini."""
-    compress = f"compress_{name}"
-    return workload.namespace(workload.define(compress, tree_of(compress), "mini", None).block)
+    """The numbers of a workload at scale mini."""
+    return workload.define(name, tree_of(name), "mini", None).config
 
 
 def pin(sha256: str, old: str) -> list[Path]:
@@ -65,7 +64,7 @@ def main() -> int:
     parser.add_argument("name", choices=ORIGINS)
     parser.add_argument("--write", action="store_true")
     asked = parser.parse_args()
-    config = numbers(asked.name)
+    config = numbers(f"compress_{asked.name}")
     made = checkpoint.trained(config, ORIGINS[asked.name])
     weights = load_file(made)
     sha256, pinned = checkpoint.fingerprint(weights), config.pretrain.sha256

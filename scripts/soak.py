@@ -294,10 +294,13 @@ def strike(results: Path, chance: random.Random, seconds: float) -> tuple[str, i
         seconds: how long the undisturbed trial took.
     """
     before, race = progress(results), start(results)
-    moment = time.monotonic() + chance.uniform(0, seconds)
-    step = chance.randint(before + 1, max(before + 1, HORIZON - 5)) if chance.random() < 0.6 else 0
-    reached = lambda: progress(results) >= step if step else time.monotonic() >= moment  # noqa: E731
-    while race.poll() is None and not reached():
+    if chance.random() < 0.6:  # while it trains
+        step = chance.randint(before + 1, max(before + 1, HORIZON - 5))
+        due = lambda: progress(results) >= step  # noqa: E731
+    else:
+        moment = time.monotonic() + chance.uniform(0, seconds)
+        due = lambda: time.monotonic() >= moment  # noqa: E731
+    while race.poll() is None and not due():
         time.sleep(0.001)
     if race.poll() is not None:
         race.communicate()

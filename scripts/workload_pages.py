@@ -20,9 +20,9 @@ import torch
 import yaml
 
 from harness import discover, workload
+from harness.announce import number
 from harness.errors import UserError
 from harness.files import atomic_write
-from harness.live import number
 from harness.result import reference
 
 PAGES = discover.ROOT / "docs" / "workloads"

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from harness import live
+from harness import announce, live
 
 GOAL = {"loss": {"at_most": 3.28}}
 COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-7][0-9;]*m")
@@ -79,7 +79,7 @@ def test_no_color_is_honoured(monkeypatch):
     assert "loss 3.50 -> 3.28" in text
     assert not COLOUR.search(text)
     lines: list[str] = []
-    on_a_terminal(lambda stream: lines.append(str(live.coloured(stream))))
+    on_a_terminal(lambda stream: lines.append(str(announce.coloured(stream))))
     assert lines == ["False"]
 
 
@@ -155,22 +155,22 @@ def test_the_estimate_handles_shares_and_says_when_it_cannot_know():
 )
 def test_a_verdict_says_what_happened_where_and_what_next(result, reference, words):
     about = {"goal": GOAL, "workload": "gpt2", "submission": "lion", "folder": "results/x"}
-    text = "\n".join(live.verdict_lines(about | result, reference, colour=False))
+    text = "\n".join(announce.verdict_lines(about | result, reference, colour=False))
     assert words in text
     assert "results/x" in text
     assert "python -m harness" in text
     assert "\x1b" not in text
-    assert "\x1b" in "\n".join(live.verdict_lines(about | result, reference, colour=True))
+    assert "\x1b" in "\n".join(announce.verdict_lines(about | result, reference, colour=True))
 
 
 def test_a_table_is_plain_in_a_file_and_drawn_on_a_terminal():
     about = {"goal": GOAL, "workload": "gpt2", "submission": "lion", "seed": 0, "trial": None}
     reached = {"outcome": "reached", "time": 41.2, "best": {"loss": 3.27}}
     outcomes = [about | reached | {"reference": {"time": 54.1}}, about | {"outcome": "failed"}]
-    plain = live.table(outcomes, io.StringIO())
+    plain = announce.table(outcomes, io.StringIO())
     cells = plain.splitlines()[1].split()
     assert cells == ["gpt2", "lion", "0", "-", "reached", "41.2", "1.31x", "loss", "3.27"]
     assert len(plain.splitlines()) == 3
-    drawn = on_a_terminal(lambda stream: stream.write(live.table(outcomes, stream)))
+    drawn = on_a_terminal(lambda stream: stream.write(announce.table(outcomes, stream)))
     assert "1.31x" in drawn
     assert COLOUR.search(drawn)

@@ -5,8 +5,8 @@ import math
 from io import BytesIO
 from pathlib import Path
 
+from harness.announce import number, spoken
 from harness.files import atomic_write
-from harness.live import number, spoken
 from harness.report.board import Board, Row, Workload
 from harness.report.curves import small
 from harness.report.figures import figures
