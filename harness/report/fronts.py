@@ -200,7 +200,11 @@ def matrices(board: Board):
     if not found:
         return None
     figure, axes = panels(len(found), 2.7, 2.3, columns=4)
+    for axis in axes:
+        axis.set_visible(False)  # a heatmap draws all that is there, to see how wide its ticks are
+    figure.set_layout_engine("none")
     for axis, (workload, row, stream) in zip(axes, found):
+        axis.set_visible(True)
         at = [dict(map(tuple, points)) for points in stream["groups"]]
         values = numpy.array(
             [
@@ -230,4 +234,8 @@ def matrices(board: Board):
             xlabel="task",
             ylabel="after task",
         )
+        axis.set_visible(False)
+    for axis in axes:
+        axis.set_visible(True)
+    figure.set_layout_engine("constrained")
     return figure
