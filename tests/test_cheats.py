@@ -18,6 +18,7 @@ from tests.cheating import SHARE, planned, run, table
 from tests.racing import at_work_in
 
 BURNED = {"clocks": 1.2, "workers": 0.6, "hidden_work": 0.6}  # CPU seconds, as the files have it
+LESS = {"clocks meter": 0.4}  # instead of SHARE: what can be the harness's own is believed
 LEVELS = ("process", "strict")
 TABLE = table()
 QUICK = {
@@ -87,7 +88,8 @@ def test_an_exploit_gets_what_the_table_says(exploit, level, tmp_path, plain, mo
     if expected == "not prevented":
         assert "GOT" in seen.said
     if expected == "charged" and exploit.file in BURNED:
-        assert seen.reference - plain(level) > SHARE * BURNED[exploit.file]
+        share = LESS.get(f"{exploit.file} {exploit.way}", SHARE)
+        assert seen.reference - plain(level) > share * BURNED[exploit.file]
     if expected == "charged" and exploit.file == "patched_torch":  # 0.25 to 0.35 of the passes
         assert outcome.record["end"]["hidden"] > 0.1 * outcome.record["end"]["counted"]
     if exploit.file == "patched_loss":
