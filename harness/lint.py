@@ -7,12 +7,15 @@ from itertools import pairwise
 from harness.clock import REFERENCE_STEP
 from harness.meter import canonical_kind, parse_kind
 
+EACH = "per_example_gradients"  # may compute far more than a gradient of their mean, by matrices
 RATIOS = {
     "forward": (0.2, 0.55),
     "hvp": (1.5, 8.0),
-    "per_example_gradients": (0.8, 4.0),
+    EACH: (0.8, 6.0),
 }  # to forward_backward
 MARGIN = 1.15  # noise and cache effects between near shapes
+PER_FLOP, PER_CALL = 3.0, 6.0  # times forward_backward's seconds per FLOP; where calls cost more
+SHORT = 1e-2  # seconds of a step that is calls rather than arithmetic
 CACHED, OUTGROWN = 4, 1.6  # up to this batch ratio shapes are near; MARGIN beyond it
 
 
@@ -29,6 +32,8 @@ def lint(table: dict) -> list[str]:
         if operation in RATIOS and base:
             least, most = RATIOS[operation]
             share = row["seconds"] / base["seconds"]
+            if operation == EACH:
+                most *= max(1.0, (row["flops"] or 0) / (base["flops"] or 1))
             if not least <= share <= most:
                 problems.append(f"{kind} is {share:.3g} of forward_backward, not {least} to {most}")
     for (_, axis, _), points in lines.items():
@@ -73,8 +78,10 @@ def _per_flop(rows: dict) -> list[str]:
     if not base or not base.get("flops"):
         return []
     unit, problems = base["seconds"] / base["flops"], []
+    most = PER_CALL if base["seconds"] < SHORT else PER_FLOP
     for kind, row in rows.items():
         share = row["seconds"] / row["flops"] / unit if row.get("flops") else 1.0
-        if not 1 / 3 < share < 3:
+        least = 0.0 if parse_kind(kind)[0] == EACH else 1 / most
+        if not least < share < most:
             problems.append(f"{kind} costs {share:.3g} times forward_backward's seconds per FLOP")
     return problems

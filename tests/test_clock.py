@@ -355,3 +355,51 @@ def test_after_the_goal_a_trial_can_use_up_its_budget_and_be_refined(honest, tmp
     assert longer.record["time"] == outcome.record["time"]
     assert longer.record["lost_steps"] == 0
     assert longer.record["final"]["loss"] == losses[-1]
+
+
+def test_a_record_of_reference_steps_is_told_in_frozen_prices_as_its_log_would_be(monkeypatch):
+    from harness.report import judge
+    from harness.report.run import Run
+    from harness.workload import define
+
+    steps = [{}, *[{"forward_backward": 25}] * 4]
+    log = rows(steps, [0, 1.6, 1.9, 1.7, 1.8], [0.01, 0.2, 0.3, 0.1, 0.2], [0.06] * 5, setup=0.4)
+    for row, loss in zip(log, (7.0, 5.0, 3.0, 2.0, 1.9), strict=True):
+        row["metrics"] = {"loss": loss}
+    step, provisional = clock.Price(1.0, 1.0, 1.0), "there is no table"
+    here = clock.Table({"forward_backward": step}, "this machine", provisional, True).at(0.06)
+    definition = define("gpt2", judge.tree_of("gpt2"), "mini", None)
+    clock.reprice(log, here)
+    rec = {
+        "workload": "gpt2", "scale": "mini", "variant": None, "workload_hash": definition.hash,
+        "goal": {"loss": {"at_most": 3.0}}, "outcome": "reached", "step": 100, "horizon": 100,
+        "time": log[2]["reference_seconds"], "counts": log[-1]["counts"],
+        "crossing": {"step": 50, "total": log[2]["reference_seconds"]},
+        "prices": here.origin, "priced": {"forward_backward": vars(here.of("forward_backward"))},
+        "provisional": True, "provisional_why": provisional, "end": {"setup": 0.4},
+    }  # fmt: skip
+    rec["evaluations"] = judge.table(rec, log)
+    price = clock.Price(0.08, 0.075, 0.09, 3e9)
+    table = clock.Table({"forward_backward": price}, "frozen", None, torch="2.13.0")
+    monkeypatch.setattr(judge, "frozen", lambda *_: table)
+    machine = {"torch": {"build": "2.13.0+cpu", "gpus": []}}
+    told = judge.by_present_rules(Run(rec, [], machine)).record
+
+    clock.reprice(log, table)
+    seconds = [row["reference_seconds"] for row in log]
+    assert told["evaluations"]["seconds"] == pytest.approx(seconds, rel=1e-8)
+    assert told["time"] == told["crossing"]["total"] == pytest.approx(seconds[2])
+    assert told["crossing"]["step"] == 50
+    assert told["end"] == {"setup": pytest.approx(0.4 * 0.08 / 0.06)}
+    assert (told["prices"], told["provisional"]) == ("frozen", False)
+    for low, high, row in zip(*(told["evaluations"][k] for k in ("low", "high")), log):
+        assert low <= row["interval"][0] * (1 + 1e-8)
+        assert high >= row["interval"][1] * (1 - 1e-8)
+
+    for change in ({"counts": {"forward": 1, "forward_backward": 1}}, {"prices": "frozen"}):
+        run = Run(rec | change, [], machine)
+        assert judge.by_present_rules(run) is run
+    elsewhere = Run(rec, [], {"torch": {"build": "2.14.0", "gpus": []}})
+    assert judge.by_present_rules(elsewhere) is elsewhere
+    with_gpu = Run(rec, [], {"torch": {"build": "2.13.0", "gpus": ["one"]}})
+    assert judge.by_present_rules(with_gpu) is with_gpu

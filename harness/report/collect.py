@@ -10,7 +10,7 @@ from harness.discover import ROOT
 from harness.errors import UserError
 from harness.files import BadFile, read_json
 from harness.report.compact import number, read_compact, short, thinned
-from harness.report.judge import by_present_goal, curve, table
+from harness.report.judge import by_present_rules, curve, table
 from harness.report.run import Run, about, check
 from harness.suspicion import confirms
 from harness.workload import canonical, primary
@@ -42,7 +42,7 @@ def collect(paths: Sequence[Path | str]) -> Collection:
                 "a results folder, a run folder or a .jsonl file",
                 "harness report results",
             )
-        for run in map(by_present_goal, _read(path, found.left_out)):
+        for run in map(by_present_rules, _read(path, found.left_out)):
             known = runs.setdefault(run.record["run_id"], run)
             if known is run:
                 continue

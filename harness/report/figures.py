@@ -1,6 +1,8 @@
 """The figures of a board, drawn by seaborn as SVG: equal records give equal bytes."""
 
 import math
+import multiprocessing
+import sys
 import warnings
 
 from harness import score
@@ -11,23 +13,47 @@ from harness.report.workloads import at_reference, curves, times
 from harness.stats import PENALTY, log_cost
 
 
-def figures(board: Board) -> dict[str, tuple[str, str]]:
-    """SVG and caption of every figure that the board's records allow, by name."""
+def figures(boards: list[Board]) -> list[dict[str, tuple[str, str]]]:
+    """SVG and caption of every figure that each board's records allow, by name.
+
+    Where the platform can fork, figures are drawn side by side, one process a core.
+    """
     import matplotlib
+    import pandas  # noqa: F401 before the fork: once for all
+    import seaborn  # noqa: F401
 
     matplotlib.use("agg")
-    found = {}
-    for name, (draw, caption) in FIGURES.items():
-        with matplotlib.rc_context(), warnings.catch_warnings():
-            # seaborn's use of matplotlib
-            warnings.simplefilter("ignore", PendingDeprecationWarning)
-            matplotlib.rcdefaults()
-            salt = {"svg.hashsalt": f"{board.track}-{board.scale}-{name}"}
-            matplotlib.rcParams.update(STYLE | salt)  # type: ignore
-            figure = draw(board)
-            if figure is not None:
-                found[name] = (svg(figure), caption)
+    jobs = [(i, name) for i in range(len(boards)) for name in FIGURES]
+    if sys.platform == "linux":
+        context = multiprocessing.get_context("fork")  # boards are inherited, not copied
+        with context.Pool(initializer=_drawn_from.extend, initargs=(boards,)) as pool:
+            drawn = pool.starmap(_figure, jobs, chunksize=1)
+    else:
+        _drawn_from[:] = boards
+        drawn = [_figure(*job) for job in jobs]
+    found: list[dict] = [{} for _ in boards]
+    for (i, name), picture in zip(jobs, drawn, strict=True):
+        if picture is not None:
+            found[i][name] = picture, FIGURES[name][1]
     return found
+
+
+_drawn_from: list[Board] = []  # of a process that draws
+
+
+def _figure(i: int, name: str) -> str | None:
+    """One figure of one board as SVG; None where its records do not allow it."""
+    import matplotlib
+
+    board, draw = _drawn_from[i], FIGURES[name][0]
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        # seaborn's use of matplotlib
+        warnings.simplefilter("ignore", PendingDeprecationWarning)
+        matplotlib.rcdefaults()
+        salt = {"svg.hashsalt": f"{board.track}-{board.scale}-{name}"}
+        matplotlib.rcParams.update(STYLE | salt)  # type: ignore
+        figure = draw(board)
+        return None if figure is None else svg(figure)
 
 
 def profiles(board: Board):

@@ -3,13 +3,14 @@
 A goal's bounds are no part of what a trial does: a record of the same training (`training_hash`)
 says under new bounds what it would have said, as far as it trained. A trial that stopped at an
 easier goal, or was ended early, says nothing about a harder one: it stays a record of its version.
+Nor are prices: a record of reference steps alone is told in those of the frozen table.
 """
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 
-from harness import clock, continual, record, workload
+from harness import calibrate, clock, continual, record, workload
 from harness.campaign_plan import tree_of
 from harness.errors import UserError
 from harness.report.run import Run
@@ -52,15 +53,21 @@ def _short(value: float | None) -> float | None:
 
 
 def again(run: Run, definition: Definition | None) -> Run:
-    """The run as a record of `definition`, if it is one of the same training; else as it is."""
+    """The run as a record of `definition` with its present prices, if it is of the same training."""
     rec = run.record
-    if (
-        definition is None
-        or rec["workload_hash"] == definition.hash
-        or rec.get("training_hash") != definition.training_hash
-        or "evaluations" not in rec
-        or rec["outcome"] == "hopeless"
-    ):
+    if definition is None or "evaluations" not in rec:
+        return run
+    same = rec["workload_hash"] == definition.hash
+    if not same and rec.get("training_hash") != definition.training_hash:
+        return run
+    run = _repriced(run, definition)
+    return run if same else _judged(run, definition)
+
+
+def _judged(run: Run, definition: Definition) -> Run:
+    """The run by the goal of `definition`, where it trained far enough to tell."""
+    rec = run.record
+    if rec["outcome"] == "hopeless":
         return run
     goal, columns = definition.block["goal"], rec["evaluations"]
     metric, _, bound = workload.primary(goal)
@@ -80,6 +87,58 @@ def again(run: Run, definition: Definition | None) -> Run:
                 "high": columns["high"][at],
             }
     return replace(run, record={k: v for k, v in (rec | judged).items() if k != "chain"})
+
+
+def _repriced(run: Run, definition: Definition) -> Run:
+    """The run in seconds of the frozen table; as it is where that cannot be told without its log.
+
+    Every part of the time of a trial that made reference steps alone goes with their price, so all
+    its seconds grow by one factor. The ends of intervals grow by the ratio of theirs, which is
+    exact but for set-up and lost steps, whose part of the interval it widens as well.
+    """
+    rec = run.record
+    if rec.get("counts", {}).keys() != {clock.REFERENCE_STEP} or not _on_cpu(run):
+        return run
+    table = frozen(definition.name, definition.scale, definition.variant)
+    if table.provisional or rec["prices"] == table.origin or table.torch != _torch(run):
+        return run
+    known = clock.table_of(rec).of(clock.REFERENCE_STEP)
+    price, factors = table.of(clock.REFERENCE_STEP), {}
+    for name in ("seconds", "low", "high"):
+        factors[name] = getattr(price, name) / getattr(known, name)
+    ends = {"low": factors["low"], "high": factors["high"]}
+    columns = rec["evaluations"] | {
+        name: [_short(scaled(value, factor)) for value in rec["evaluations"][name]]
+        for name, factor in factors.items()
+    }
+    told = {
+        "evaluations": columns,
+        "time": scaled(rec["time"], factors["seconds"]),
+        "prices": table.origin,
+        "priced": {clock.REFERENCE_STEP: asdict(price)},
+        "provisional": False,
+        "provisional_why": None,
+    }
+    for part in ("crossing", "end"):
+        told[part] = rec.get(part) and {
+            name: value if name == "step" else scaled(value, ends.get(name, factors["seconds"]))
+            for name, value in rec[part].items()
+        }
+    points = curve(columns, workload.primary(rec["goal"])[0])
+    return replace(run, record={k: v for k, v in (rec | told).items() if k != "chain"}, curve=points)
+
+
+def scaled(value: float | None, factor: float) -> float | None:
+    return None if value is None else value * factor
+
+
+def _on_cpu(run: Run) -> bool:
+    torch = run.environment.get("torch") or {}
+    return "gpus" in torch and not torch["gpus"]
+
+
+def _torch(run: Run) -> str:
+    return str(run.environment["torch"]["build"]).split("+")[0]
 
 
 def _crossing(columns: dict, goal: dict, stream: bool) -> int | None:
@@ -102,7 +161,15 @@ def present(name: str, scale: str, variant: str | None) -> Definition | None:
         return None
 
 
-def by_present_goal(run: Run) -> Run:
-    """The run judged by the goal that its workload has now."""
+@cache
+def frozen(name: str, scale: str, variant: str | None) -> clock.Table:
+    """The frozen prices of a reference step of the workload as it is now, on a CPU."""
+    definition = present(name, scale, variant)
+    assert definition is not None
+    return calibrate.prices(definition, {"device": "cpu"}, [clock.REFERENCE_STEP])
+
+
+def by_present_rules(run: Run) -> Run:
+    """The run judged by the goal, and told in the prices, that its workload has now."""
     r = run.record
     return again(run, present(r["workload"], r["scale"], r["variant"]))

@@ -30,10 +30,8 @@ from harness.report.tables import (
 def write(boards: list[Board], left_out: list[tuple[str, str]], out: Path) -> list[str]:
     """Write everything into the folder `out`; returns what was and was not written, and why."""
     (out / "figures").mkdir(parents=True, exist_ok=True)
-    told, drawn = [], []
-    for board in boards:
-        found = figures(board)
-        drawn.append(found)
+    told, drawn = [], figures(boards)
+    for board, found in zip(boards, drawn, strict=True):
         for name, (svg, _) in found.items():
             atomic_write(
                 out / "figures" / f"{board.track}-{board.scale}-{name}.svg", standalone(svg)
