@@ -332,6 +332,22 @@ def test_runs_with_a_larger_budget_have_a_board_of_their_own(results):
     ]
 
 
+def test_each_constraint_of_fine_tuning_has_a_board_of_its_own(results):
+    (results / "reference").mkdir(parents=True)
+    for key, time_ in {"alpha.mini": 40.0, "alpha.mini.few": 20.0}.items():
+        frozen = {"workload": key, "workload_hash": "hash of alpha", "time": time_}
+        atomic_json(results / "reference" / f"{key}.json", frozen)
+    seeds(results, [8, 8], "full", track="finetune")
+    seeds(results, [8, 8], "lora", track="finetune", variant="few", price=5.0)
+    found = boards(collect([results]), references([results]))
+    assert [(b.track, [r.name for r in b.rows]) for b in found] == [
+        ("finetune", ["full"]),
+        ("finetune-few", ["lora"]),
+    ]
+    assert [b.rows[0].headline.score for b in found] == pytest.approx([2.0, 0.5])
+    assert all(b.rows[0].rank == (1, 1) for b in found)
+
+
 def test_a_pair_that_could_not_be_raced_is_named_with_the_reason(results):
     seeds(results, [12])
     (results / "board").mkdir()

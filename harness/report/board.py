@@ -13,7 +13,10 @@ from harness.report.run import Run, described
 from harness.stats import Cell
 from harness.workload import primary
 
-SELF_TUNING = "-self-tuning"  # of a track's name: runs with more than the workload's budget
+SELF_TUNING = "-self-tuning"  # of a board's name: runs with more than the workload's budget
+TRACKS = ("train", "finetune", "compress", "continual")
+SCALES = ("mini", "base", "full")
+CONSTRAINED = ("finetune", "compress")  # each variant of theirs is another constraint: a race apart
 
 
 @dataclass
@@ -100,44 +103,60 @@ class Row:
 
 @dataclass
 class Board:
-    """A track at a scale."""
+    """A track at a scale; of fine-tuning and compression, one constraint of it.
+
+    Attributes:
+        track: as pages and files call it: `train`, `finetune-trainable_10`, ...
+        constraint: the variant that all its workloads are of, or "".
+    """
 
     track: str
     scale: str
+    constraint: str
     workloads: list[Workload]
     rows: list[Row]
     compared: dict[tuple[str, str], score.Comparison]
 
     @property
+    def bases(self) -> list[Workload]:
+        """The workloads that make the headline: those that are no variant of another here."""
+        return [w for w in self.workloads if self.constraint or w.key.count(".") == 1]
+
+    @property
     def references(self) -> dict[str, float]:
-        """Reference times of the workloads that make the headline: those that are no variant."""
-        return {w.key: w.time for w in self.workloads if w.time and w.key.count(".") == 1}
+        """Reference times of the workloads that make the headline."""
+        return {w.key: w.time for w in self.bases if w.time}
 
 
 def boards(collection: Collection, references: dict[str, dict]) -> list[Board]:
     """All boards that the records make; what is not used is added to `collection.left_out`."""
-    groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    groups: dict[tuple, list[Run]] = defaultdict(list)
     for run in collection.runs:
-        longer = (run.record.get("budget") or {}).get("factor", 1) != 1
-        track = run.record["track"] + (SELF_TUNING if longer else "")
-        groups[track, run.record["scale"]].append(run)
-    tracks = ("train", "finetune", "compress", "continual")
-    order = {
-        name: i
-        for i, name in enumerate(
-            (*tracks, *(f"{t}{SELF_TUNING}" for t in tracks), "mini", "base", "full")
-        )
-    }
-    keys = sorted(groups, key=lambda g: tuple((order.get(x, 99), x) for x in g))
+        groups[_place(run.record)].append(run)
     return [
-        _board(track, scale, groups[track, scale], references, collection.left_out)
-        for track, scale in keys
+        _board(place, groups[place], references, collection.left_out)
+        for place in sorted(groups, key=_order)
     ]
 
 
+def _place(rec: dict) -> tuple[bool, str, str, str]:
+    """The board of a record: whether its budget was longer, track, constraint, scale."""
+    longer = (rec.get("budget") or {}).get("factor", 1) != 1
+    constraint = (rec["variant"] or "") if rec["track"] in CONSTRAINED else ""
+    return longer, rec["track"], constraint, rec["scale"]
+
+
+def _order(place: tuple[bool, str, str, str]) -> tuple:
+    longer, track, constraint, scale = place
+    known = {name: i for i, name in enumerate((*TRACKS, *SCALES))}
+    return longer, known.get(track, 99), track, constraint, known.get(scale, 99), scale
+
+
 def _board(
-    track: str, scale: str, runs: list[Run], references: dict[str, dict], left_out: list
+    place: tuple[bool, str, str, str], runs: list[Run], references: dict[str, dict], left_out: list
 ) -> Board:
+    longer, track, constraint, scale = place
+    track += f"-{constraint}" * bool(constraint) + SELF_TUNING * longer
     complaints: set[str] = set()
     workloads, kept = _versions(runs, references, left_out, complaints)
     kept = _sources(kept, left_out, complaints)
@@ -145,7 +164,7 @@ def _board(
     for run in kept:
         groups[run.record["submission"]].append(run)
     rows = [_row(name, group) for name, group in sorted(groups.items())]
-    board = Board(track, scale, workloads, rows, {})
+    board = Board(track, scale, constraint, workloads, rows, {})
     references_ = board.references
     for row in rows:
         row.headline = score.headline(row.cells, references_)
@@ -252,7 +271,7 @@ def _rank(board: Board) -> None:
     for row in ranked:
         row.rank = places[row.name]
     times = {row.name: {k: cell.time for k, cell in row.cells.items()} for row in board.rows}
-    bases = [w.key for w in board.workloads if w.key.count(".") == 1]
+    bases = [w.key for w in board.bases]
     if bases and board.rows:
         for name, r in score.ratios(times, bases).items():
             next(row for row in board.rows if row.name == name).algoperf = score.algoperf(r)

@@ -61,7 +61,7 @@ def profiles(board: Board):
     import pandas
     import seaborn
 
-    bases = [w.key for w in board.workloads if w.key.count(".") == 1]
+    bases = [w.key for w in board.bases]
     known = {row.name: {k: c.time for k, c in row.cells.items()} for row in board.rows}
     r = score.ratios(known, bases) if bases else {}
     rows = shown(board)

@@ -2,7 +2,7 @@
 
 import math
 
-from harness.report.board import Board, direction_of
+from harness.report.board import CONSTRAINED, Board, direction_of
 from harness.report.style import (
     COLOURS,
     INK,
@@ -36,7 +36,7 @@ def pareto(board: Board):
 
     pairs = (
         [(w, name) for w in board.workloads for name in list(w.goal)[1:]]
-        if board.track in ("finetune", "compress")
+        if board.track.startswith(CONSTRAINED)
         else []
     )
     rows, data = shown(board), []
