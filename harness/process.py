@@ -14,7 +14,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
-from harness.procfs import LINUX, Stat, is_over, is_stopped, lives, stat_of, table, ticks_per_second
+from harness.procfs import LINUX, Stat, family, is_over, is_stopped, lives, stat_of, ticks_per_second
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER, PR_GET_CHILD_SUBREAPER = 1, 4, 36, 37
@@ -262,23 +262,24 @@ def _prctl(option: int, value: int) -> bool:
 
 
 def tree(pid: int, keep: Collection[int], since: int | None) -> dict[int, Stat]:
-    """`pid`, if it is there, and its descendants."""
-    every, us = table(), os.getpid()
-    roots = {pid} & every.keys()
-    if since is None and pid in every:
-        since = every[pid].start
+    """`pid`, if it is there, and its descendants; escapees are looked for last, for they fall up."""
+    children, stat = family()
+    found: dict[int, Stat] = {}
+
+    def walk(todo: list[int]) -> None:
+        while todo:
+            member = todo.pop()
+            if member not in found and (known := stat(member)):
+                found[member] = known
+                todo += children(member)
+
+    walk([pid])
+    if since is None and pid in found:
+        since = found[pid].start
     if LINUX and since is not None:
-        own = {us, pid, *keep}
-        roots |= {p for p, s in every.items() if s.parent == us and s.start >= since} - own
-    children: dict[int, list[int]] = {}
-    for child, stat in every.items():
-        children.setdefault(stat.parent, []).append(child)
-    found, todo = {}, list(roots)
-    while todo:
-        member = todo.pop()
-        if member not in found:
-            found[member] = every[member]
-            todo += children.get(member, [])
+        us = os.getpid()
+        fallen = [p for p in children(us) if p not in {us, pid, *keep}]
+        walk([p for p in fallen if (known := stat(p)) and known.start >= since])
     return found
 
 

@@ -3,11 +3,14 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
 LINUX = sys.platform == "linux"
 LONGEST = 4096  # bytes of a stat file: 52 numbers and a name
+TELLS_CHILDREN = LINUX and os.path.exists(f"/proc/self/task/{os.getpid()}/children")
+GONE = (FileNotFoundError, ProcessLookupError)
 
 
 class Stat(NamedTuple):
@@ -52,6 +55,30 @@ def table() -> dict[int, Stat]:
     return found
 
 
+def family() -> tuple[Callable[[int], list[int]], Callable[[int], Stat | None]]:
+    """What tells the children of a process, and its figures: now, or all as of this moment.
+
+    Where the kernel lists children (CONFIG_PROC_CHILDREN), nobody else's processes are read; the
+    list may lack one while another child ends, and is whole once all of them are stopped.
+    """
+    if TELLS_CHILDREN:
+        return children, lambda pid: _parse(f"/proc/{pid}/stat")
+    every, below = table(), {}
+    for pid, stat in every.items():
+        below.setdefault(stat.parent, []).append(pid)
+    return lambda pid: below.get(pid, []), every.get
+
+
+def children(pid: int) -> list[int]:
+    """The children that the threads of a process have, by the kernel's own lists."""
+    found: list[int] = []
+    with suppress(*GONE):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with suppress(*GONE):
+                found += map(int, _content(f"/proc/{pid}/task/{thread}/children").split())
+    return found
+
+
 def lives(pid: int, start: int) -> bool:
     """Whether this very process still runs, and not a later one with its number."""
     with suppress(ProcessLookupError):
@@ -78,7 +105,7 @@ def _thread_states(pid: int, whole: str) -> list[str]:
         return [whole]
     try:
         threads = os.listdir(f"/proc/{pid}/task")
-    except (FileNotFoundError, ProcessLookupError):
+    except GONE:
         return []
     stats = [_parse(f"/proc/{pid}/task/{thread}/stat") for thread in threads]
     return [stat.state for stat in stats if stat]
@@ -88,15 +115,23 @@ def ticks_per_second() -> int:
     return os.sysconf("SC_CLK_TCK")
 
 
+def _content(path: str) -> bytes:
+    """A small file; not by open(), which costs as much again: a stream is judged a thousand times."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = os.read(file, LONGEST)
+        while len(text) % LONGEST == 0 and (more := os.read(file, LONGEST)):
+            text += more
+        return text
+    finally:
+        os.close(file)
+
+
 def _parse(path: str) -> Stat | None:
     """The fields we need of a /proc stat file, numbered as in proc(5); None if it is gone."""
-    try:  # not open(): it costs as much again, and a stream is judged a thousand times
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            text = os.read(file, LONGEST)
-        finally:
-            os.close(file)
-    except (FileNotFoundError, ProcessLookupError):
+    try:
+        text = _content(path)
+    except GONE:
         return None
     fields = text[text.rindex(b")") + 2 :].split(None, 20)  # from field 3: a name may hold anything
     return Stat(

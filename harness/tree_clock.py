@@ -4,7 +4,7 @@ from collections.abc import Collection
 from contextlib import suppress
 
 from harness.process import cpu_seconds, tree
-from harness.procfs import ticks_per_second
+from harness.procfs import stat_of, ticks_per_second
 
 
 class TreeClock:
@@ -30,6 +30,10 @@ class TreeClock:
             reaped += stat.reaped / ticks_per_second()
             with suppress(ProcessLookupError):
                 alive[member, stat.start] = cpu_seconds(member)
+        for who in self._alive.keys() - alive.keys():
+            with suppress(ProcessLookupError):  # a list of children may have lacked it
+                if stat_of(who[0]).start == who[1]:
+                    alive[who] = cpu_seconds(who[0])
         gone = sum(seconds for who, seconds in self._alive.items() if who not in alive)
         missed = gone - (reaped - self._reaped)
         if missed > 1 / ticks_per_second():  # a tick may be on its way
