@@ -14,7 +14,16 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
-from harness.procfs import LINUX, Stat, family, is_over, is_stopped, lives, stat_of, ticks_per_second
+from harness.procfs import (
+    LINUX,
+    Stat,
+    family,
+    is_over,
+    is_stopped,
+    lives,
+    stat_of,
+    ticks_per_second,
+)
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER, PR_GET_CHILD_SUBREAPER = 1, 4, 36, 37
@@ -262,7 +271,7 @@ def _prctl(option: int, value: int) -> bool:
 
 
 def tree(pid: int, keep: Collection[int], since: int | None) -> dict[int, Stat]:
-    """`pid`, if it is there, and its descendants; escapees are looked for last, for they fall up."""
+    """`pid`, if it is there, and its descendants; escapees, which fall to us, are found last."""
     children, stat = family()
     found: dict[int, Stat] = {}
 

@@ -116,7 +116,7 @@ def ticks_per_second() -> int:
 
 
 def _content(path: str) -> bytes:
-    """A small file; not by open(), which costs as much again: a stream is judged a thousand times."""
+    """A small file; not by open(), which costs as much again: a stream is judged often."""
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         text = os.read(file, LONGEST)

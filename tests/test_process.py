@@ -233,6 +233,42 @@ def test_our_other_children_are_left_alone(start):
     assert is_running(after.pid)
 
 
+def test_a_tree_is_the_same_by_the_lists_of_children_and_by_everybodys_parents(start, monkeypatch):
+    child = start("""
+        import os, threading, time
+        def work():
+            if os.fork() == 0:
+                if os.fork() == 0:
+                    print(os.getpid(), flush=True)
+                    time.sleep(60)
+                os._exit(0)
+            if os.fork() == 0:
+                print(os.getpid(), flush=True)
+            time.sleep(60)
+        threading.Thread(target=work).start()
+    """)
+    made = {int(child.stdout.readline()) for _ in range(2)}
+    since = process.stat_of(child.pid).start
+    found = []
+    for tells in {procfs.TELLS_CHILDREN, False}:
+        monkeypatch.setattr(procfs, "TELLS_CHILDREN", tells)
+        found.append(set(process.tree(child.pid, (), since)))
+    assert all(members >= {child.pid, *made} for members in found)
+    assert found[0] == found[-1]
+
+
+def test_a_clock_keeps_the_time_of_a_member_that_a_list_lacked_once(start, monkeypatch):
+    child = start(SPIN)
+    clock = TreeClock(child.pid, process.stat_of(child.pid).start, ())
+    eventually(lambda: clock.read() > 0.02)
+    before, whole = clock.read(), clock._tree
+    clock._tree = dict
+    assert clock.read() >= before
+    clock._tree = whole
+    os.kill(child.pid, signal.SIGSTOP)
+    assert clock.read() == pytest.approx(process.cpu_seconds(child.pid), abs=0.02)
+
+
 def test_a_child_dies_with_its_parent(start):
     parent = start("""
         import os, subprocess, sys, time

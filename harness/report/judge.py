@@ -53,7 +53,7 @@ def _short(value: float | None) -> float | None:
 
 
 def again(run: Run, definition: Definition | None) -> Run:
-    """The run as a record of `definition` with its present prices, if it is of the same training."""
+    """The run as a record of `definition`, in its present prices, if its training is the same."""
     rec = run.record
     if definition is None or "evaluations" not in rec:
         return run
@@ -125,7 +125,9 @@ def _repriced(run: Run, definition: Definition) -> Run:
             for name, value in rec[part].items()
         }
     points = curve(columns, workload.primary(rec["goal"])[0])
-    return replace(run, record={k: v for k, v in (rec | told).items() if k != "chain"}, curve=points)
+    return replace(
+        run, record={k: v for k, v in (rec | told).items() if k != "chain"}, curve=points
+    )
 
 
 def scaled(value: float | None, factor: float) -> float | None:
