@@ -37,13 +37,19 @@ def roots() -> dict[str, Path]:
 
 
 def tree(path: Path) -> ast.Module:
-    """The file's syntax tree; UserError where it is no valid Python."""
+    """The file's syntax tree, to be read only; UserError where it is no valid Python."""
     try:
-        return ast.parse(path.read_text(encoding="utf-8"), str(path))
+        return _parsed(path, path.read_text(encoding="utf-8"))
     except (SyntaxError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid Python: {error}") from None
 
 
+@cache
+def _parsed(path: Path, text: str) -> ast.Module:
+    return ast.parse(text, str(path))
+
+
+@cache
 def _imports(parsed: ast.Module) -> dict[str, str]:
     """Local name -> dotted module, for the imports of a file."""
     names = {}
@@ -155,6 +161,7 @@ def _describes(node: ast.stmt, mentioned: Collection[str]) -> TypeGuard[ast.Assi
     return True
 
 
+@cache
 def _mentions(parsed: ast.Module) -> set[str]:
     """DESCRIBING names that code reads, imports, or takes of another module."""
     found = set()

@@ -7,7 +7,7 @@ from harness.report.style import (
     COLOURS,
     INK,
     MUTED,
-    dots,
+    named,
     palette,
     panels,
     plain,
@@ -88,7 +88,7 @@ def pareto(board: Board):
             xlabel=name.replace("_", " "),
             ylabel=metric.replace("_", " "),
         )
-    shared_legend(figure, axes[0], rows)
+    shared_legend(figure, axes[0], named(rows))
     return figure
 
 
@@ -125,6 +125,7 @@ def _stream_runs(board: Board) -> list[tuple]:
 def streams(board: Board):
     """Metrics of streams (average, forgetting, gap depth, ... by the definitions), a panel each."""
     import pandas
+    import seaborn
 
     rows, data = shown(board), []
     for workload in board.workloads:
@@ -132,22 +133,37 @@ def streams(board: Board):
             for run in runs_of(row, workload.key):
                 told = (run.record.get("continual") or {}).get("strict") or {}
                 data += [
-                    (workload.key, m, told[m]["value"], plain(row.name))
+                    (plain(workload.key), m, told[m]["value"], plain(row.name))
                     for m in STREAM_METRICS
                     if "value" in told.get(m, {})
                 ]
-    found = sorted({(key, STREAM_METRICS.index(m)) for key, m, _, _ in data})[: 2 * PANELS]
-    if not found:
+    metrics = [m for m in STREAM_METRICS if any(m == found for _, found, _, _ in data)]
+    if not metrics:
         return None
-    figure, axes = panels(len(found), 2.5, 0.7 + 0.21 * len(rows), sharey=True)
-    for axis, (key, m) in zip(axes, found):
-        name = STREAM_METRICS[m]
-        frame = pandas.DataFrame(
-            [(who, v) for k, metric, v, who in data if (k, metric) == (key, name)],
-            columns=["submission", "value"],
+    frame = pandas.DataFrame(data, columns=["workload", "metric", "value", "submission"])
+    keys = sorted(set(frame.workload))
+    colours = dict(zip(keys, COLOURS * len(keys)))
+    figure, axes = panels(len(metrics), 2.5, 0.7 + 0.3 * len(rows), sharey=True)
+    for axis, metric in zip(axes, metrics):
+        seaborn.pointplot(
+            frame[frame.metric == metric],
+            x="value",
+            y="submission",
+            hue="workload",
+            order=[plain(r.name) for r in rows],
+            hue_order=keys,
+            palette=colours,
+            estimator="median",
+            errorbar=("pi", 100),
+            linestyle="none",
+            dodge=0.5 if len(keys) > 1 else False,
+            ax=axis,
+            legend=axis is axes[0],
+            markersize=3.5,
+            err_kws={"linewidth": 1.5},
         )
-        dots(axis, frame, [plain(r.name) for r in rows])
-        axis.set(title=plain(key), xlabel=name.replace("_", " "), ylabel="")
+        axis.set(xlabel=metric.replace("_", " "), ylabel="")
+    shared_legend(figure, axes[0], keys)
     return figure
 
 

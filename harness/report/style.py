@@ -105,35 +105,31 @@ def palette(rows: list[Row]) -> dict[str, str]:
     }
 
 
+def named(rows: list[Row]) -> list[str]:
+    """The submissions that a legend names: those with a colour of their own."""
+    return [plain(row.name) for row in rows[: len(COLOURS)]]
+
+
 def legend(axes, rows: list[Row]) -> None:
+    """Name the submissions beside the axes."""
+    if keys := _taken(axes, named(rows)):
+        place = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)}
+        axes.legend(*zip(*keys), **place, labelcolor=INK, title=None)
+
+
+def shared_legend(figure, axes, names: list[str]) -> None:
+    """Name below the figure what its panels share."""
+    if keys := _taken(axes, names):
+        place = {"loc": "outside lower center", "ncols": min(6, len(keys))}
+        figure.legend(*zip(*keys), **place, labelcolor=INK)
+
+
+def _taken(axes, names: list[str]) -> list[tuple]:
+    """Handles and labels of these names, taken out of the axes."""
     handles, labels = axes.get_legend_handles_labels()
     if axes.get_legend():
         axes.get_legend().remove()
-    keep = [
-        i
-        for i, label in enumerate(labels)
-        if label in {plain(row.name) for row in rows[: len(COLOURS)]}
-    ]
-    axes.legend(
-        [handles[i] for i in keep],
-        [labels[i] for i in keep],
-        loc="center left",
-        bbox_to_anchor=(1.01, 0.5),
-        labelcolor=INK,
-        title=None,
-    )
-
-
-def shared_legend(figure, axis, rows: list[Row]) -> None:
-    handles, labels = axis.get_legend_handles_labels()
-    if axis.get_legend():
-        axis.get_legend().remove()
-    keep = {plain(row.name) for row in rows[: len(COLOURS)]}
-    shown = [(h, text) for h, text in zip(handles, labels) if text in keep]
-    if shown:
-        figure.legend(
-            *zip(*shown), loc="outside lower center", ncols=min(6, len(shown)), labelcolor=INK
-        )
+    return [(handle, label) for handle, label in zip(handles, labels) if label in names]
 
 
 def runs_of(row: Row, key: str) -> list:

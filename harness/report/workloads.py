@@ -9,6 +9,7 @@ from harness.report.style import (
     COLOURS,
     MUTED,
     dots,
+    named,
     palette,
     panels,
     plain,
@@ -133,7 +134,7 @@ def curves(board: Board):
         axis.set(
             title=plain(workload.key), xlabel="reference seconds", ylabel=metric.replace("_", " ")
         )
-    shared_legend(figure, axes[0], rows)
+    shared_legend(figure, axes[0], named(rows))
     return figure
 
 
