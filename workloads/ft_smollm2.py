@@ -56,4 +56,6 @@ def pretrained(config: SimpleNamespace) -> dict[str, Tensor]:
     from workloads.pretrain import smollm2
 
     weights = smollm2.weights(config.model.depth)
-    return weights if config.model.tied else weights | {"readout.weight": weights["tokens.weight"]}
+    if not config.model.tied:
+        weights["readout.weight"] = weights["tokens.weight"].clone()
+    return weights
