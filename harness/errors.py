@@ -23,7 +23,11 @@ class UserError(Exception):
         return "; ".join(part for part in (self.what, self.allowed, self.do) if part)
 
     def __reduce__(self):
-        return UserError, (self.what, self.allowed, self.do)
+        return type(self), (self.what, self.allowed, self.do)
+
+
+class NoScale(UserError):
+    """A workload does not exist at the scale asked for: a sweep over workloads leaves it out."""
 
 
 def nearest(name: str, options: Iterable[str], limit: int = 8) -> str:

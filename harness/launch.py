@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness import config
 from harness.discover import ROOT
-from harness.errors import EXIT_FAILED, EXIT_USAGE, UserError
+from harness.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, NoScale, UserError
 from harness.files import append_line
 from harness.outlet import say
 
@@ -71,8 +71,11 @@ def task(cfg) -> None:
         told = one(config.plain(cfg))
     except (UserError, OmegaConfBaseException) as error:  # told here: Hydra would end a sweep
         said = str(error if isinstance(error, UserError) else config.explain(error))
-        print(f"harness: {said}", file=sys.stderr, flush=True)
         told = {"exit": EXIT_USAGE, "error": said}
+        if isinstance(error, NoScale) and os.environ.get(SWEEP):
+            told = {"exit": EXIT_OK, "left_out": said}
+            said = f"left out: {said}"
+        print(f"harness: {said}", file=sys.stderr, flush=True)
     except Exception as error:  # a fault of ours ends its own trial, not the others of a sweep
         if not os.environ.get(SWEEP):
             raise
@@ -141,7 +144,7 @@ def _short(path: Path) -> str:
 
 
 def _summary(outcomes: list[dict]) -> int:
-    """Print a sweep's table; its status is the worst of its trials'."""
+    """Print a sweep's table; its status is the worst of its trials', of none a wrong command's."""
     from harness.announce import table
 
     raced = [o for o in outcomes if "outcome" in o]
@@ -150,4 +153,6 @@ def _summary(outcomes: list[dict]) -> int:
             raced, key=lambda o: (o["workload"], o["submission"], o["trial"] or 0, o["seed"])
         )
         say(table(order), sys.stdout)
+    if outcomes and all("left_out" in o for o in outcomes):
+        return EXIT_USAGE
     return max((o["exit"] for o in outcomes), default=0)

@@ -43,7 +43,7 @@ class Runner:
         layers = sandbox.confine(message["policy"]) if "policy" in message else []
         import torch
 
-        from harness import checkpoint, discover, weights, workload
+        from harness import checkpoint, discover, surgery, weights, workload
         from harness.meter import changed
         from harness.seeds import derive
         from harness.submission import Submission
@@ -63,7 +63,7 @@ class Runner:
             Path(message["pretrained"]), engine["device"]
         )
         if start_from:
-            model.load_state_dict(start_from)
+            start_from = surgery.begin(model, start_from)
         self._names = list(model.state_dict())
         self.task = Task(
             module, config, data, model, message["seed"], message["horizon"], message["kinds"]

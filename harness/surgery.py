@@ -46,6 +46,21 @@ def freeze(model: nn.Module) -> None:
         p.requires_grad_(True)
 
 
+def begin(model: nn.Module, start: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Load pretrained weights; returns all that training starts from, by name.
+
+    A head that `start` lacks stays as it was drawn.
+    """
+    known = {id(p) for p in head(model)}
+    drawn = {
+        name: p.detach().clone()
+        for name, p in model.named_parameters()
+        if id(p) in known and name not in start
+    }
+    model.load_state_dict(drawn | start)
+    return drawn | start
+
+
 class Adapted(nn.Module):
     """A linear map that replaces another: frozen weight [out, in] and bias, and what is added.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 from harness import discover, stream
-from harness.errors import UserError, nearest
+from harness.errors import NoScale, UserError, nearest
 from harness.files import atomic_write, locked
 
 PRETRAINED = (
@@ -98,7 +98,7 @@ def define(name: str, tree: dict, scale: str, variant: str | None) -> Definition
     plugin = discover.find_workload(name)
     scales = [k for k, v in tree.items() if isinstance(v, dict)]
     if scale not in scales:
-        raise UserError(
+        raise NoScale(
             f"workload {name} has no scale {scale!r}", nearest(scale, scales), f"scale={scales[0]}"
         )
     block = dict(tree[scale])

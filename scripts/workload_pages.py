@@ -53,7 +53,7 @@ FAMILIES = {
         "What does a model still know when its examples came task by task?",
     ),
 }
-# Corpora and image sources: what they are, and their licence.
+# Corpora, image sources and published models: what they are, and their licence.
 SOURCES = {
     "sotu": ("State of the Union addresses", "public domain"),
     "wiki": ("Wikipedia leads", "CC BY-SA 4.0"),
@@ -62,6 +62,8 @@ SOURCES = {
     "fashion": ("Fashion-MNIST garments", "MIT"),
     "cifar10": ("CIFAR-10", "your copy"),
     "folder": ("images in your folder", "your copy"),
+    "minilm": ("all-MiniLM-L6-v2", "Apache-2.0"),
+    "smollm2": ("SmolLM2-135M-Instruct", "Apache-2.0"),
 }
 SYMBOLS = {"at_most": "≤", "at_least": "≥"}
 COMMAND = "python scripts/workload_pages.py"
@@ -109,11 +111,13 @@ def data_of(name: str, block: dict) -> tuple[str, str]:
     if "language" in data:
         words += f" ({data['language']})"
     licence = ", ".join(dict.fromkeys(licence for _, licence in known))
+    before = getattr(module, "ORIGIN", None)
     if "pretrain" in block:
-        before = block["pretrain"]["data"]
-        first = SOURCES[(before.get("corpora") or [before.get("source")])[0]]
-        if first not in known:
-            return f"{words}, after {first[0]}", f"{licence} ({first[1]})"
+        given = block["pretrain"]["data"]
+        before = (given.get("corpora") or [given.get("source")])[0]
+    if before and SOURCES[before] not in known:
+        first, own = SOURCES[before]
+        return f"{words}, after {first}", f"{licence} ({own})"
     return words, licence
 
 
@@ -168,9 +172,10 @@ def index() -> str:
         "# Workloads",
         "",
         "Each is a model, its data, a goal and a budget. `mini` runs on one CPU core; `base` is",
-        "sized for one GPU and `full` is the published setting, where a workload has them. Goals",
-        "without a reference are provisional. The reference is a tuned algorithm, with its time in",
-        "reference seconds; see [score.md](score.md).",
+        "sized for one GPU and `full` is the published setting, where a workload has them; a sweep",
+        "leaves out the workloads without its scale, and says so. Goals without a reference are",
+        "provisional. The reference is a tuned algorithm, with its time in reference seconds; see",
+        "[score.md](score.md).",
         "",
         "| family | workload | data | licence | parameters | goal | horizon | reference |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -300,7 +305,9 @@ def caption(name: str) -> str:
         "pinn": "The reference solution of seed 0, and cuts through it",
         "stream": "Quality of each task after every step of replay, and the matrix of accuracies",
     }
-    text = "gpt2" in name
+    if name == "ft_minilm":
+        return "Held-out articles, cut into tokens, each with its topic"
+    text = "gpt2" in name or name == "ft_smollm2"
     what = shown["gpt2" if text else "vit" if "vit" in name else family_of(name)]
     return what.replace("accuracies", "losses") if name == "stream_text" else what
 

@@ -1,4 +1,4 @@
-"""Draw the picture of each workload's page: its data at scale mini, and its reference's curve.
+"""Draw the picture of each workload's page: its data at the first scale, and its reference's curve.
 
 Images, text, matrices and solutions are those that a trial gets. A stream's picture needs a run:
 `--race FOLDER` of scripts/workload_pages.py races replay (`er`) there, or takes the run that is
@@ -41,7 +41,8 @@ STREAM = "er"  # the submission that streams are drawn with
 def draw(name: str, races: str | None) -> str:
     """Write docs/workloads/NAME.png; one line that says what was done."""
     tree = yaml.safe_load((discover.ROOT / "conf/workload" / f"{name}.yaml").read_text())
-    definition = workload.define(name, tree, "mini", None)
+    first = next(key for key, value in tree.items() if isinstance(value, dict))
+    definition = workload.define(name, tree, first, None)
     pyplot.rcdefaults()
     pyplot.rcParams.update(STYLE | {"font.size": 9, "axes.titlesize": 9.5})
     if "stream" in definition.block:
@@ -73,9 +74,10 @@ def _sample(definition) -> Figure:
     drawn = (0,) if _drawn(definition) else ()
     data = module.data(definition.config, "val", *drawn)
     frozen = reference(definition)
-    kinds = {"images": _images, "windows": _text, "truth": _matrix, "values": _solution}
+    kinds = {"images": _images, "windows": _text, "tokens": _topics}
+    kinds |= {"truth": _matrix, "values": _solution}
     kind = next(kind for key, kind in kinds.items() if key in data)
-    panels = {_images: (4.0,), _text: (5.2,), _matrix: (2.7, 2.7), _solution: (3.4, 2.8)}[kind]
+    panels = {_images: (4.0,), _matrix: (2.7, 2.7), _solution: (3.4, 2.8)}.get(kind, (5.2,))
     widths = [*panels, 3.2] if frozen else [*panels]
     figure, axes = pyplot.subplots(
         1,
@@ -160,6 +162,25 @@ def _text(axes, data, definition) -> None:
             column += len(shown)
 
 
+def _topics(axes, data, definition) -> None:
+    """The first article of every topic: the topic, and the pieces of words that it begins with."""
+    from workloads.ft_minilm import TOPICS
+    from workloads.pretrain import minilm
+
+    pieces, wide, margin = minilm.tokenizer(), 62, 20
+    axes[0].set(xlim=(0, wide), ylim=(len(TOPICS), -0.2))
+    axes[0].set_axis_off()
+    for row, topic in enumerate(TOPICS):
+        axes[0].text(0, row + 0.46, topic, va="center", fontsize=8, color=INK)
+        example, column = data["tokens"][data["labels"] == row][0], margin
+        for n, number in enumerate(example.tolist()[1:]):
+            shown = pieces.id_to_token(number).removeprefix("##")
+            if column + len(shown) > wide:
+                break
+            _token(axes[0], column, row, shown, TINTS[n % len(TINTS)])
+            column += len(shown)
+
+
 def _token(axes, column: int, row: int, letters: str, tint: str) -> None:
     place = (column, row)
     axes.add_patch(pyplot.Rectangle(place, len(letters), 0.86, color=tint, linewidth=0))
@@ -173,6 +194,10 @@ def _token(axes, column: int, row: int, letters: str, tint: str) -> None:
 def _encoder(definition):
     from workloads.data import text
 
+    if getattr(workload.load(definition), "ORIGIN", None) == "smollm2":
+        from workloads.pretrain import smollm2
+
+        return smollm2.encoder()
     pretrain = definition.block.get("pretrain", definition.block)["data"]
     return text.trained(pretrain["corpora"], definition.block["model"]["vocabulary"])
 

@@ -320,6 +320,18 @@ def test_a_sweep_races_all_and_has_the_worst_status(tmp_path):
         assert [row["event"] for row in log_of(folder)].count("started") == 1
 
 
+def test_a_sweep_leaves_out_what_has_not_its_scale(tmp_path):
+    line = ["submission=adamw", "dry=true", f"results={tmp_path}", "jobs=1"]
+    swept = harness("-m", "workload=ft_minilm,gpt2", *line)
+    assert swept.returncode == 0, swept.stderr
+    assert swept.stderr.startswith("harness: left out: workload ft_minilm has no scale 'mini'")
+    assert [row.split()[2] for row in swept.stdout.splitlines()] == ["gpt2.mini"]
+    nothing = harness("-m", "workload=ft_minilm,ft_smollm2", *line)
+    assert (nothing.returncode, nothing.stdout) == (2, "")
+    assert nothing.stderr.count("left out") == 2
+    assert "has no scale 'mini'; known: base; scale=base" in refused("workload=ft_minilm")
+
+
 @pytest.mark.slow
 def test_two_sweeps_at_once_run_every_trial_once(tmp_path):
     line = command("-m", "submission=lion", "seed=0,1", f"results={tmp_path}", *SHORT)

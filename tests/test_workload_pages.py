@@ -28,7 +28,8 @@ def test_no_page_is_left_over(written):
 def test_every_workload_has_a_row_a_section_and_a_picture(written):
     for name in discover.workloads():
         page = written[workload_pages.PAGES / f"{workload_pages.family_of(name)}.md"]
-        assert f"| `{name}` mini |" in written[workload_pages.INDEX], name
+        for scale in workload_pages.scales_of(workload_pages.tree_of(name)):
+            assert f"| `{name}` {scale} |" in written[workload_pages.INDEX], name
         assert f"\n## {name}\n" in page
         assert f"]({name}.png)" in page
 
