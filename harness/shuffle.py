@@ -9,6 +9,8 @@ from harness.seeds import derive
 class Shuffled:
     """Training examples in a seeded order, a new permutation each epoch: f(seed, cursor).
 
+    An epoch that is drawn at once comes in the examples' own order: it has none to learn from.
+
     Args:
         size: number of training examples.
         seed: the trial's seed.
@@ -23,7 +25,9 @@ class Shuffled:
         parts, left = [], count
         while left:
             epoch, at = divmod(self.cursor, self.size)
-            if epoch != self._epoch:
+            if not at and left >= self.size:
+                self._epoch, self._order = epoch, torch.arange(self.size)
+            elif epoch != self._epoch:
                 generator = torch.Generator().manual_seed(derive(self.seed, "order", epoch))
                 self._epoch, self._order = epoch, torch.randperm(self.size, generator=generator)
             part = self._order[at : at + left]

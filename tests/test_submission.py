@@ -239,3 +239,14 @@ def test_state_bytes_are_the_tensors_a_method_keeps():
     assert submission("tests/submissions/list_lion.py", on).state_bytes() == 4 * sum(
         p.numel() for p in on.params
     )
+
+
+def test_an_epoch_comes_whole_whatever_the_batches_and_in_order_where_it_is_one():
+    from harness.shuffle import Shuffled
+
+    order = Shuffled(10, 0)
+    assert order.next(20).tolist() == [*range(10)] * 2
+    parts = [order.next(n).tolist() for n in (4, 6, 10, 3, 17)]
+    assert sorted(parts[0] + parts[1]) == [*range(10)] != parts[0] + parts[1]
+    assert parts[2] == [*range(10)]
+    assert sorted(parts[3] + parts[4][:7]) == sorted(parts[4][7:]) == [*range(10)]
