@@ -1,14 +1,15 @@
 """What the referee measures on handed-over weights themselves: sparsity, 2:4 pattern, bits, change.
 
-    sparsity    share of exact zeros in the hidden matrices
-    two_four    share of groups of four consecutive inputs with at least two zeros, in those
-    matrices bits        bits per weight of the hidden matrices, rows on uniform grids, without the
-    grids changed     weights outside the head that differ from the pretrained ones, over all
-    weights trainable   scalars trained, the head's not counted, over all of the dense model's
+    sparsity         share of exact zeros in the hidden matrices
+    two_four         share of groups of four consecutive inputs with two or more zeros, in those
+    bits             bits per weight of the hidden matrices, rows on uniform grids, no grids counted
+    changed          weights outside the head that differ from the pretrained ones, over all
+    trainable        scalars trained, the head's not counted, over all of the dense model's
+    training_memory  bytes of a step, analytic (harness/footprint.py)
 
 `trainable` is the runner's count of parameters, largest so far: weights that are handed over as
 they are trained prove it, since it is then at least `changed`; of merged adapters it is taken on
-trust.
+trust, as `training_memory` is, the largest found at up to six moments of a trial.
 """
 
 import torch

@@ -48,7 +48,7 @@ class Evaluator:
         self,
         tensors: dict[str, Tensor],
         active: list[bool] | None,
-        trained: tuple[int, bool] = (0, False),
+        declared: tuple[int, bool, int] = (0, False, 0),
     ) -> dict[str, float]:
         """Metrics of the weights over the validation set; NaN where a weight is not finite."""
         self._take(tensors, active)
@@ -63,7 +63,7 @@ class Evaluator:
             scored = {name: float(value) for name, value in self._module.score(sums).items()}
         except (OverflowError, ValueError):
             return dict.fromkeys(sums, math.nan)
-        return scored | self._constraints(tensors, *trained)
+        return scored | self._constraints(tensors, *declared)
 
     @torch.inference_mode()
     def groups(
@@ -142,7 +142,7 @@ class Evaluator:
             self._model.active = [bool(a) for a in active]
 
     def _constraints(
-        self, tensors: dict[str, Tensor], count: int, merged: bool
+        self, tensors: dict[str, Tensor], count: int, merged: bool, memory: int
     ) -> dict[str, float]:
         """harness/constraints.py of the handed-over weights, where the workload is about them."""
         measured = {}
@@ -150,6 +150,7 @@ class Evaluator:
             total = sum(p.numel() for p in self._model.parameters())
             measured["changed"] = constraints.changed(tensors, self._start, self._head, total)
             measured["trainable"] = max(count / total, 0.0 if merged else measured["changed"])
+            measured["training_memory"] = memory
         if self._compressed:
             matrices = [tensors[name] for name in self._prunable]
             measured |= {

@@ -30,7 +30,7 @@ class Judge:
         if self._streaming:
             block = self._trial.definition.block
             return continual.look(self._evaluator, self._runner, handed, reply, block)
-        declared = reply["trainable"], reply["merged"]
+        declared = reply["trainable"], reply["merged"], reply["training_memory"]
         return {"metrics": self._evaluator(handed, reply["active"], declared)}
 
     def judge(self, rows: list[dict], row: dict) -> dict:

@@ -32,6 +32,7 @@ class Runner:
             None  # when a reference step was last timed, and its seconds
         )
         self._most = 0  # scalars that trained at once so far, the head's not counted
+        self._memory = 0  # bytes that training took so far, at most; of fine-tuning
 
     def start(self, message: dict, tell=lambda kind, **fields: None) -> dict:
         """Build everything, restore the newest checkpoint; returns the ready message.
@@ -43,7 +44,7 @@ class Runner:
         layers = sandbox.confine(message["policy"]) if "policy" in message else []
         import torch
 
-        from harness import checkpoint, discover, surgery, weights, workload
+        from harness import checkpoint, discover, footprint, surgery, weights, workload
         from harness.meter import changed
         from harness.seeds import derive
         from harness.submission import Submission
@@ -74,6 +75,9 @@ class Runner:
         )  # untouched by the submission: its step is the measure of ours
         batch = self.task._gather(torch.arange(config.batch) % module.size(data, config))
         self._reference = lambda: module.loss(self._spare, batch).backward()
+        self._footprint = lambda: footprint.training_memory(
+            self.task.model, module.loss, batch, self.submission.state_bytes()
+        )
         anchor = self._anchor(5)
 
         card = discover.read(discover.find(message["submission"]))
@@ -161,6 +165,8 @@ class Runner:
         self._most = max(self._most, surgery.trained(task.model))
         if not self._timed or task.step - self._timed[0] >= task.horizon // ANCHORS:
             self._timed = task.step, self._anchor(1)
+            if task.start:
+                self._memory = max(self._memory, self._footprint())
         made, self._made = task.meter.counts - self._made, task.meter.counts.copy()
         inside = {
             kind: seconds - before.get(kind, 0.0) for kind, seconds in task.meter.inside().items()
@@ -178,6 +184,7 @@ class Runner:
             "active": getattr(task.model, "active", None),
             "state_bytes": self.submission.state_bytes(),
             "trainable": self._most,
+            "training_memory": self._memory,
             "merged": len(self._rows) != len(task.model.state_dict()),
         }
 
@@ -187,6 +194,7 @@ class Runner:
 
         state = {"task": self.task.state_dict(), "submission": self.submission.state_dict()}
         state |= {"losses": [self._losses, self._count], "most": self._most}
+        state["memory"] = self._memory
         own = self.task.meter.own()
         checkpoint.save(self._folder, self.task.step, dict(self.task.model.state_dict()), state)
         return {"own": self.task.meter.own() - own}
@@ -199,7 +207,7 @@ class Runner:
         self.task.load_state_dict(state["task"])
         self.submission.load_state_dict(state["submission"])
         self._losses, self._count = state["losses"]
-        self._most = state["most"]
+        self._most, self._memory = state["most"], state["memory"]
         self._made = self.task.meter.counts.copy()
         assert self.task.step == step
 

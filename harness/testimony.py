@@ -198,6 +198,7 @@ TYPES = {
     "samples": _whole,
     "state_bytes": _whole,
     "trainable": _whole,
+    "training_memory": _whole,
     "counts": lambda v: _mapping(v, _whole),
     "inside": lambda v: _mapping(v, _seconds),
     "outside": _seconds,

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from harness import discover, surgery
+from harness.footprint import training_memory
 from submissions.peft import adalora, dora, head_only, lora, lora_xs, randlora, said, vera
 from tests.test_surgery import run, small_task, submitted
 
@@ -242,3 +243,24 @@ def test_the_head_trains_alike():
     assert torch.equal(*after)
     assert head_only.SPACE.items() <= lora.SPACE.items()
     assert adalora.SPACE["head_lr"] == head_only.SPACE["head_lr"]
+
+
+def test_training_memory_is_parameters_gradients_state_and_what_backward_needs():
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    batch = {"inputs": torch.randn(5, 4)}
+    seen = []
+    net[0].register_forward_hook(lambda *_: seen.append(1))
+
+    def squares(model, batch):
+        return model(batch["inputs"]).square().sum()
+
+    whole, activations = 4 * (4 * 8 + 8 + 8 * 3 + 3), 4 * (5 * 8 + 5 * 3)
+    assert training_memory(net, squares, batch, 100) == 2 * whole + 100 + activations
+    net[0].requires_grad_(False)
+    head = 4 * (8 * 3 + 3)
+    assert training_memory(net, squares, batch, 0) == whole + head + activations
+    net.requires_grad_(False)
+    net[2].bias.requires_grad_(True)
+    assert training_memory(net, squares, batch, 0) == whole + 4 * 3 + 4 * 5 * 3
+    assert not seen  # a method's hooks do not hear of it
+    assert all(p.grad is None for p in net.parameters())
