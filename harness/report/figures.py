@@ -65,7 +65,8 @@ def profiles(board: Board):
     known = {row.name: {k: c.time for k, c in row.cells.items()} for row in board.rows}
     r = score.ratios(known, bases) if bases else {}
     rows = shown(board)
-    if len(rows) < 2 or not any(math.isfinite(x) for values in r.values() for x in values):
+    some = any(math.isfinite(x) for values in r.values() for x in values)
+    if len(rows) < 2 or len(bases) < 2 or not some:
         return None
     taus = [1 + 3 * i / 120 for i in range(121)]
     data = [
@@ -137,7 +138,7 @@ def heat(board: Board):
     import seaborn
 
     rows, workloads = shown(board), [w for w in board.workloads if w.time]
-    if not workloads or not rows:
+    if len(workloads) < 2 or not rows:
         return None
     values = numpy.full((len(rows), len(workloads)), math.nan)
     words = [["" for _ in workloads] for _ in rows]
