@@ -24,7 +24,7 @@ def audit(arguments: list[str]) -> int:
     )
     definition, engine, kinds, asked = calibrate.chosen(parser, arguments)
     path = calibrate.prices_path(definition, engine)
-    table = clock.load_table(path)
+    table = calibrate.table_of(definition, engine)
     if table is None:
         raise UserError(
             f"{definition.key} has no price table for {engine['device']}",
@@ -37,7 +37,7 @@ def audit(arguments: list[str]) -> int:
     ]
     found = calibrate.measure(definition, engine, wanted, asked.processes, 3)
     lines = compare(table, found)
-    machine = read_json(path)["machine"]
+    machine = read_json(path.with_name(table.name))["machine"]
     print(f"table: {machine['cpu']}, torch {machine['torch']}; prices in reference steps")
     print(f"{'kind':36}{'table':>9}{'here':>9}{'here/table':>12}")
     for kind, there, here, low, high in lines:

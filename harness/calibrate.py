@@ -7,6 +7,7 @@ measured where it is needed, as a ratio to the workload's own step, and kept in 
 import argparse
 import ast
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,6 +28,19 @@ OFF_STEP = ("data", "size", "tokens", "batch", "metric", "score")
 def prices_path(definition: workload.Definition, engine: dict) -> Path:
     device = engine["device"].split(":")[0]
     return discover.ROOT / "results" / "reference" / "prices" / f"{definition.key}.{device}.json"
+
+
+def table_of(definition: workload.Definition, engine: dict) -> clock.Table | None:
+    """The workload's frozen table; of a variant without one, its base's, where steps are the same.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    own = clock.load_table(prices_path(definition, engine))
+    if own or not definition.variant:
+        return own
+    base = clock.load_table(prices_path(replace(definition, variant=None), engine))
+    return base if base and base.step == step_hash(definition) else None
 
 
 def step_hash(definition: workload.Definition) -> str:
@@ -57,17 +71,17 @@ def prices(definition: workload.Definition, engine: dict, kinds) -> clock.Table:
     Raises:
         UserError: the frozen table is damaged, or a kind does not fit the workload.
     """
-    path, step = prices_path(definition, engine), step_hash(definition)
-    table, here = clock.load_table(path), version("torch").split("+")[0]
+    step, here = step_hash(definition), version("torch").split("+")[0]
+    table = table_of(definition, engine)
     if table is None or table.step != step:
         why = f"{definition.key} has no price table for this device"
         if table:
-            why = f"the step's code or shapes are not those that {path.name} was measured with"
+            why = f"the step's code or shapes are not those that {table.name} was measured with"
         one = clock.Price(1.0, 1.0, 1.0)
         table = clock.Table({clock.REFERENCE_STEP: one}, "this machine", why, relative=True)
     elif table.torch != here and not table.why:
-        table = clock.replace(
-            table, why=f"{path.name} was measured with torch {table.torch}, here is {here}"
+        table = replace(
+            table, why=f"{table.name} was measured with torch {table.torch}, here is {here}"
         )
     lacking = sorted(set(kinds) - set(table.prices))
     if not lacking:
@@ -78,7 +92,7 @@ def prices(definition: workload.Definition, engine: dict, kinds) -> clock.Table:
         for kind, found in ratios(definition, engine, lacking).items()
     }
     why = table.why or f"the price of {', '.join(lacking)} was measured on this machine"
-    return clock.replace(table, prices=table.prices | local, why=why)
+    return replace(table, prices=table.prices | local, why=why)
 
 
 def ratios(

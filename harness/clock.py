@@ -66,6 +66,11 @@ class Table:
     def provisional(self) -> bool:
         return self.why is not None
 
+    @property
+    def name(self) -> str:
+        """The file it was read from."""
+        return self.origin.split()[0]
+
     def of(self, kind: str) -> Price:
         if kind not in self.prices:
             raise UserError(

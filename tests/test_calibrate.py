@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from harness import audit, calibrate, clock, lint
+from harness import audit, calibrate, clock, lint, workload
+from harness.campaign_plan import tree_of
 from harness.errors import UserError
 from harness.files import atomic_json
 
@@ -27,11 +28,7 @@ ENGINE = {"device": "cpu", "threads": 1, "deterministic": True}
 
 
 def gpt2(**changes):
-    import yaml
-
-    from harness import discover, workload
-
-    tree = yaml.safe_load((discover.ROOT / "conf" / "workload" / "gpt2.yaml").read_text())
+    tree = tree_of("gpt2")
     tree["mini"] |= changes
     return workload.define("gpt2", tree, "mini", None)
 
@@ -208,3 +205,26 @@ def test_two_measurements_of_a_small_model_agree(tmp_path):
     ]
     one, two = (calibrate.summary(s)[0] for s in shares)
     assert one == pytest.approx(two, rel=0.1)
+
+
+def test_a_variant_of_the_same_step_is_told_in_its_bases_prices(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        calibrate, "prices_path", lambda definition, engine: tmp_path / f"{definition.key}.json"
+    )
+    goal = workload.define("ft_vit", tree_of("ft_vit"), "mini", "trainable_10")
+    batch = workload.define("gpt2", tree_of("gpt2"), "mini", "post_norm")
+    for name in ("ft_vit", "gpt2"):
+        base = workload.define(name, tree_of(name), "mini", None)
+        made = calibrate.make_table(base, ENGINE, processes(), None)
+        atomic_json(tmp_path / f"{base.key}.json", made)
+    kinds = ["forward_backward"]
+    assert calibrate.prices(goal, ENGINE, kinds).name == "ft_vit.mini.json"
+    assert calibrate.prices(batch, ENGINE, kinds).why.endswith("has no price table for this device")
+
+
+def test_gradients_of_each_example_may_cost_what_they_compute(table):
+    rows = table["prices"]
+    dear = rows["forward_backward"]
+    many = scaled(dear, 50.0) | {"flops": 1600 * dear["flops"]}
+    assert lint.lint(with_prices(table, {"per_example_gradients": many})) == []
+    assert lint.lint(with_prices(table, {"per_example_gradients": scaled(dear, 50.0)}))

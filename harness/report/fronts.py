@@ -146,7 +146,7 @@ def streams(board: Board):
     figure, axes = panels(len(metrics), 2.5, 0.7 + 0.3 * len(rows), sharey=True)
     for axis, metric in zip(axes, metrics):
         seaborn.pointplot(
-            frame[frame.metric == metric],
+            frame.loc[frame.metric == metric],
             x="value",
             y="submission",
             hue="workload",
@@ -156,7 +156,7 @@ def streams(board: Board):
             estimator="median",
             errorbar=("pi", 100),
             linestyle="none",
-            dodge=0.5 if len(keys) > 1 else False,
+            dodge=0.5 if len(keys) > 1 else False,  # type: ignore
             ax=axis,
             legend=axis is axes[0],
             markersize=3.5,
