@@ -332,6 +332,21 @@ def test_runs_with_a_larger_budget_have_a_board_of_their_own(results):
     ]
 
 
+def test_the_core_alone_counts_where_there_is_one(results, monkeypatch):
+    for workload in ("alpha", "beta"):
+        records.reference(results, workload, 40.0)
+    seeds(results, [8, 8], "both")
+    seeds(results, [12, 12], "both", "beta")
+    seeds(results, [8, 8], "other", "beta")
+    assert row(results, "both").headline.score == pytest.approx((2 * 4 / 3) ** 0.5)
+    monkeypatch.setattr("harness.report.board._core", lambda name: name == "alpha")
+    both, other = row(results, "both"), row(results, "other")
+    assert (both.headline.score, both.rank) == (pytest.approx(2.0), (1, 1))
+    assert (other.headline.score, other.rank) == (pytest.approx(2.0), None)
+    assert "partial" in other.marks
+    assert "partial" not in both.marks
+
+
 def test_each_constraint_of_fine_tuning_has_a_board_of_its_own(results):
     (results / "reference").mkdir(parents=True)
     for key, time_ in {"alpha.mini": 40.0, "alpha.mini.few": 20.0}.items():

@@ -3,8 +3,10 @@
 import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from functools import cache
 
 from harness import discover, score
+from harness.campaign_plan import tree_of
 from harness.errors import UserError
 from harness.report.cells import Choice, by_workload, choose
 from harness.report.collect import Collection
@@ -21,12 +23,13 @@ CONSTRAINED = ("finetune", "compress")  # each variant of theirs is another cons
 
 @dataclass
 class Workload:
-    """One workload version of a board."""
+    """One workload version of a board; `core` ones alone count, where a board has any."""
 
     key: str
     hash: str
     reference: dict | None
     goal: dict
+    core: bool = False
 
     @property
     def time(self) -> float | None:
@@ -118,9 +121,14 @@ class Board:
     compared: dict[tuple[str, str], score.Comparison]
 
     @property
-    def bases(self) -> list[Workload]:
-        """The workloads that make the headline: those that are no variant of another here."""
+    def mains(self) -> list[Workload]:
+        """The workloads that are no variant of another here."""
         return [w for w in self.workloads if self.constraint or w.key.count(".") == 1]
+
+    @property
+    def bases(self) -> list[Workload]:
+        """The workloads that make the headline: the core of the mains, or else all of them."""
+        return [w for w in self.mains if w.core] or self.mains
 
     @property
     def references(self) -> dict[str, float]:
@@ -165,9 +173,10 @@ def _board(
         groups[run.record["submission"]].append(run)
     rows = [_row(name, group) for name, group in sorted(groups.items())]
     board = Board(track, scale, constraint, workloads, rows, {})
-    references_ = board.references
-    for row in rows:
-        row.headline = score.headline(row.cells, references_)
+    every = {w.key: w.time for w in board.mains if w.time}
+    for row in rows:  # who raced on nothing of the core is scored on what there is
+        row.headline = score.headline(row.cells, board.references)
+        row.headline = row.headline or score.headline(row.cells, every)
         row.marks = marks_of(row, board, row.name in complaints)
     _rank(board)
     return board
@@ -197,8 +206,18 @@ def _versions(
                 left_out.append((run.where, reason))
                 complaints.add(run.record["submission"])
         goal = next(run.record["goal"] for run in group if run.record["workload_hash"] == version)
-        workloads.append(Workload(key, version, frozen, goal))
+        core = _core(group[0].record["workload"])
+        workloads.append(Workload(key, version, frozen, goal, core))
     return workloads, kept
+
+
+@cache
+def _core(name: str) -> bool:
+    """Whether the workload counts for the headline of its track, as its YAML says."""
+    try:
+        return bool(tree_of(name).get("core", False))
+    except UserError:  # somebody else's
+        return False
 
 
 def _sources(runs: list[Run], left_out: list, complaints: set) -> list[Run]:

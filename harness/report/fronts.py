@@ -123,30 +123,31 @@ def _stream_runs(board: Board) -> list[tuple]:
 
 
 def streams(board: Board):
-    """Metrics of streams (average, forgetting, gap depth, ... by the definitions), a panel each."""
+    """Metrics of streams by their definitions, a panel each; accuracies and losses apart."""
     import pandas
     import seaborn
 
     rows, data = shown(board), []
     for workload in board.workloads:
+        quality = direction_of(workload)[0]
         for row in rows:
             for run in runs_of(row, workload.key):
                 told = (run.record.get("continual") or {}).get("strict") or {}
                 data += [
-                    (plain(workload.key), m, told[m]["value"], plain(row.name))
-                    for m in STREAM_METRICS
+                    (plain(workload.key), (quality, i), told[m]["value"], plain(row.name))
+                    for i, m in enumerate(STREAM_METRICS)
                     if "value" in told.get(m, {})
                 ]
-    metrics = [m for m in STREAM_METRICS if any(m == found for _, found, _, _ in data)]
-    if not metrics:
+    found = sorted({place for _, place, _, _ in data})
+    if not found:
         return None
-    frame = pandas.DataFrame(data, columns=["workload", "metric", "value", "submission"])
+    frame = pandas.DataFrame(data, columns=["workload", "panel", "value", "submission"])
     keys = sorted(set(frame.workload))
     colours = dict(zip(keys, COLOURS * len(keys)))
-    figure, axes = panels(len(metrics), 2.5, 0.7 + 0.3 * len(rows), sharey=True)
-    for axis, metric in zip(axes, metrics):
+    figure, axes = panels(len(found), 2.5, 0.7 + 0.3 * len(rows), sharey=True)
+    for axis, (quality, i) in zip(axes, found):
         seaborn.pointplot(
-            frame.loc[frame.metric == metric],
+            frame.loc[frame.panel == (quality, i)],
             x="value",
             y="submission",
             hue="workload",
@@ -162,7 +163,7 @@ def streams(board: Board):
             markersize=3.5,
             err_kws={"linewidth": 1.5},
         )
-        axis.set(xlabel=metric.replace("_", " "), ylabel="")
+        axis.set(title=quality, xlabel=STREAM_METRICS[i].replace("_", " "), ylabel="")
     shared_legend(figure, axes[0], keys)
     return figure
 

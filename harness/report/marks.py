@@ -6,7 +6,7 @@ from harness.suspicion import reproduced, suspicion
 
 MARKS = {
     "one seed": "a workload rests on one run: no interval, no rank",
-    "partial": "not raced on every workload of the board: no rank; the score is over those raced",
+    "partial": "not raced on every workload that counts: no rank; the score is over those raced",
     "tuning only": "a time is that of the best tuning trial, which chance favours: the point"
     " was not re-run",
     "defaults": "a point is the submission's default (or one set by hand), not one that "

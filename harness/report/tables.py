@@ -144,10 +144,12 @@ def share(value: float | None) -> str:
 
 
 def about(board: Board) -> str:
-    n, scored = len(board.workloads), len(board.references)
+    n, scored = len(board.workloads), list(board.references)
     text = f"{len(board.rows)} submissions, {n} workload{'s' * (n != 1)}."
-    return text + (
-        f" Score: geometric-mean speed-up over the frozen reference on {scored} of them."
-        if scored
-        else " No workload has a frozen reference: there is no score."
+    if not scored:
+        return text + " No workload has a frozen reference: there is no score."
+    names = ", ".join(key.removesuffix(f".{board.scale}") for key in scored)
+    core = any(w.core for w in board.bases)
+    return f"{text} Score: geometric-mean speed-up over the frozen reference on " + (
+        f"the core, {names}." if core else f"{len(scored)} of them."
     )
