@@ -106,4 +106,5 @@ def main(order: dict) -> dict:
 
 
 if __name__ == "__main__":
+    process.die_with_parent()
     print(json.dumps(main(json.loads(sys.argv[1]))))
