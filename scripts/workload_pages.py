@@ -168,14 +168,15 @@ def reference_in_words(definition: workload.Definition) -> str:
 
 def index() -> str:
     """docs/workloads.md."""
+    core = [f"`{name}`" for name in names() if tree_of(name).get("core")]
     lines = [
         "# Workloads",
         "",
         "Each is a model, its data, a goal and a budget. `mini` runs on one CPU core; `base` is",
         "sized for one GPU and `full` is the published setting, where a workload has them; a sweep",
         "leaves out the workloads without its scale, and says so. Goals without a reference are",
-        "provisional. The reference is a tuned algorithm, with its time in reference seconds; see",
-        "[score.md](score.md).",
+        "provisional. The reference is a tuned algorithm, with its time in reference seconds. The",
+        f"headline score is over the core: {', '.join(core)}; see [score.md](score.md).",
         "",
         "| family | workload | data | licence | parameters | goal | horizon | reference |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
