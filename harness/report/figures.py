@@ -2,6 +2,7 @@
 
 import math
 import multiprocessing
+import os
 import sys
 import warnings
 
@@ -11,6 +12,8 @@ from harness.report.fronts import gaps, matrices, pareto, streams
 from harness.report.style import MUTED, STYLE, legend, palette, panels, plain, shown, svg
 from harness.report.workloads import at_reference, curves, times
 from harness.stats import PENALTY, log_cost
+
+MOST_PROCESSES = 8
 
 
 def figures(boards: list[Board]) -> list[dict[str, tuple[str, str]]]:
@@ -26,7 +29,8 @@ def figures(boards: list[Board]) -> list[dict[str, tuple[str, str]]]:
     jobs = [(i, name) for i in range(len(boards)) for name in FIGURES]
     if sys.platform == "linux":
         context = multiprocessing.get_context("fork")  # boards are inherited, not copied
-        with context.Pool(initializer=_drawn_from.extend, initargs=(boards,)) as pool:
+        cores = min(MOST_PROCESSES, len(os.sched_getaffinity(0)))
+        with context.Pool(cores, _drawn_from.extend, (boards,)) as pool:
             drawn = pool.starmap(_figure, jobs, chunksize=1)
     else:
         _drawn_from[:] = boards

@@ -108,12 +108,12 @@ def _repriced(run: Run, definition: Definition) -> Run:
         factors[name] = getattr(price, name) / getattr(known, name)
     ends = {"low": factors["low"], "high": factors["high"]}
     columns = rec["evaluations"] | {
-        name: [_short(scaled(value, factor)) for value in rec["evaluations"][name]]
+        name: [_short(_scaled(value, factor)) for value in rec["evaluations"][name]]
         for name, factor in factors.items()
     }
     told = {
         "evaluations": columns,
-        "time": scaled(rec["time"], factors["seconds"]),
+        "time": _scaled(rec["time"], factors["seconds"]),
         "prices": table.origin,
         "priced": {clock.REFERENCE_STEP: asdict(price)},
         "provisional": False,
@@ -121,7 +121,7 @@ def _repriced(run: Run, definition: Definition) -> Run:
     }
     for part in ("crossing", "end"):
         told[part] = rec.get(part) and {
-            name: value if name == "step" else scaled(value, ends.get(name, factors["seconds"]))
+            name: value if name == "step" else _scaled(value, ends.get(name, factors["seconds"]))
             for name, value in rec[part].items()
         }
     points = curve(columns, workload.primary(rec["goal"])[0])
@@ -130,7 +130,7 @@ def _repriced(run: Run, definition: Definition) -> Run:
     )
 
 
-def scaled(value: float | None, factor: float) -> float | None:
+def _scaled(value: float | None, factor: float) -> float | None:
     return None if value is None else value * factor
 
 
