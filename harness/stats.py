@@ -31,7 +31,8 @@ class Sample:
 class Cell:
     """What one submission showed on one workload: the samples of each study, in order of unit.
 
-    `evidence` is "seeds" (one point re-run over seeds) or "tuning" (each study's best trial).
+    `evidence` is "seeds" (one point re-run over seeds), "tuning" (each study's best trial), or
+    "unfit" (it fails whenever it is raced there).
     """
 
     studies: tuple[tuple[Sample, ...], ...]

@@ -368,8 +368,29 @@ def test_a_pair_that_could_not_be_raced_is_named_with_the_reason(results):
     (results / "board").mkdir()
     one = {"reason": "it finds no factors", "source": "x", "training_hash": "y"}
     atomic_json(results / "board" / "alpha.mini.failed.json", {"gd": one})
-    _, left_out = board(results)
+    made, left_out = board(results)
     assert left_out == {"gd on alpha.mini": "could not be raced: it finds no factors"}
+    assert [r.name for r in made.rows] == ["adamw"]
+
+
+def test_a_workload_that_a_submission_fails_on_is_a_miss(results):
+    for workload in ("alpha", "beta"):
+        records.reference(results, workload, 40.0)
+    seeds(results, [8, 8], "able", training_hash="t")
+    seeds(results, [8, 8], "able", "beta", training_hash="t")
+    seeds(results, [6, 6], "unable", training_hash="t")
+    (results / "board").mkdir()
+    failed = results / "board" / "beta.mini.failed.json"
+    one = {"reason": "it finds no factors", "source": "source of unable", "training_hash": "t"}
+    atomic_json(failed, {"unable": one})
+    unable = row(results, "unable")
+    assert unable.headline.score == pytest.approx((40 / 15 / 4) ** 0.5)
+    assert (unable.rank, unable.reached) == ((2, 2), 1)
+    assert {"unfit", "misses"} <= {*unable.marks}
+    assert "partial" not in unable.marks
+    for other in ({"training_hash": "older"}, {"source": "older"}):
+        atomic_json(failed, {"unable": one | other})
+        assert "partial" in row(results, "unable").marks
 
 
 def test_a_badge_is_shown_where_its_file_is_what_was_raced(results, monkeypatch):

@@ -8,7 +8,7 @@ from functools import cache
 from harness import discover, score
 from harness.campaign_plan import tree_of
 from harness.errors import UserError
-from harness.report.cells import Choice, by_workload, choose
+from harness.report.cells import Choice, by_workload, choose, unfit
 from harness.report.collect import Collection
 from harness.report.marks import marks_of
 from harness.report.run import Run, described
@@ -142,8 +142,7 @@ def boards(collection: Collection, references: dict[str, dict]) -> list[Board]:
     for run in collection.runs:
         groups[_place(run.record)].append(run)
     return [
-        _board(place, groups[place], references, collection.left_out)
-        for place in sorted(groups, key=_order)
+        _board(place, groups[place], references, collection) for place in sorted(groups, key=_order)
     ]
 
 
@@ -161,17 +160,26 @@ def _order(place: tuple[bool, str, str, str]) -> tuple:
 
 
 def _board(
-    place: tuple[bool, str, str, str], runs: list[Run], references: dict[str, dict], left_out: list
+    place: tuple[bool, str, str, str],
+    runs: list[Run],
+    references: dict[str, dict],
+    collection: Collection,
 ) -> Board:
     longer, track, constraint, scale = place
     track += f"-{constraint}" * bool(constraint) + SELF_TUNING * longer
     complaints: set[str] = set()
-    workloads, kept = _versions(runs, references, left_out, complaints)
-    kept = _sources(kept, left_out, complaints)
+    workloads, kept = _versions(runs, references, collection.left_out, complaints)
+    kept = _sources(kept, collection.left_out, complaints)
     groups: dict[str, list[Run]] = defaultdict(list)
     for run in kept:
         groups[run.record["submission"]].append(run)
     rows = [_row(name, group) for name, group in sorted(groups.items())]
+    trainings = {(run.key, run.record.get("training_hash")) for run in kept}
+    for one in collection.unfit:
+        for row in rows:
+            raced = (row.name, row.source) == (one.submission, one.source)
+            if raced and one.key not in row.choices and (one.key, one.training_hash) in trainings:
+                row.choices[one.key] = unfit([choice.cell for choice in row.choices.values()])
     board = Board(track, scale, constraint, workloads, rows, {})
     every = {w.key: w.time for w in board.mains if w.time}
     for row in rows:  # who raced on nothing of the core is scored on what there is

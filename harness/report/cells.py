@@ -53,6 +53,13 @@ def choose(runs: Sequence[Run]) -> Choice:
     return Choice(Cell(tuple(samples)), chosen, tuning, chosen[0].record["hp"], all(points))
 
 
+def unfit(others: Sequence[Cell]) -> Choice:
+    """A submission that cannot be raced there: a miss, of as many seeds as its other cells have."""
+    units = sorted({unit for cell in others for unit in cell.units()})
+    cell = Cell((tuple(Sample(unit, math.inf) for unit in units),), "unfit")
+    return Choice(cell, [], [], {}, False)
+
+
 def _point(group: list[Run], trials: list[Run]) -> tuple[str, bool]:
     counts = Counter(canonical(run.record["hp"]) for run in group)
     if trials:

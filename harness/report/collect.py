@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness import record_log
@@ -21,10 +21,21 @@ DROPPED = ("config", "chain", "environment", "weights", "wall", "engine")
 
 @dataclass
 class Collection:
-    """Records that count, and (place, reason) of those that do not."""
+    """Records that count, (place, reason) of those that do not, and pairs that cannot be raced."""
 
     runs: list[Run]
     left_out: list[tuple[str, str]]
+    unfit: list["Unfit"] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Unfit:
+    """A submission that fails on a workload whenever it is raced there."""
+
+    key: str
+    submission: str
+    source: str
+    training_hash: str
 
 
 def collect(paths: Sequence[Path | str]) -> Collection:
@@ -42,6 +53,7 @@ def collect(paths: Sequence[Path | str]) -> Collection:
                 "a results folder, a run folder or a .jsonl file",
                 "harness report results",
             )
+        found.unfit += _unfit(path, found.left_out)
         for run in map(by_present_rules, _read(path, found.left_out)):
             known = runs.setdefault(run.record["run_id"], run)
             if known is run:
@@ -97,10 +109,19 @@ def _read(path: Path, left_out: list) -> Iterator[Run]:
             left_out.append((where, str(error)))
     for file in sorted((path / "board").glob("*.jsonl")):
         yield from read_compact(file, left_out)
-    for file in sorted((path / "board").glob("*.failed.json")):
+
+
+def _unfit(path: Path, left_out: list) -> Iterator[Unfit]:
+    """What a campaign gave up, of a results folder or beside a compact file."""
+    end = ".failed.json"
+    files = sorted((path / "board").glob(f"*{end}"))
+    if path.is_file():
+        files = [file for file in [path.with_name(path.stem + end)] if file.exists()]
+    for file in files:
+        key = file.name.removesuffix(end)
         for name, one in read_json(file).items():
-            key = file.name.removesuffix(".failed.json")
             left_out.append((f"{name} on {key}", f"could not be raced: {one['reason']}"))
+            yield Unfit(key, name, one["source"], one["training_hash"])
 
 
 def read_folder(folder: Path, where: str = "") -> Run:

@@ -11,6 +11,8 @@ MARKS = {
     " was not re-run",
     "defaults": "a point is the submission's default (or one set by hand), not one that "
     "tuning chose",
+    "unfit": "it fails on a workload whenever it is raced there, for the reason that is listed:"
+    " counted as a miss",
     "misses": "a workload's goal was missed: counted as four times the reference's time",
     "all missed": "no goal was reached",
     "provisional": "reference seconds were priced on the machine of the run, not by the "
@@ -43,6 +45,7 @@ def marks_of(row, board, complained: bool) -> list[str]:
         "partial": bool(board.references.keys() - row.choices.keys()),
         "tuning only": any(choice.cell.evidence == "tuning" for choice in choices),
         "defaults": any(choice.cell.evidence == "seeds" and not choice.tuned for choice in choices),
+        "unfit": any(choice.cell.evidence == "unfit" for choice in choices),
         "misses": 0 < row.reached < len(row.choices),
         "all missed": row.reached == 0,
         "provisional": any(run.record.get("provisional") for run in row.runs),
