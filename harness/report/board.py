@@ -38,7 +38,11 @@ class Workload:
 
 @dataclass
 class Row:
-    """One submission on one board."""
+    """One submission on one board.
+
+    What is told of a row as a whole is told of `counted`: the cells on the workloads that make the
+    headline or, if it has none there, of all.
+    """
 
     name: str
     source: str
@@ -47,6 +51,7 @@ class Row:
     family: str
     badge: str | None
     choices: dict[str, Choice]
+    counted: dict[str, Choice] = field(default_factory=dict)
     headline: score.Headline | None = None
     algoperf: float | None = None
     rank: tuple[int, int] | None = None
@@ -61,24 +66,29 @@ class Row:
         return [run for choice in self.choices.values() for run in choice.runs]
 
     @property
+    def counting(self) -> list[Run]:
+        """The runs that `counted` rests on."""
+        return [run for choice in self.counted.values() for run in choice.runs]
+
+    @property
     def n(self) -> int:
         """The smallest number of seeds (or studies) that a workload rests on."""
-        return min(choice.cell.n for choice in self.choices.values())
+        return min(choice.cell.n for choice in self.counted.values())
 
     @property
     def reached(self) -> int:
-        return sum(math.isfinite(choice.cell.time) for choice in self.choices.values())
+        return sum(math.isfinite(choice.cell.time) for choice in self.counted.values())
 
     @property
     def trials(self) -> int:
         """Tuning trials per workload, at most."""
-        return max(len(choice.tuning) for choice in self.choices.values())
+        return max(len(choice.tuning) for choice in self.counted.values())
 
     @property
     def memory(self) -> int | None:
         """Bytes of optimizer state, at most over its runs."""
         return max(
-            (run.record["state_bytes"] for run in self.runs if run.record.get("state_bytes")),
+            (run.record["state_bytes"] for run in self.counting if run.record.get("state_bytes")),
             default=None,
         )
 
@@ -86,7 +96,7 @@ class Row:
     def steps(self) -> float | None:
         """Geometric mean over workloads of the median steps to the goal, by the budget."""
         shares = []
-        for choice in self.choices.values():
+        for choice in self.counted.values():
             taken = sorted(
                 run.record["crossing"]["step"] / run.record["budget"]["steps"]
                 for run in choice.runs
@@ -183,8 +193,9 @@ def _board(
     board = Board(track, scale, constraint, workloads, rows, {})
     every = {w.key: w.time for w in board.mains if w.time}
     for row in rows:  # who raced on nothing of the core is scored on what there is
-        row.headline = score.headline(row.cells, board.references)
-        row.headline = row.headline or score.headline(row.cells, every)
+        core = {k: choice for k, choice in row.choices.items() if k in board.references}
+        row.counted = core or row.choices
+        row.headline = score.headline(row.cells, board.references if core else every)
         row.marks = marks_of(row, board, row.name in complaints)
     _rank(board)
     return board

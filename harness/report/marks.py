@@ -32,11 +32,11 @@ MARKS = {
 
 def marks_of(row, board, complained: bool) -> list[str]:
     """The marks of a board's row, in MARKS's order; `complained`: some records were left out."""
-    outcomes = {run.record["outcome"] for run in row.runs}
-    choices = row.choices.values()
+    outcomes = {run.record["outcome"] for run in row.counting}
+    choices = row.counted.values()
     prices = {
         (run.key, Path(str(run.record.get("prices"))).name, bool(run.record.get("provisional")))
-        for run in row.runs
+        for run in row.counting
         if "prices" in run.record
     }
     keys = {key for key, _, _ in prices}
@@ -46,13 +46,13 @@ def marks_of(row, board, complained: bool) -> list[str]:
         "tuning only": any(choice.cell.evidence == "tuning" for choice in choices),
         "defaults": any(choice.cell.evidence == "seeds" and not choice.tuned for choice in choices),
         "unfit": any(choice.cell.evidence == "unfit" for choice in choices),
-        "misses": 0 < row.reached < len(row.choices),
+        "misses": 0 < row.reached < len(row.counted),
         "all missed": row.reached == 0,
-        "provisional": any(run.record.get("provisional") for run in row.runs),
+        "provisional": any(run.record.get("provisional") for run in row.counting),
         "mixed prices": len(prices) > len(keys),
-        "unverified": not all(run.record["verified"] for run in row.runs),
-        "own predictor": any(run.record.get("own_predictor") for run in row.runs),
-        "quarantined": any(_too_good(run, board) for run in row.runs),
+        "unverified": not all(run.record["verified"] for run in row.counting),
+        "own predictor": any(run.record.get("own_predictor") for run in row.counting),
+        "quarantined": any(_too_good(run, board) for run in row.counting),
         "disqualified": "invalid" in outcomes,
         "diverged": "diverged" in outcomes,
         "hopeless": "hopeless" in outcomes,

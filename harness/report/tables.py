@@ -26,7 +26,7 @@ def flat(board: Board, row: Row) -> list:
     marks = " ".join(m.replace(" ", "_") for m in row.marks)
     return [
         board.track, board.scale, *rank, row.name, *score, row.algoperf, row.reached,
-        len(row.choices), row.n, row.trials, row.memory, row.steps, marks, row.badge, row.arxiv,
+        len(row.counted), row.n, row.trials, row.memory, row.steps, marks, row.badge, row.arxiv,
         row.source,
     ]  # fmt: skip
 
@@ -113,7 +113,7 @@ def markdown(boards: list[Board], left_out: list, drawn: list[dict]) -> str:
                 score_text(row),
                 interval_text(row),
                 share(row.algoperf),
-                f"{row.reached}/{len(row.choices)}",
+                f"{row.reached}/{len(row.counted)}",
                 str(row.n),
                 str(row.trials),
                 size(row.memory),
