@@ -189,6 +189,7 @@ class Display:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
         self.pairs, self.results = pairs, results
+        self.raced: set[str] = set()  # pairs with trials that no record had covered
         self.console = Console(highlight=False)
         self.bar = Progress(
             BarColumn(),
@@ -217,8 +218,9 @@ class Display:
                 markup=False,
                 soft_wrap=True,
             )
-            if not pair.left:
-                commit([pair], self.results)
+            self.raced.add(pair.name)
+        if not pair.left and pair.name in self.raced:
+            commit([pair], self.results)
 
     def close(self) -> None:
         if self.console.is_terminal:

@@ -1,5 +1,6 @@
 """Laws of campaigns: trials before seeds, the best is re-run, what is written is what was found."""
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -309,3 +310,23 @@ def test_a_self_tuning_submission_gets_one_point_and_three_budgets(tmp_path):
     for factor in (0, 1.5, True):
         with pytest.raises(UserError, match="whole number from 1"):
             plan.make(pair.config((0, None, 1), str(tmp_path)) | {"budget": factor})
+
+
+def test_a_pair_is_written_though_its_last_jobs_were_known(monkeypatch, tmp_path):
+    from types import SimpleNamespace
+
+    spec = importlib.util.spec_from_file_location(
+        "script", discover.ROOT / "scripts" / "campaign.py"
+    )
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    written = []
+    monkeypatch.setattr(script, "commit", lambda pairs, results: written.append(pairs[0].name))
+    pairs = [SimpleNamespace(name=name, left=2, done={}, total=2) for name in ("raced", "known")]
+    display, pace = script.Display(pairs, tmp_path), SimpleNamespace(left=lambda pairs: None)
+    for pair in pairs:
+        for earlier in (pair.name == "known", True):
+            pair.left -= 1
+            told = {"label": pair.name, "outcome": "reached", "time": 1.0, "earlier": earlier}
+            display(pair, None, told, pace)
+    assert written == ["raced"]
