@@ -43,7 +43,10 @@ from harness.report.collect import collect
 
 
 def measure(paths: list[str]) -> int:
-    """Print, by workload version, how often the rule would be wrong, and what it would save."""
+    """Print, by workload version, how often the rule would be wrong, and what it would save.
+
+    Workloads that it leaves alone, those whose goals have several conditions, are left out.
+    """
     found = collect(paths or ["results"])
     rows, totals = [], [0, 0, 0, 0]
     for key, runs in by_workload(found.runs).items():
@@ -55,7 +58,7 @@ def measure(paths: list[str]) -> int:
                 and run.record["outcome"] in hopeless.COUNTED
                 and run.curve
             ]
-            if not counted:
+            if not counted or len(counted[0].record["goal"]) > 1:
                 continue
             trials = [
                 (
