@@ -105,3 +105,10 @@ def test_the_setting_is_off_by_default_and_a_word_is_refused(capfd):
         == 0
     )
     capfd.readouterr()
+
+
+def test_goals_of_several_conditions_are_left_alone():
+    curves = [[(i / 10, 5.0 - 0.1 * i) for i in range(11)]] * 20
+    goal = {"loss": {"at_most": 3.0}}
+    assert hopeless.bound(curves, goal).told([(0.3, 9.0), (0.4, 9.0)])
+    assert hopeless.bound(curves, goal | {"sparsity": {"at_least": 0.8}}) is None
