@@ -20,6 +20,8 @@ from harness.result import crossing
 from harness.signals import Signals
 from harness.verdict import Ending, ending
 
+AT_ONCE = "interrupted", "stopped at once by a second Ctrl-C"
+
 
 @dataclass
 class Outcome:
@@ -79,15 +81,18 @@ class _Race:
         except DiskFull as full:
             outcome, error = "disk_full", str(full)
         except KeyboardInterrupt:
-            outcome, error = "interrupted", "stopped at once by a second Ctrl-C"
-        except (OSError, RuntimeError, MemoryError) as trouble:
-            if not (found := of_machine(trouble)):
+            outcome, error = AT_ONCE
+        except Exception as trouble:
+            found = of_machine(trouble)
+            if not found and not self.signals.insisted:
                 raise
-            outcome, error = found
+            outcome, error = found or AT_ONCE
         finally:
             self.signals.over = True
             if hasattr(self, "runner"):
                 self.runner.close()
+        if self.signals.insisted:  # a library in C may have made another error of the interrupt
+            outcome, error = AT_ONCE
         return self._end(outcome, error)
 
     def _load_history(self) -> None:

@@ -12,7 +12,7 @@ class Signals:
     NAMES = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
     def __init__(self):
-        self.asked = False
+        self.asked = self.insisted = False
         self.over = (
             False  # the trial has ended, its record is being written: nothing interrupts that
         )
@@ -27,6 +27,7 @@ class Signals:
 
     def _note(self, number, frame):
         if self.asked and number == signal.SIGINT and not self.over:
+            self.insisted = True
             raise KeyboardInterrupt
         self.asked = True
 

@@ -183,6 +183,18 @@ def test_a_second_interrupt_stops_at_once(tmp_path):
     assert max(steps) == 4
 
 
+def test_a_second_interrupt_that_a_library_makes_another_error_of_is_one(tmp_path):
+    def at(step):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ValueError("could not determine the shape") from None
+
+    outcome = race(trial("lion", tmp_path), Watcher(at))
+    assert (outcome.outcome, outcome.exit_code) == ("interrupted", 75)
+
+
 def test_signals_are_as_before_when_the_race_is_over(finished):
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         assert "Signals" not in str(signal.getsignal(number))
