@@ -5,8 +5,9 @@ import math
 
 from harness import stats
 from harness.errors import UserError, nearest
-from harness.report.board import Board, Row, boards, direction_of
+from harness.report.board import boards
 from harness.report.collect import collect, references
+from harness.report.rows import Board, Row, direction_of
 from harness.stats import Cell, Comparison
 
 

@@ -67,6 +67,8 @@ class InlineRunner(Hold):
         except (Ended, KeyboardInterrupt):
             raise
         except BaseException as error:
+            if self.signals.insisted:
+                raise KeyboardInterrupt from error
             import traceback
 
             traceback.print_exc()

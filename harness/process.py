@@ -250,22 +250,6 @@ def load_average() -> float:
     return os.getloadavg()[0]
 
 
-def peak_memory(pid: int) -> int | None:
-    """The most memory a process has had resident so far, in bytes; None where unknown.
-
-    Raises:
-        ProcessLookupError: there is no such process.
-    """
-    if not LINUX:
-        return None
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except FileNotFoundError:
-        raise ProcessLookupError(f"no process {pid}") from None
-    found = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
-    return int(found[0]) * 1024 if found else None  # a zombie has no memory
-
-
 def _prctl(option: int, value: int) -> bool:
     return ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) == 0
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 LINUX = sys.platform == "linux"
@@ -109,6 +110,22 @@ def _thread_states(pid: int, whole: str) -> list[str]:
         return []
     stats = [_parse(f"/proc/{pid}/task/{thread}/stat") for thread in threads]
     return [stat.state for stat in stats if stat]
+
+
+def peak_memory(pid: int) -> int | None:
+    """The most memory a process has had resident so far, in bytes; None where unknown.
+
+    Raises:
+        ProcessLookupError: there is no such process.
+    """
+    if not LINUX:
+        return None
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except FileNotFoundError:
+        raise ProcessLookupError(f"no process {pid}") from None
+    found = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
+    return int(found[0]) * 1024 if found else None  # a zombie has no memory
 
 
 def ticks_per_second() -> int:

@@ -20,7 +20,10 @@ from harness.result import crossing
 from harness.signals import Signals
 from harness.verdict import Ending, ending
 
-AT_ONCE = "interrupted", "stopped at once by a second Ctrl-C"
+# What a row of the log has of a hand-over as it came.
+REPLIED = (
+    "step", "samples", "counts", "passes", "inside", "outside", "anchor", "hooked", "state_bytes",
+)  # fmt: skip
 
 
 @dataclass
@@ -80,19 +83,17 @@ class _Race:
             outcome, error = ended.outcome, ended.message
         except DiskFull as full:
             outcome, error = "disk_full", str(full)
-        except KeyboardInterrupt:
-            outcome, error = AT_ONCE
-        except Exception as trouble:
-            found = of_machine(trouble)
-            if not found and not self.signals.insisted:
+        except (KeyboardInterrupt, Exception) as trouble:
+            if isinstance(trouble, KeyboardInterrupt) or self.signals.insisted:
+                outcome, error = "interrupted", "stopped at once by a second Ctrl-C"
+            elif found := of_machine(trouble):
+                outcome, error = found
+            else:
                 raise
-            outcome, error = found or AT_ONCE
         finally:
             self.signals.over = True
             if hasattr(self, "runner"):
                 self.runner.close()
-        if self.signals.insisted:  # a library in C may have made another error of the interrupt
-            outcome, error = AT_ONCE
         return self._end(outcome, error)
 
     def _load_history(self) -> None:
@@ -249,18 +250,10 @@ class _Race:
         self.spent["cpu_seconds"] += reply["cpu"]
         self.spent["wall_seconds"] += reply["wall"]
         return {
-            "step": reply["step"],
-            "samples": reply["samples"],
-            "counts": reply["counts"],
-            "passes": reply["passes"],
-            "inside": reply["inside"],
-            "outside": reply["outside"],
-            "anchor": reply["anchor"],
-            "hooked": reply["hooked"],
+            **{name: reply[name] for name in REPLIED},
             "setup_seconds": self.setup,
             "anchor_seconds": self.anchor,
             "lost_steps": self.lost,
-            "state_bytes": reply["state_bytes"],
             "referee_cpu_seconds": time.process_time() + self.runner.harness,
             "at": round(time.time(), 3),
             **self.spent,

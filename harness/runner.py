@@ -28,11 +28,8 @@ class Runner:
         self._weights_fd = weights_fd
         self._losses, self._count = 0.0, 0  # of the steps since the last evaluation
         self._made: Counter[str] = Counter()  # passes up to then
-        self._timed: tuple[int, float] | None = (
-            None  # when a reference step was last timed, and its seconds
-        )
-        self._most = 0  # scalars that trained at once so far, the head's not counted
-        self._memory = 0  # bytes that training took so far, at most; of fine-tuning
+        self._timed: tuple[int, float] | None = None  # step and seconds of a last reference step
+        self._most = {"trainable": 0, "training_memory": 0}  # scalars at once, bytes, so far
 
     def start(self, message: dict, tell=lambda kind, **fields: None) -> dict:
         """Build everything, restore the newest checkpoint; returns the ready message.
@@ -70,9 +67,7 @@ class Runner:
             module, config, data, model, message["seed"], message["horizon"], message["kinds"]
         )
         self.task.start = start_from or None
-        self._spare = copy.deepcopy(
-            model
-        )  # untouched by the submission: its step is the measure of ours
+        self._spare = copy.deepcopy(model)  # left untouched: its step is the measure of ours
         batch = self.task._gather(torch.arange(config.batch) % module.size(data, config))
         self._reference = lambda: module.loss(self._spare, batch).backward()
         self._footprint = lambda: footprint.training_memory(
@@ -159,14 +154,14 @@ class Runner:
 
         task = self.task
         copying = self._put(0)
-        # The evaluation view is the submission's work, the copy is ours.
-        total = task.meter.now() - start - copying
+        total = task.meter.now() - start - copying  # the evaluation view is the submission's work
         own = task.meter.own()
-        self._most = max(self._most, surgery.trained(task.model))
+        self._most["trainable"] = max(self._most["trainable"], surgery.trained(task.model))
         if not self._timed or task.step - self._timed[0] >= task.horizon // ANCHORS:
             self._timed = task.step, self._anchor(1)
             if task.start:
-                self._memory = max(self._memory, self._footprint())
+                memory = self._footprint()
+                self._most["training_memory"] = max(self._most["training_memory"], memory)
         made, self._made = task.meter.counts - self._made, task.meter.counts.copy()
         inside = {
             kind: seconds - before.get(kind, 0.0) for kind, seconds in task.meter.inside().items()
@@ -183,9 +178,8 @@ class Runner:
             "hooked": task.meter.hooked,
             "active": getattr(task.model, "active", None),
             "state_bytes": self.submission.state_bytes(),
-            "trainable": self._most,
-            "training_memory": self._memory,
             "merged": len(self._rows) != len(task.model.state_dict()),
+            **self._most,
         }
 
     def save(self) -> dict:
@@ -194,7 +188,6 @@ class Runner:
 
         state = {"task": self.task.state_dict(), "submission": self.submission.state_dict()}
         state |= {"losses": [self._losses, self._count], "most": self._most}
-        state["memory"] = self._memory
         own = self.task.meter.own()
         checkpoint.save(self._folder, self.task.step, dict(self.task.model.state_dict()), state)
         return {"own": self.task.meter.own() - own}
@@ -207,7 +200,7 @@ class Runner:
         self.task.load_state_dict(state["task"])
         self.submission.load_state_dict(state["submission"])
         self._losses, self._count = state["losses"]
-        self._most, self._memory = state["most"], state["memory"]
+        self._most = state["most"]
         self._made = self.task.meter.counts.copy()
         assert self.task.step == step
 

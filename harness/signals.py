@@ -27,7 +27,7 @@ class Signals:
 
     def _note(self, number, frame):
         if self.asked and number == signal.SIGINT and not self.over:
-            self.insisted = True
+            self.insisted = True  # a library in C may make another error of what follows
             raise KeyboardInterrupt
         self.asked = True
 

@@ -322,9 +322,9 @@ def test_a_clean_environment_holds_no_secret_and_nothing_writable_outside(tmp_pa
 def test_peak_memory_is_at_least_what_was_touched(start):
     child = start("import time; x = b'x' * 50_000_000; print(1, flush=True); time.sleep(60)")
     child.stdout.readline()
-    assert 50e6 < process.peak_memory(child.pid) < 200e6
+    assert 50e6 < procfs.peak_memory(child.pid) < 200e6
     with pytest.raises(ProcessLookupError):
-        process.peak_memory(2**22 + 1)
+        procfs.peak_memory(2**22 + 1)
 
 
 def test_a_clock_of_a_tree_keeps_the_time_of_children_that_nobody_waits_for(start):

@@ -3,9 +3,9 @@
 import math
 from html import escape
 
-from harness.report.board import Workload, direction_of
 from harness.report.cells import Choice
 from harness.report.compact import thinned
+from harness.report.rows import Workload, direction_of
 
 WIDTH, HEIGHT, PAD = 300, 120, 6
 FALL = 0.12  # of the time: what the metric was before may leave the picture

@@ -7,8 +7,8 @@ import sys
 import warnings
 
 from harness import score
-from harness.report.board import Board
 from harness.report.fronts import gaps, matrices, pareto, streams
+from harness.report.rows import Board
 from harness.report.style import COLOURS, MUTED, STYLE, legend, palette, panels, plain, shown, svg
 from harness.report.workloads import at_reference, curves, times
 from harness.stats import PENALTY, log_cost
@@ -62,18 +62,17 @@ def _figure(i: int, name: str) -> str | None:
 
 def ranking(board: Board):
     """The ranked rows: score and interval, best first."""
-    rows = [row for row in board.rows if row.rank and row.headline]
+    rows = [(row, row.headline) for row in board.rows if row.rank and row.headline]
     if len(rows) < 2:
         return None
     figure, (axes,) = panels(1, 6.4, 0.7 + 0.26 * len(rows))
-    for i, row in enumerate(rows):
-        h = row.headline
+    for i, (_, h) in enumerate(rows):
         axes.plot([h.low or h.score, h.high or h.score], [i, i], color=COLOURS[0], linewidth=2.2)
         axes.plot([h.score], [i], "o", color=COLOURS[0], markersize=5.5)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}×")
     axes.axvline(1, color=COLOURS[1], linewidth=1.1, dashes=(4, 2))
-    axes.set_yticks(range(len(rows)), [f"{plain(r.name)}  {r.rank_text()}" for r in rows])
+    axes.set_yticks(range(len(rows)), [f"{plain(r.name)}  {r.rank_text()}" for r, _ in rows])
     axes.set(xlabel="speed-up over the frozen reference", ylim=(len(rows) - 0.5, -0.5))
     return figure
 

@@ -2,7 +2,7 @@
 
 import math
 
-from harness.report.board import CONSTRAINED, Board, direction_of
+from harness.report.rows import CONSTRAINED, Board, direction_of
 from harness.report.style import (
     COLOURS,
     INK,

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from harness.announce import number, spoken
 from harness.files import atomic_write
-from harness.report.board import Board, Row, Workload
 from harness.report.curves import small
 from harness.report.figures import figures
 from harness.report.marks import MARKS
+from harness.report.rows import Board, Row, Workload
 from harness.report.style import standalone
 from harness.report.tables import (
     COLUMNS,

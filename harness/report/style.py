@@ -4,7 +4,7 @@ import math
 import re
 from io import StringIO
 
-from harness.report.board import Board, Row
+from harness.report.rows import Board, Row
 
 INK, MUTED, GRID = "#1f2937", "#7b8494", "#e3e7ee"
 COLOURS = ["#4269d0", "#ef9c18", "#e8554a", "#3ca98f", "#a463f2", "#d9589a", "#7f9cf5", "#9c6b4e"]

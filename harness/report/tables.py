@@ -3,8 +3,8 @@
 import csv
 from io import StringIO
 
-from harness.report.board import Board, Row
 from harness.report.marks import MARKS
+from harness.report.rows import Board, Row
 from harness.workload import canonical
 
 COLUMNS = (

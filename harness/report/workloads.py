@@ -3,8 +3,8 @@
 import math
 from collections.abc import Callable
 
-from harness.report.board import Board, direction_of, metric_at
 from harness.report.curves import spans_decades
+from harness.report.rows import Board, direction_of, metric_at
 from harness.report.style import (
     COLOURS,
     MUTED,
