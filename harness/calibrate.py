@@ -6,6 +6,7 @@ measured where it is needed, as a ratio to the workload's own step, and kept in 
 
 import argparse
 import ast
+import statistics
 import sys
 from dataclasses import replace
 from importlib.metadata import version
@@ -21,6 +22,7 @@ from harness.meter import OPERATIONS
 GRID = ("forward_backward@batch=1/2", "forward_backward@batch=2", "forward@batch=2") + tuple(
     f"forward_backward@depth={depth}" for depth in ("1/4", "1/2", "3/4")
 )
+STANDARD = "gpt2"  # its step at scale mini, as its frozen table has it, is every table's unit
 RACE_ONLY = ("goal", "horizon", "evaluate", "deadlines", "data")
 OFF_STEP = ("data", "size", "tokens", "batch", "metric", "score")
 
@@ -152,8 +154,25 @@ def kinds_of(definition: workload.Definition) -> list[str]:
     return sorted(kinds)
 
 
-def make_table(definition, engine: dict, found: list[dict], trouble: str | None) -> dict:
-    """The table as it is stored; it carries its own hash."""
+def yardstick(
+    definition: workload.Definition, engine: dict
+) -> tuple[workload.Definition, clock.Table] | None:
+    """The standard workload and its frozen table; None for itself, or where it has no table."""
+    standard = workload.define(STANDARD, workload.tree_of(STANDARD), "mini", None)
+    table = table_of(standard, engine)
+    if standard.key == definition.key or table is None or table.step != step_hash(standard):
+        return None
+    return standard, table
+
+
+def make_table(
+    definition,
+    engine: dict,
+    found: list[dict],
+    trouble: str | None,
+    unit: clock.Table | None = None,
+) -> dict:
+    """The table as it is stored, in the seconds of another's yardstick; it carries its own hash."""
     kinds = [kind for kind in found[0]["samples"] if kind != "split"]
     rows = {}
     for kind in kinds:
@@ -178,6 +197,9 @@ def make_table(definition, engine: dict, found: list[dict], trouble: str | None)
         if "split" in found[0]["samples"]
         else {},
     }
+    if unit:
+        here = statistics.median(one["yardstick"] for one in found)
+        table["yardstick"] = {"table": unit.origin, "seconds": here}
     return table | {"hash": clock.table_hash(table)}
 
 
@@ -212,8 +234,7 @@ def chosen(
                 f"{setting!r} is no setting", nearest(key, values), f"{parser.prog} workload=gpt2"
             )
     name = values["workload"] or ""
-    discover.find_workload(name)
-    tree = yaml.safe_load((discover.ROOT / "conf" / "workload" / f"{name}.yaml").read_text())
+    tree = workload.tree_of(name)
     engine = discover.ROOT / "conf" / "engine" / f"{values['engine']}.yaml"
     if not engine.exists():
         raise UserError(f"there is no engine {values['engine']!r}", "cpu or gpu")
@@ -236,7 +257,7 @@ def calibrate(arguments: list[str]) -> int:
     )
     parser.add_argument("--out", type=Path, help="file of the table (results/reference/prices/...)")
     definition, engine, more, asked = chosen(parser, arguments)
-    load = process.load_average()
+    load, ruler = process.load_average(), yardstick(definition, engine)
 
     def tell(i: int, found: list[dict]) -> None:
         step = 1e3 * level(found[-1], clock.REFERENCE_STEP)
@@ -252,8 +273,9 @@ def calibrate(arguments: list[str]) -> int:
             )
 
     kinds = sorted({*kinds_of(definition), *more}) + ["split"]
-    found = measure(definition, engine, kinds, asked.processes, asked.rounds, tell)
-    table = make_table(definition, engine, found, busy(found, load))
+    standard = ruler and (ruler[0], ruler[1].of(clock.REFERENCE_STEP).seconds)
+    found = measure(definition, engine, kinds, asked.processes, asked.rounds, tell, standard)
+    table = make_table(definition, engine, found, busy(found, load), ruler and ruler[1])
     for kind, row in table["prices"].items():
         print(
             f"{kind:36}{1e3 * row['seconds']:10.2f} ms  "

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness import discover, plan
-from harness.campaign_plan import Plan, tree_of
+from harness.campaign_plan import Plan
 from harness.campaign_trial import apart, settings
 from harness.record import FINAL
 from harness.report.cells import merit
 from harness.report.collect import read_folder
 from harness.report.run import Run
-from harness.workload import Definition, define
+from harness.workload import Definition, define, tree_of
 
 TRIES = 2  # failures of a pair, none of its trials having finished, after which it is left
 

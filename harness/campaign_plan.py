@@ -21,6 +21,7 @@ from harness import discover
 from harness.config import ISOLATION, UNTIL
 from harness.discover import ROOT
 from harness.errors import UserError, nearest
+from harness.workload import tree_of
 
 NUMBERS = ("studies", "trials", "seeds", "budget")
 DEFAULTS: dict[str, Any] = {
@@ -73,15 +74,6 @@ class Plan:
     """The blocks of a campaign, in order."""
 
     blocks: tuple[Block, ...] = field(default_factory=tuple)
-
-
-def tree_of(name: str) -> dict:
-    """The YAML of a workload's numbers."""
-    discover.find_workload(name)
-    path = ROOT / "conf" / "workload" / f"{name}.yaml"
-    if not path.exists():
-        raise UserError(f"workload {name} has no numbers: there is no {path}")
-    return yaml.safe_load(path.read_text()) | {"name": name}
 
 
 def rulesets() -> dict[str, Path]:

@@ -7,9 +7,9 @@ from multiprocessing import get_context
 import yaml
 
 from harness import plan, process
-from harness.campaign_plan import tree_of
 from harness.discover import ROOT
 from harness.errors import UserError
+from harness.workload import tree_of
 
 SETTINGS = {
     "variant": None,

@@ -14,6 +14,10 @@ RATIOS = {
     EACH: (0.8, 6.0),
 }  # to forward_backward
 MARGIN = 1.15  # noise and cache effects between near shapes
+STREAMED, LOOSE = (
+    1e10,
+    1.35,
+)  # FLOPs a second; below, a step waits for memory: a part may fit a cache
 PER_FLOP, PER_CALL = 3.0, 6.0  # times forward_backward's seconds per FLOP; where calls cost more
 SHORT = 1e-2  # seconds of a step that is calls rather than arithmetic
 CACHED, OUTGROWN = 4, 1.6  # up to this batch ratio shapes are near; MARGIN beyond it
@@ -22,6 +26,7 @@ CACHED, OUTGROWN = 4, 1.6  # up to this batch ratio shapes are near; MARGIN beyo
 def lint(table: dict) -> list[str]:
     """What makes no sense in a table: each entry a sentence; empty for a good one."""
     rows, problems, lines = table["prices"], [], {}
+    margin = _margin(rows)
     for kind, row in rows.items():
         if not 0 < row["low"] <= row["seconds"] <= row["high"]:
             problems.append(f"{kind}: {row['seconds']:.4g} s is not within its interval")
@@ -37,15 +42,23 @@ def lint(table: dict) -> list[str]:
             if not least <= share <= most:
                 problems.append(f"{kind} is {share:.3g} of forward_backward, not {least} to {most}")
     for (_, axis, _), points in lines.items():
-        problems += _line(axis, sorted(points))
+        problems += _line(axis, sorted(points), margin)
     split = table["checks"].get("split", 1.0)
-    if not 1 / MARGIN <= split <= MARGIN:
+    if not 1 / margin <= split <= margin:
         problems.append(f"two accumulated halves cost {split:.3g} of two half steps")
     problems += _per_flop(rows)
     return problems
 
 
-def _line(axis: str, points: list[tuple[Fraction, float, str]]) -> list[str]:
+def _margin(rows: dict) -> float:
+    """Share by which near shapes may differ from proportion."""
+    base = rows.get(REFERENCE_STEP)
+    if not base or not base.get("flops") or base["seconds"] < SHORT:
+        return MARGIN
+    return MARGIN if base["flops"] / base["seconds"] > STREAMED else LOOSE
+
+
+def _line(axis: str, points: list[tuple[Fraction, float, str]], margin: float) -> list[str]:
     """Along batch or depth a price grows by a straight line, not much faster than in proportion.
 
     Large batches leave the caches: 20 times gpt2 mini's batch costs 27 times as much.
@@ -55,7 +68,7 @@ def _line(axis: str, points: list[tuple[Fraction, float, str]]) -> list[str]:
         if (
             not seconds
             < seconds2
-            < seconds * float(x2 / x) * (MARGIN if x2 <= CACHED else OUTGROWN)
+            < seconds * float(x2 / x) * (margin if x2 <= CACHED else OUTGROWN)
         ):
             problems.append(
                 f"{kind2} costs {seconds2 / seconds:.3g} of {kind}, "
@@ -67,7 +80,7 @@ def _line(axis: str, points: list[tuple[Fraction, float, str]]) -> list[str]:
             [float(x) for x, _, _ in points], [s for _, s, _ in points]
         )
         for x, seconds, kind in points:
-            if abs(line.slope * float(x) + line.intercept - seconds) > (MARGIN - 1) * seconds:
+            if abs(line.slope * float(x) + line.intercept - seconds) > (margin - 1) * seconds:
                 problems.append(f"{kind} is off the straight line in {axis}")
     return problems
 

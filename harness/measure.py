@@ -17,8 +17,9 @@ from harness.clock import REFERENCE_STEP
 from harness.errors import UserError
 
 QUANTILE = 0.1
+YARDSTICK = "yardstick"  # another workload's reference step, timed in the same process
 WAITED = 1.1  # wall over CPU seconds of a pinned process: above it, others ran on its core
-DRIFT = 0.10  # share by which the processes' reference steps may differ
+DRIFT = 0.20  # share by which the processes' reference steps may differ
 
 
 def measure(
@@ -28,11 +29,18 @@ def measure(
     processes: int,
     rounds: int,
     tell=lambda i, found: None,
+    yardstick: tuple | None = None,
 ) -> list[dict]:
-    """What so many fresh processes, one after the other, find; `tell` hears of each."""
+    """What so many fresh processes, one after the other, find; `tell` hears of each.
+
+    A `yardstick` is another workload's definition and the seconds of its reference step: it is
+    timed among the kinds, and all times are told as if it had taken these seconds.
+    """
     order = {
         "definition": asdict(definition), "engine": engine, "kinds": list(kinds), "rounds": rounds,
         "train": str(workload.prepare(definition, "train")),
+        "yardstick": yardstick
+        and [asdict(yardstick[0]), str(workload.prepare(yardstick[0], "train"))],
     }  # fmt: skip
     threads = dict.fromkeys(process.THREADS, str(engine["threads"]))
     found = []
@@ -45,9 +53,21 @@ def measure(
             raise UserError(
                 f"measuring {definition.key} failed: {done.stderr.strip().splitlines()[-1]}"
             )
-        found.append(json.loads(done.stdout.splitlines()[-1]))
+        one = json.loads(done.stdout.splitlines()[-1])
+        found.append(in_units(one, yardstick[1]) if yardstick else one)
         tell(i, found)
     return found
+
+
+def in_units(found: dict, seconds: float) -> dict:
+    """The times of one process as if its yardstick had taken so many seconds."""
+    here = level(found, YARDSTICK)
+    samples = {
+        kind: [t * seconds / here for t in times]
+        for kind, times in found["samples"].items()
+        if kind != YARDSTICK
+    }
+    return found | {"samples": samples, "yardstick": here}
 
 
 def level(found: dict, kind: str) -> float:

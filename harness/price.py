@@ -12,7 +12,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness import process, workload
+from harness.clock import REFERENCE_STEP
 from harness.errors import UserError
+from harness.measure import YARDSTICK
 from harness.meter import parse_kind
 from harness.task import Task
 
@@ -23,16 +25,13 @@ BLOCK = 0.2  # seconds that a block of one kind is to last
 class Bench:
     """A workload's task, able to make any kind of pass."""
 
-    def __init__(self, order: dict):
-        engine = order["engine"]
-        torch.set_num_threads(engine["threads"])
-        torch.set_deterministic_debug_mode("error" if engine["deterministic"] else "default")
-        definition = workload.Definition(**order["definition"])
-        module, config = workload.load(definition), definition.config
-        data = workload.open_data(Path(order["train"]), engine["device"])
-        torch.manual_seed(order["seed"])
-        model = module.model(config).to(engine["device"])
-        self.task = Task(module, config, data, model, order["seed"], 1)
+    def __init__(self, definition: dict, train: str, device: str, seed: int):
+        known = workload.Definition(**definition)
+        module, config = workload.load(known), known.config
+        data = workload.open_data(Path(train), device)
+        torch.manual_seed(seed)
+        model = module.model(config).to(device)
+        self.task = Task(module, config, data, model, seed, 1)
 
     def fits(self, kind: str) -> bool:
         """Whether the workload can make this pass: of whole examples that it has, and blocks."""
@@ -70,33 +69,51 @@ class Bench:
         return [torch.randn_like(self.task.residuals(data))] if operation == "vjp" else []
 
     def flops(self, kind: str) -> int | None:
-        """FLOPs of one pass as torch counts them: with plain attention, it misses the fused one."""
+        """FLOPs of one pass as torch counts them, and those of matrix times vector.
+
+        With plain attention, for torch's count misses the fused one.
+        """
+        counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.mv: _mv})
         try:
-            with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            with sdpa_kernel(SDPBackend.MATH), counter:
                 self.make(kind)
         except RuntimeError:
             return None
         return counter.get_total_flops() or None
 
 
+def _mv(matrix: torch.Size, vector: torch.Size, **_) -> int:
+    """FLOPs of a matrix times a vector, by their shapes."""
+    return 2 * matrix.numel()
+
+
 def main(order: dict) -> dict:
     """Time every kind in interleaved blocks; one pass before each block warms up."""
     process.keep_freed_memory()  # as a runner does
-    if order["engine"]["threads"] == 1 and hasattr(os, "sched_setaffinity"):
+    engine, seed = order["engine"], order["seed"]
+    if engine["threads"] == 1 and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    bench, rng = Bench(order), random.Random(order["seed"])
-    kinds = [kind for kind in order["kinds"] if bench.fits(kind)]
-    times = {kind: max(1, min(100, round(BLOCK / max(1e-4, bench.make(kind))))) for kind in kinds}
-    samples: dict[str, list[float]] = {kind: [] for kind in kinds}
-    wall, cpu = -time.perf_counter(), -time.process_time()
+    torch.set_num_threads(engine["threads"])
+    torch.set_deterministic_debug_mode("error" if engine["deterministic"] else "default")
+    bench = Bench(order["definition"], order["train"], engine["device"], seed)
+    timed = {kind: (bench, kind) for kind in order["kinds"] if bench.fits(kind)}
+    kinds = list(timed)
+    if order["yardstick"]:
+        timed[YARDSTICK] = Bench(*order["yardstick"], engine["device"], seed), REFERENCE_STEP
+    lengths = {
+        name: max(1, min(100, round(BLOCK / max(1e-4, owner.make(kind)))))
+        for name, (owner, kind) in timed.items()
+    }
+    samples: dict[str, list[float]] = {name: [] for name in timed}
+    rng, wall, cpu = random.Random(seed), -time.perf_counter(), -time.process_time()
     for _ in range(order["rounds"]):
-        for kind in rng.sample(kinds, len(kinds)):
-            bench.task.model.zero_grad(set_to_none=True)
-            bench.make(kind)  # brings code and data of this kind into the caches
-            samples[kind] += [bench.make(kind) for _ in range(times[kind])]
+        for name in rng.sample(list(timed), len(timed)):
+            owner, kind = timed[name]
+            owner.task.model.zero_grad(set_to_none=True)
+            owner.make(kind)  # brings code and data of this kind into the caches
+            samples[name] += [owner.make(kind) for _ in range(lengths[name])]
     wall, cpu = wall + time.perf_counter(), cpu + time.process_time()
-    first = order["seed"] == 0
-    cuda = order["engine"]["device"].startswith("cuda")
+    first, cuda = seed == 0, engine["device"].startswith("cuda")
     return {
         "samples": samples,
         "waited": 1.0 if cuda else wall / cpu,

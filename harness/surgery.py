@@ -98,6 +98,20 @@ def replace(model: nn.Module, make: Callable[[nn.Module], nn.Module]) -> list[nn
     return list(matrices(model).values())
 
 
+def fitting(model: nn.Module, rank: int, share: float, size: Callable[[int, int, int], int]) -> int:
+    """The largest rank, up to `rank` and at least 1, that trains at most a share of the model.
+
+    Args:
+        share: of all the model's parameters as it is now; a goal's bound on "trainable".
+        size: what is trained for a matrix [out, in]: size(out, in, rank).
+    """
+    allowed = share * sum(p.numel() for p in model.parameters())
+    shapes = [weight.shape for weight in weights(model)]
+    while rank > 1 and sum(size(*shape, rank) for shape in shapes) > allowed:
+        rank -= 1
+    return rank
+
+
 @torch.no_grad()
 def calibrated(model: nn.Module, x: Tensor) -> Iterator[tuple[nn.Module, Tensor]]:
     """Each hidden linear map, and what it is called with when the model is called with x.

@@ -93,6 +93,21 @@ def _merge(block: dict, changes: dict, where: str) -> dict:
     return merged
 
 
+def tree_of(name: str) -> dict:
+    """The YAML of a workload's numbers: conf/workload/NAME.yaml.
+
+    Raises:
+        UserError: there is no such workload, or it has no numbers.
+    """
+    import yaml
+
+    discover.find_workload(name)
+    path = discover.ROOT / "conf" / "workload" / f"{name}.yaml"
+    if not path.exists():
+        raise UserError(f"workload {name} has no numbers: there is no {path}")
+    return yaml.safe_load(path.read_text()) | {"name": name}
+
+
 def define(name: str, tree: dict, scale: str, variant: str | None) -> Definition:
     """Pick the scale (and variant) out of the workload's YAML tree."""
     plugin = discover.find_workload(name)

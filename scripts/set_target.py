@@ -31,13 +31,12 @@ from pathlib import Path
 
 from harness import campaign, target, target_files
 from harness.campaign_board import Known, commit
-from harness.campaign_plan import tree_of
 from harness.discover import ROOT
 from harness.errors import UserError, nearest
 from harness.files import atomic_json, atomic_write
 from harness.report.judge import again
 from harness.report.run import Run
-from harness.workload import define
+from harness.workload import define, tree_of
 
 PROCEDURES = Path(__file__).with_name("targets.yaml")
 

@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from harness import audit, calibrate, clock, lint, workload
-from harness.campaign_plan import tree_of
+from harness import audit, calibrate, clock, lint, measure, workload
 from harness.errors import UserError
 from harness.files import atomic_json
+from harness.workload import tree_of
 
 # milliseconds and GFLOPs of gpt2 mini's passes, measured on one core of an AMD EPYC
 MEASURED = {
@@ -171,6 +171,39 @@ def test_a_kind_that_does_not_fit_is_named(shelf, monkeypatch):
     monkeypatch.setattr(calibrate, "measure", lambda *a, **k: processes())
     with pytest.raises(UserError, match="forward@depth=1/3"):
         calibrate.prices(gpt2(), ENGINE, {"forward@depth=1/3": 1})
+
+
+def test_times_are_told_in_the_seconds_of_the_yardstick():
+    """A machine that is slower at everything measures the same prices."""
+    beside = [one | {"samples": one["samples"] | {"yardstick": [0.05]}} for one in processes()]
+    slower = [
+        one | {"samples": {k: [1.4 * t for t in times] for k, times in one["samples"].items()}}
+        for one in beside
+    ]
+    here, there = (measure.in_units(one, 0.06)["samples"] for one in (beside[0], slower[0]))
+    assert here.keys() == MEASURED.keys() | {"split"}
+    for kind, times in here.items():
+        assert there[kind] == pytest.approx(times, rel=1e-12)
+        assert times == pytest.approx([t * 1.2 for t in beside[0]["samples"][kind]], rel=1e-12)
+
+
+def test_gpt2_is_the_yardstick_of_all_others_and_has_none():
+    vit = workload.define("vit", tree_of("vit"), "mini", None)
+    standard, table = calibrate.yardstick(vit, ENGINE)
+    assert standard.key == "gpt2.mini"
+    assert table.step == calibrate.step_hash(standard)
+    assert calibrate.yardstick(gpt2(), ENGINE) is None
+    assert calibrate.yardstick(vit, ENGINE | {"device": "cuda"}) is None
+
+
+@pytest.mark.slow
+def test_a_process_times_the_yardstick_among_the_kinds():
+    definition = workload.define("stream_split", tree_of("stream_split"), "mini", None)
+    (one,) = measure.measure(
+        definition, ENGINE, ["forward_backward"], 1, 2, yardstick=(gpt2(), 1.0)
+    )
+    assert one["yardstick"] > 0
+    assert 0.001 < measure.level(one, "forward_backward") < 0.1  # a small step, in steps of gpt2
 
 
 def test_signs_of_a_busy_machine():

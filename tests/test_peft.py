@@ -87,6 +87,33 @@ def test_trains_learns_and_leaves_the_rest_alone(name):
         assert torch.equal(task.model.tokens.weight, task.start["tokens.weight"])
 
 
+@pytest.mark.parametrize(
+    "name", ["adalora", "dora", "lora", "pissa", "lora_xs", "lora_sb", "said", "svfit", "vera"]
+)
+def test_the_rank_shrinks_to_what_the_goal_allows(name):
+    large = {"said": {"dimension": 400}, "vera": {"rank": 200}}.get(name, {"rank": 12})
+
+    def trained(share):
+        task = small_task()
+        submitted(name, task, **large, share=share)
+        return surgery.trained(task.model), sum(v.numel() for v in task.start.values())
+
+    free, total = trained(1.0)
+    half, _ = trained(0.5 * free / total)
+    assert 0.2 * free < half <= 0.5 * free
+
+
+def test_fitting_finds_the_largest_rank_that_is_allowed():
+    task = small_task()
+    total = sum(p.numel() for p in task.model.parameters())
+    size = sum(sum(w.shape) for w in surgery.weights(task.model))
+    for rank in (1, 2, 3):
+        exact = rank * size / total
+        assert surgery.fitting(task.model, 8, exact * (1 + 1e-9), lora.size) == rank
+        assert surgery.fitting(task.model, 8, exact * (1 - 1e-9), lora.size) == max(1, rank - 1)
+    assert surgery.fitting(task.model, 2, 1.0, lora.size) == 2
+
+
 @pytest.mark.parametrize("name, expected", [("bitfit", "bias"), ("layernorm_tuning", "norm")])
 def test_selective_tuning_changes_exactly_its_kind(name, expected):
     task = small_task()

@@ -2,7 +2,7 @@
 
     y_i = <A_i, M> + noise,  M = U diag(1 ... 1/kappa) Vᵀ,  f(L, R) = mean (<A_i, LRᵀ> - y_i)² / 2
 
-    mini    80 x 60 of rank 3, 2,100 measurements, factors of 6 columns (over-parameterised)
+    mini    90 x 70 of rank 3, 2,700 measurements, factors of 6 columns (over-parameterised)
     base    150 x 120 of rank 3, 4,050 measurements (583 MB)
 
 Setting: Xiong, Ding, Du, arXiv 2310.01769 (over-parameterised, small start), and Tong, Ma, Chi,

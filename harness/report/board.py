@@ -4,13 +4,13 @@ from collections import Counter, defaultdict
 from functools import cache
 
 from harness import discover, score
-from harness.campaign_plan import tree_of
 from harness.errors import UserError
 from harness.report.cells import by_workload, choose, unfit
 from harness.report.collect import Collection
 from harness.report.marks import marks_of
 from harness.report.rows import CONSTRAINED, Board, Row, Workload
 from harness.report.run import Run, described
+from harness.workload import tree_of
 
 SELF_TUNING = "-self-tuning"  # of a board's name: runs with more than the workload's budget
 TRACKS = ("train", "finetune", "compress", "continual")

@@ -11,11 +11,10 @@ from dataclasses import asdict, replace
 from functools import cache
 
 from harness import calibrate, clock, continual, record, workload
-from harness.campaign_plan import tree_of
 from harness.errors import UserError
 from harness.report.run import Run
 from harness.result import crossing
-from harness.workload import Definition
+from harness.workload import Definition, tree_of
 
 DIGITS = 9  # of a number in the table; more than a float32 has
 JUDGED = ("reached", "out_of_budget", "hopeless")  # the goal decides no other outcome

@@ -4,7 +4,6 @@ from functools import cache
 from pathlib import Path
 
 from harness import clock, discover, machine, manifest, workload
-from harness.campaign_plan import tree_of
 from harness.errors import UserError
 from harness.report.collect import references
 from harness.rules.case import MARK, OPEN, Case, Finding, fail, needs_folder, same
@@ -59,7 +58,7 @@ def version(case: Case) -> Finding | None:
     rec = case.record
     try:
         here = workload.define(
-            rec["workload"], tree_of(rec["workload"]), rec["scale"], rec["variant"]
+            rec["workload"], workload.tree_of(rec["workload"]), rec["scale"], rec["variant"]
         )
     except UserError as error:
         return Finding(MARK, str(error), "other version")

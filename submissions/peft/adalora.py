@@ -30,6 +30,7 @@ SPACE = {
     "beta2": 0.99,
     "head_lr": 5e-3,
     "rank": {"int": [2, 12], "default": 6},
+    "share": {"linear": [0.0, 1.0], "default": 1.0, "goal": "trainable"},  # bounds the rank
     "alpha": 32.0,
     "gamma": 0.1,
     "keep": 0.66,  # of the triplets at the end
@@ -55,7 +56,8 @@ class AdaLoRA(surgery.Adapted):
 
 def adapt(model, task, hp):
     surgery.freeze(model)
-    surgery.replace(model, lambda linear: AdaLoRA(linear, hp.rank, hp.alpha))
+    rank = surgery.fitting(model, hp.rank, hp.share, lambda out, n, r: r * (out + n + 1))
+    surgery.replace(model, lambda linear: AdaLoRA(linear, rank, hp.alpha))
 
 
 class Algorithm:
@@ -73,7 +75,7 @@ class Algorithm:
 
     def budget(self):
         """Number of triplets that stay at this step."""
-        hp, total, t = self.hp, self.hp.rank * len(self.triplets), self.time()
+        hp, total, t = self.hp, sum(len(m.lam) for m in self.triplets), self.time()
         left = (1 - min(max(t, 0.0), 1.0)) ** 3
         return int(total * (hp.keep + (1 - hp.keep) * left))
 
@@ -103,7 +105,7 @@ class Algorithm:
         flat, keep = torch.cat(scores), self.budget()
         if keep < len(flat):
             stays = torch.zeros_like(flat).scatter_(0, flat.topk(keep).indices, 1.0)
-            for m, part in zip(self.triplets, stays.split(self.hp.rank)):
+            for m, part in zip(self.triplets, stays.split(len(self.triplets[0].lam))):
                 m.lam.mul_(part[:, None])
 
     def state_dict(self):

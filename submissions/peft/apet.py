@@ -21,7 +21,7 @@ TRACKS = ["finetune"]
 SPACE = {
     **head_only.SPACE,
     "base_lr": {"log": [1e-3, 3e-2]},
-    "share": {"log": [1e-3, 0.1], "default": 0.0099},  # of all parameters
+    "share": {"log": [1e-3, 0.1], "default": 0.0099, "goal": "trainable"},  # of all parameters
     "rank": 1,
 }
 BADGE = "formula"

@@ -21,6 +21,7 @@ SPACE = {
     **head_only.SPACE,
     "base_lr": {"log": [1e-3, 5e-2]},
     "rank": {"int": [1, 16], "default": 4},
+    "share": {"linear": [0.0, 1.0], "default": 1.0, "goal": "trainable"},  # bounds the rank
     "alpha": 8.0,
 }
 BADGE = "reference"
@@ -41,4 +42,5 @@ class DoRA(lora.LoRA):
 
 def adapt(model, task, hp):
     surgery.freeze(model)
-    surgery.replace(model, lambda linear: DoRA(linear, hp.rank, hp.alpha / hp.rank))
+    rank = surgery.fitting(model, hp.rank, hp.share, lambda out, n, r: lora.size(out, n, r) + out)
+    surgery.replace(model, lambda linear: DoRA(linear, rank, hp.alpha / rank))

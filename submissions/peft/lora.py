@@ -26,6 +26,7 @@ SPACE = {
     **head_only.SPACE,
     "base_lr": {"log": [1e-3, 5e-2]},
     "rank": {"int": [1, 16], "default": 4},
+    "share": {"linear": [0.0, 1.0], "default": 1.0, "goal": "trainable"},  # bounds the rank
     "alpha": 8.0,
     "scale": {"choice": ["standard", "rank_stable"]},
     "start": {"choice": ["zero", "pissa"]},
@@ -60,7 +61,13 @@ class LoRA(surgery.Adapted):
         )
 
 
+def size(out, inputs, rank):
+    """What a matrix trains."""
+    return rank * (out + inputs)
+
+
 def adapt(model, task, hp):
     surgery.freeze(model)
-    scale = hp.alpha / (hp.rank**0.5 if hp.scale == "rank_stable" else hp.rank)
-    surgery.replace(model, lambda linear: LoRA(linear, hp.rank, scale, hp.start))
+    rank = surgery.fitting(model, hp.rank, hp.share, size)
+    scale = hp.alpha / (rank**0.5 if hp.scale == "rank_stable" else rank)
+    surgery.replace(model, lambda linear: LoRA(linear, rank, scale, hp.start))

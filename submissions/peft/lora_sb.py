@@ -23,6 +23,7 @@ SPACE = {
     **head_only.SPACE,
     "base_lr": {"log": [3e-4, 3e-2]},
     "rank": {"int": [2, 32], "default": 14},
+    "share": {"linear": [0.0, 1.0], "default": 1.0, "goal": "trainable"},  # bounds the rank
     "first": {"log": [1e-5, 1e-3]},  # η
     "examples": 60,
 }
@@ -31,6 +32,7 @@ BADGE = "formula"
 
 def adapt(model, task, hp):
     surgery.freeze(model)
+    rank = surgery.fitting(model, hp.rank, hp.share, lambda out, inputs, r: r * r)
     for linear in surgery.matrices(model).values():
         linear.weight.requires_grad_(True)
     done = 0
@@ -42,7 +44,7 @@ def adapt(model, task, hp):
     def framed(linear):
         u, s, v = torch.linalg.svd(-hp.first * linear.weight.grad.sign(), full_matrices=False)
         linear.weight.grad = None
-        r = torch.diag(s[: hp.rank])
-        return lora_xs.Framed(linear, 1.0, u[:, : hp.rank], r, v[: hp.rank])
+        r = torch.diag(s[:rank])
+        return lora_xs.Framed(linear, 1.0, u[:, :rank], r, v[:rank])
 
     surgery.replace(model, framed)

@@ -22,6 +22,7 @@ SPACE = {
     **head_only.SPACE,
     "base_lr": {"log": [1e-3, 1e-1]},
     "rank": {"int": [2, 32], "default": 14},
+    "share": {"linear": [0.0, 1.0], "default": 1.0, "goal": "trainable"},  # bounds the rank
     "alpha": 16.0,
     "deviation": 1e-5,
 }
@@ -48,11 +49,12 @@ class Framed(surgery.Adapted):
 
 def adapt(model, task, hp):
     surgery.freeze(model)
+    rank = surgery.fitting(model, hp.rank, hp.share, lambda out, inputs, r: r * r)
 
     def framed(linear):
         u, s, v = torch.linalg.svd(linear.weight.detach(), full_matrices=False)
-        r = torch.randn(hp.rank, hp.rank).to(u) * hp.deviation
-        a = s[: hp.rank, None] * v[: hp.rank]
-        return Framed(linear, hp.alpha / hp.rank, u[:, : hp.rank], r, a)
+        r = torch.randn(rank, rank).to(u) * hp.deviation
+        a = s[:rank, None] * v[:rank]
+        return Framed(linear, hp.alpha / rank, u[:, :rank], r, a)
 
     surgery.replace(model, framed)

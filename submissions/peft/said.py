@@ -26,6 +26,7 @@ SPACE = {
     "base_lr": {"log": [1e-3, 1e-1]},
     "base_wd": 0.0,
     "dimension": {"int": [32, 2048], "default": 320},  # d, the matrices' λ among them
+    "share": {"linear": [0.0, 1.0], "default": 1.0, "goal": "trainable"},  # bounds the dimension
 }
 BADGE = "formula"
 
@@ -59,6 +60,7 @@ class Subspace(surgery.Adapted):
 
 def adapt(model, task, hp):
     surgery.freeze(model)
-    size = hp.dimension - len(surgery.matrices(model))
+    allowed = int(hp.share * sum(p.numel() for p in model.parameters()))
+    size = max(1, min(hp.dimension, allowed) - len(surgery.matrices(model)))
     z = nn.Parameter(next(model.parameters()).new_zeros(size))
     surgery.replace(model, lambda linear: Subspace(linear, z))

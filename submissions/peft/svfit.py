@@ -22,6 +22,7 @@ SPACE = {
     **head_only.SPACE,
     "base_lr": {"log": [1e-3, 1e-1]},
     "rank": {"int": [4, 64], "default": 64},
+    "share": {"linear": [0.0, 1.0], "default": 1.0, "goal": "trainable"},  # bounds the rank
 }
 BADGE = "formula"
 
@@ -42,4 +43,5 @@ class SVFit(surgery.Adapted):
 
 def adapt(model, task, hp):
     surgery.freeze(model)
-    surgery.replace(model, lambda linear: SVFit(linear, hp.rank))
+    rank = surgery.fitting(model, hp.rank, hp.share, lambda out, inputs, r: min(out, inputs, r))
+    surgery.replace(model, lambda linear: SVFit(linear, rank))

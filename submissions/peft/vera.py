@@ -22,6 +22,7 @@ SPACE = {
     **head_only.SPACE,
     "base_lr": {"log": [3e-3, 1e-1]},
     "rank": {"int": [8, 256], "default": 64},
+    "share": {"linear": [0.0, 1.0], "default": 1.0, "goal": "trainable"},  # bounds the rank
     "d_initial": 0.1,
 }
 BADGE = "formula"
@@ -46,8 +47,9 @@ class VeRA(surgery.Adapted):
 
 def adapt(model, task, hp):
     surgery.freeze(model)
+    rank = surgery.fitting(model, hp.rank, hp.share, lambda out, inputs, r: r + out)
     shapes = [m.weight.shape for m in surgery.matrices(model).values()]
     like = next(model.parameters())
-    a = like.new_empty(hp.rank, max(s[1] for s in shapes)).uniform_(-1, 1)
-    b = like.new_empty(max(s[0] for s in shapes), hp.rank).uniform_(-1, 1)
+    a = like.new_empty(rank, max(s[1] for s in shapes)).uniform_(-1, 1)
+    b = like.new_empty(max(s[0] for s in shapes), rank).uniform_(-1, 1)
     surgery.replace(model, lambda linear: VeRA(linear, a, b, hp.d_initial))
