@@ -5,8 +5,9 @@
     mini    90 x 70 of rank 3, 2,700 measurements, factors of 6 columns (over-parameterised)
     base    150 x 120 of rank 3, 4,050 measurements (583 MB)
 
-Setting: Xiong, Ding, Du, arXiv 2310.01769 (over-parameterised, small start), and Tong, Ma, Chi,
-arXiv 2005.08898 (ScaledGD). `design` has the A_i row by row. Otherwise as matrix_sensing.
+Setting: Xiong, Ding, Du, arXiv 2310.01769 (over-parameterised; gradient descent owes its linear
+rate to an imbalanced start, L larger than R), and Tong, Ma, Chi, arXiv 2005.08898 (ScaledGD).
+`design` has the A_i row by row. Otherwise as matrix_sensing.
 """
 
 from types import SimpleNamespace
@@ -44,7 +45,10 @@ def data(config: SimpleNamespace, split: str) -> dict[str, Tensor]:
 
 def model(config: SimpleNamespace) -> nn.Module:
     c = config.data
-    return Factors(c.rows, c.columns, config.model.rank, config.model.init_scale)
+    made = Factors(c.rows, c.columns, config.model.rank, config.model.init_scale)
+    with torch.no_grad():
+        made.right.div_(config.model.imbalance)
+    return made
 
 
 def losses(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
