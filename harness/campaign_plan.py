@@ -21,7 +21,7 @@ from harness import discover
 from harness.config import ISOLATION, UNTIL
 from harness.discover import ROOT
 from harness.errors import UserError, nearest
-from harness.workload import tree_of
+from harness.workload import track_of, tree_of
 
 NUMBERS = ("studies", "trials", "seeds", "budget")
 DEFAULTS: dict[str, Any] = {
@@ -65,7 +65,7 @@ class Block:
             for name, variant in self.workloads:
                 tree = trees[name]
                 longer = self.rules["budget"] > 1 and "stream" in tree[self.scale]
-                if tree.get("track", "train") in tracks and not longer:
+                if track_of(tree, self.scale, variant) in tracks and not longer:
                     yield submission, name, variant
 
 

@@ -124,11 +124,17 @@ def define(name: str, tree: dict, scale: str, variant: str | None) -> Definition
                 f"workload {name} has no variant {variant!r} at scale {scale}",
                 nearest(variant, variants),
             )
-        block = _merge(block, variants[variant], f"{name}.{variant}")
+        changes = {k: v for k, v in variants[variant].items() if k != "track"}
+        block = _merge(block, changes, f"{name}.{variant}")
     _check_block(block, f"workload.{scale}")
-    return Definition(
-        name, scale, variant, tree.get("track", "train"), block, discover.source_hash(plugin)
-    )
+    track = track_of(tree, scale, variant)
+    return Definition(name, scale, variant, track, block, discover.source_hash(plugin))
+
+
+def track_of(tree: dict, scale: str, variant: str | None) -> str:
+    """The kind of goal: the workload's, or a variant's own."""
+    own = (tree[scale].get("variants") or {}).get(variant, {})
+    return own.get("track", tree.get("track", "train"))
 
 
 def _check_block(block: dict, where: str) -> None:

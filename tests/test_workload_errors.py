@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from harness import workload
 from tests.racing import harness
 from workloads.data import fetch
 
@@ -73,3 +74,13 @@ def test_a_missing_folder_scale_or_variant(tmp_path, arguments, words):
     said = refused(tmp_path, *arguments)
     for word in words:
         assert word in said, said
+
+
+@pytest.mark.parametrize("name", ["gpt2", "vit"])
+def test_sparse_training_from_scratch_is_for_pruning_methods(name):
+    tree = workload.tree_of(name)
+    assert workload.define(name, tree, "mini", None).track == "train"
+    sparse = workload.define(name, tree, "mini", "sparse_80")
+    assert sparse.track == "compress"
+    assert sparse.block["goal"]["sparsity"] == {"at_least": 0.8}
+    assert "track" not in sparse.block
