@@ -23,6 +23,8 @@ SCALES = ("mini", "base", "full")
 def configured(scale, variant=None):
     block = copy.deepcopy(BLOCKS[scale])
     for key, changes in block["variants"].get(variant, {}).items():
+        if key == "track":
+            continue
         block[key] = {**block[key], **changes}
     return namespace(block)
 
