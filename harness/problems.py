@@ -14,7 +14,7 @@ from types import ModuleType, SimpleNamespace
 import torch
 from torch import Tensor, nn
 
-from harness import discover, workload
+from harness import workload
 from harness.seeds import derive
 from harness.task import Task
 
@@ -142,11 +142,7 @@ PROBLEMS = (
 
 @cache
 def _definition(name: str) -> workload.Definition:
-    from omegaconf import OmegaConf
-
-    tree = OmegaConf.to_container(OmegaConf.load(discover.ROOT / f"conf/workload/{name}.yaml"))
-    assert isinstance(tree, dict)
-    return workload.define(name, tree, "mini", None)
+    return workload.define(name, workload.tree_of(name), "mini", None)
 
 
 @cache

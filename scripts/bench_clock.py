@@ -17,12 +17,11 @@ import tempfile
 import time
 from pathlib import Path
 
-import yaml
-
 from harness import clock, record
 from harness.discover import ROOT
 from harness.files import read_json
 from harness.record_log import rows as read_rows
+from harness.workload import tree_of
 
 CLOSE, APART = 0.05, 1.5
 
@@ -64,9 +63,7 @@ def main() -> int:
     parser.add_argument("--short", action="store_true", help="60 steps")
     parser.add_argument("--only", default="abcde", help="letters of the conditions, (a) always")
     asked = parser.parse_args()
-    block = yaml.safe_load((ROOT / "conf" / "workload" / f"{asked.workload}.yaml").read_text())[
-        "mini"
-    ]
+    block = tree_of(asked.workload)["mini"]
     steps, points = (60, 6) if asked.short else (block["horizon"], block["evaluate"]["points"])
     cores = os.sched_getaffinity(0)
     one, key = {min(cores)}, "workload.mini"

@@ -31,11 +31,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-from omegaconf import OmegaConf
 
 from harness import discover, roles, space
 from harness.group import Group
-from harness.workload import namespace
+from harness.workload import namespace, tree_of
 
 SMALL = 1e-5  # learning rate: parameters must stay near their start over thousands of steps
 
@@ -99,8 +98,7 @@ def model():
     from workloads.models.gpt import GPT
 
     torch.manual_seed(0)
-    tree = OmegaConf.to_container(OmegaConf.load(discover.ROOT / "conf/workload/gpt2.yaml"))
-    net = GPT(namespace(tree["mini"]["model"]))
+    net = GPT(namespace(tree_of("gpt2")["mini"]["model"]))
     for p in net.parameters():
         p.grad = 0.01 * torch.randn_like(p)
     return net

@@ -15,7 +15,6 @@ import sys
 import time
 
 import torch
-import yaml
 from torch.utils.data import DataLoader, Subset
 
 from harness import stream, workload
@@ -48,8 +47,7 @@ def milliseconds(function) -> float:
 
 def bench(name: str) -> dict[str, float]:
     """Milliseconds of each side, `mean` and `stream`, as the text above has them."""
-    tree = yaml.safe_load((ROOT / "conf/workload" / f"{name}.yaml").read_text())
-    definition = workload.define(name, tree, "mini", None)
+    definition = workload.define(name, workload.tree_of(name), "mini", None)
     module, config, block = workload.load(definition), definition.config, definition.block
     train = workload.open_data(workload.prepare(definition, "train"))
     folder = workload.prepare(definition, "val")

@@ -23,7 +23,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import torch
-import yaml
 
 from harness import discover, space, workload
 from harness.submission import Submission
@@ -93,8 +92,7 @@ def _seconds(function, count: int) -> float:
 
 def opened(name: str):
     """The workload's module, config and training data at scale mini, seed 0, made in memory."""
-    tree = yaml.safe_load((discover.ROOT / "conf/workload" / f"{name}.yaml").read_text())
-    definition = workload.define(name, tree, "mini", None)
+    definition = workload.define(name, workload.tree_of(name), "mini", None)
     module, config = workload.load(definition), definition.config
     drawn = (0,) if "seed" in discover.functions(discover.find_workload(name))["data"] else ()
     return module, config, module.data(config, "train", *drawn)

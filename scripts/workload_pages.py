@@ -17,13 +17,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-import yaml
 
 from harness import discover, workload
 from harness.announce import number
 from harness.errors import UserError
 from harness.files import atomic_write
 from harness.result import reference
+from harness.workload import tree_of
 
 PAGES = discover.ROOT / "docs" / "workloads"
 INDEX = discover.ROOT / "docs" / "workloads.md"
@@ -67,11 +67,6 @@ SOURCES = {
 }
 SYMBOLS = {"at_most": "≤", "at_least": "≥"}
 COMMAND = "python scripts/workload_pages.py"
-
-
-def tree_of(name: str) -> dict:
-    """The workload's YAML."""
-    return yaml.safe_load((discover.ROOT / "conf/workload" / f"{name}.yaml").read_text())
 
 
 def names() -> list[str]:

@@ -16,7 +16,6 @@ matplotlib.use("Agg")
 
 import numpy as np
 import torch
-import yaml
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 from PIL import Image
@@ -40,7 +39,7 @@ STREAM = "er"  # the submission that streams are drawn with
 
 def draw(name: str, races: str | None) -> str:
     """Write docs/workloads/NAME.png; one line that says what was done."""
-    tree = yaml.safe_load((discover.ROOT / "conf/workload" / f"{name}.yaml").read_text())
+    tree = workload.tree_of(name)
     first = next(key for key, value in tree.items() if isinstance(value, dict))
     definition = workload.define(name, tree, first, None)
     pyplot.rcdefaults()

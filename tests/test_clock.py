@@ -259,14 +259,12 @@ class Silent:
 
 def trial(folder, way="honest", path=None, **settings):
     """Race the cheat on a small gpt2; returns the record and its evaluation rows."""
-    import yaml
-
     from harness import plan, record
-    from harness.discover import ROOT
     from harness.record_log import rows as read_rows
     from harness.referee import race
+    from harness.workload import tree_of
 
-    tree = yaml.safe_load((ROOT / "conf" / "workload" / "gpt2.yaml").read_text()) | {"name": "gpt2"}
+    tree = tree_of("gpt2")
     tree["mini"] |= {
         "horizon": 40,
         "batch": 4,

@@ -7,25 +7,20 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-import yaml
 from torch import nn
 
 from harness.errors import UserError
-from harness.workload import namespace
+from harness.workload import define, tree_of
 from scripts import prepare_shards
 from workloads import gpt2
 from workloads.data import text
 from workloads.models.gpt import GPT
 
-BLOCKS = yaml.safe_load((Path(gpt2.__file__).parents[1] / "conf/workload/gpt2.yaml").read_text())
 SCALES = ("mini", "base", "full")
 
 
 def configured(scale, variant=None):
-    block = copy.deepcopy(BLOCKS[scale])
-    if variant:
-        block["model"] |= block["variants"][variant].get("model", {})  # some change the goal alone
-    return namespace(block)
+    return define("gpt2", tree_of("gpt2"), scale, variant).config
 
 
 MINI = configured("mini")
@@ -193,7 +188,7 @@ def test_full_scale_has_the_parameters_of_gpt2_124m():
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_variant_can_be_built_and_run(scale):
-    for variant in (None, *BLOCKS[scale]["variants"]):
+    for variant in (None, *tree_of("gpt2")[scale]["variants"]):
         config = configured(scale, variant)
         with torch.device("meta"):
             logits = gpt2.model(config)(torch.zeros(1, config.model.context, dtype=torch.int64))

@@ -1,11 +1,9 @@
 """Fine-tuning has room: the head alone misses the target, and training everything reaches it."""
 
 import pytest
-import yaml
 
 from harness import record
-from harness.discover import ROOT
-from harness.workload import primary
+from harness.workload import primary, tree_of
 from tests.racing import harness, log_of
 
 
@@ -13,8 +11,7 @@ from tests.racing import harness, log_of
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", ["ft_gpt2", "ft_vit"])
 def test_head_only_is_worse_than_the_target_and_full_fine_tuning_better(name, tmp_path):
-    tree = yaml.safe_load((ROOT / "conf/workload" / f"{name}.yaml").read_text())
-    metric, direction, target = primary(tree["mini"]["goal"])
+    metric, direction, target = primary(tree_of(name)["mini"]["goal"])
     sign = 1 if direction == "at_least" else -1
     best = {}
     for submission in ("head_only", "full"):  # the target was set on the tuned point of full

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-import yaml
 
 from harness import discover, roles, space, workload
 from harness.submission import Submission
@@ -43,8 +42,7 @@ FITTING = [  # every method where it belongs: workload, submission, steps, chang
 
 
 def configured(name, scale="mini", variant=None, **changes):
-    path = discover.ROOT / "conf" / "workload" / f"{name}.yaml"
-    definition = workload.define(name, yaml.safe_load(path.read_text()), scale, variant)
+    definition = workload.define(name, workload.tree_of(name), scale, variant)
     block = definition.block
     for key, value in (
         SMALL[name] | changes if scale == "mini" and variant is None else {}
@@ -175,7 +173,7 @@ def test_design_is_nearly_an_isometry_on_low_rank_matrices():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_variant_can_be_built(name):
-    tree = yaml.safe_load((discover.ROOT / "conf" / "workload" / f"{name}.yaml").read_text())
+    tree = workload.tree_of(name)
     for scale in ("mini", "base"):
         for variant in (None, *tree[scale].get("variants", {})):
             module, config = configured(name, scale, variant)

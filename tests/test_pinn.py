@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-import yaml
 
 from harness import discover, space, workload
 from harness.derivatives import mean_squares
@@ -25,8 +24,7 @@ VISCOSITY = 0.01 / np.pi
 
 
 def tree_of(name):
-    path = discover.ROOT / "conf" / "workload" / f"pinn_{name}.yaml"
-    return yaml.safe_load(path.read_text())
+    return workload.tree_of(f"pinn_{name}")
 
 
 def configured(name, **changes):

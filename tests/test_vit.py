@@ -7,26 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from torch import nn
 
 from harness import roles
 from harness.errors import UserError
-from harness.workload import namespace
+from harness.workload import define, tree_of
 from workloads import vit
 from workloads.data import folder
 
-BLOCKS = yaml.safe_load((Path(vit.__file__).parents[1] / "conf/workload/vit.yaml").read_text())
 SCALES = ("mini", "base", "full")
 
 
 def configured(scale, variant=None):
-    block = copy.deepcopy(BLOCKS[scale])
-    for key, changes in block["variants"].get(variant, {}).items():
-        if key == "track":
-            continue
-        block[key] = {**block[key], **changes}
-    return namespace(block)
+    return define("vit", tree_of("vit"), scale, variant).config
 
 
 MINI = configured("mini")
@@ -173,7 +166,7 @@ def test_full_scale_has_the_parameters_of_a_vit_s_16():
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_variant_can_be_built_and_run(scale):
-    for variant in (None, *BLOCKS[scale]["variants"]):
+    for variant in (None, *tree_of("vit")[scale]["variants"]):
         config = configured(scale, variant)
         c = config.model
         c.depth = min(c.depth, 2)
