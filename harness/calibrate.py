@@ -16,7 +16,7 @@ from harness import clock, discover, machine, process, workload
 from harness.errors import UserError, nearest
 from harness.files import atomic_json, read_json
 from harness.lint import lint
-from harness.measure import busy, level, measure, summary
+from harness.measure import Yardstick, busy, level, measure, summary
 from harness.meter import OPERATIONS
 
 GRID = ("forward_backward@batch=1/2", "forward_backward@batch=2", "forward@batch=2") + tuple(
@@ -154,15 +154,13 @@ def kinds_of(definition: workload.Definition) -> list[str]:
     return sorted(kinds)
 
 
-def yardstick(
-    definition: workload.Definition, engine: dict
-) -> tuple[workload.Definition, clock.Table] | None:
-    """The standard workload and its frozen table; None for itself, or where it has no table."""
+def yardstick(definition: workload.Definition, engine: dict) -> Yardstick | None:
+    """The standard workload at its frozen price; None for itself, or where it has no table."""
     standard = workload.define(STANDARD, workload.tree_of(STANDARD), "mini", None)
     table = table_of(standard, engine)
     if standard.key == definition.key or table is None or table.step != step_hash(standard):
         return None
-    return standard, table
+    return Yardstick(standard, table.of(clock.REFERENCE_STEP).seconds, table.origin)
 
 
 def make_table(
@@ -170,9 +168,9 @@ def make_table(
     engine: dict,
     found: list[dict],
     trouble: str | None,
-    unit: clock.Table | None = None,
+    unit: Yardstick | None = None,
 ) -> dict:
-    """The table as it is stored, in the seconds of another's yardstick; it carries its own hash."""
+    """The table as it is stored; it carries its own hash."""
     kinds = [kind for kind in found[0]["samples"] if kind != "split"]
     rows = {}
     for kind in kinds:
@@ -257,14 +255,14 @@ def calibrate(arguments: list[str]) -> int:
     )
     parser.add_argument("--out", type=Path, help="file of the table (results/reference/prices/...)")
     definition, engine, more, asked = chosen(parser, arguments)
-    load, ruler = process.load_average(), yardstick(definition, engine)
+    load, unit = process.load_average(), yardstick(definition, engine)
 
     def tell(i: int, found: list[dict]) -> None:
         step = 1e3 * level(found[-1], clock.REFERENCE_STEP)
-        print(
-            f"process {i + 1} of {asked.processes}: {clock.REFERENCE_STEP} {step:.2f} ms",
-            file=sys.stderr,
-        )
+        told = f"process {i + 1} of {asked.processes}: {clock.REFERENCE_STEP} {step:.2f} ms"
+        if unit:
+            told += f" (now and here {step * found[-1]['yardstick'] / unit.seconds:.2f})"
+        print(told, file=sys.stderr)
         if not asked.anyway and (trouble := busy(found, load)):
             raise UserError(
                 f"this machine is busy: {trouble}",
@@ -273,9 +271,8 @@ def calibrate(arguments: list[str]) -> int:
             )
 
     kinds = sorted({*kinds_of(definition), *more}) + ["split"]
-    standard = ruler and (ruler[0], ruler[1].of(clock.REFERENCE_STEP).seconds)
-    found = measure(definition, engine, kinds, asked.processes, asked.rounds, tell, standard)
-    table = make_table(definition, engine, found, busy(found, load), ruler and ruler[1])
+    found = measure(definition, engine, kinds, asked.processes, asked.rounds, tell, unit)
+    table = make_table(definition, engine, found, busy(found, load), unit)
     for kind, row in table["prices"].items():
         print(
             f"{kind:36}{1e3 * row['seconds']:10.2f} ms  "

@@ -14,10 +14,8 @@ RATIOS = {
     EACH: (0.8, 6.0),
 }  # to forward_backward
 MARGIN = 1.15  # noise and cache effects between near shapes
-STREAMED, LOOSE = (
-    1e10,
-    1.35,
-)  # FLOPs a second; below, a step waits for memory: a part may fit a cache
+STREAMED = 1e10  # FLOPs a second; a slower step waits for memory, and a part of it may fit a cache
+LOOSE = 1.35  # MARGIN of such a step
 PER_FLOP, PER_CALL = 3.0, 6.0  # times forward_backward's seconds per FLOP; where calls cost more
 SHORT = 1e-2  # seconds of a step that is calls rather than arithmetic
 CACHED, OUTGROWN = 4, 1.6  # up to this batch ratio shapes are near; MARGIN beyond it

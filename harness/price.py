@@ -95,11 +95,12 @@ def main(order: dict) -> dict:
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     torch.set_num_threads(engine["threads"])
     torch.set_deterministic_debug_mode("error" if engine["deterministic"] else "default")
-    bench = Bench(order["definition"], order["train"], engine["device"], seed)
+    bench = Bench(**order["workload"], device=engine["device"], seed=seed)
     timed = {kind: (bench, kind) for kind in order["kinds"] if bench.fits(kind)}
     kinds = list(timed)
     if order["yardstick"]:
-        timed[YARDSTICK] = Bench(*order["yardstick"], engine["device"], seed), REFERENCE_STEP
+        other = Bench(**order["yardstick"], device=engine["device"], seed=seed)
+        timed[YARDSTICK] = other, REFERENCE_STEP
     lengths = {
         name: max(1, min(100, round(BLOCK / max(1e-4, owner.make(kind)))))
         for name, (owner, kind) in timed.items()

@@ -107,7 +107,7 @@ def fitting(model: nn.Module, rank: int, share: float, size: Callable[[int, int,
     """
     allowed = share * sum(p.numel() for p in model.parameters())
     shapes = [weight.shape for weight in weights(model)]
-    while rank > 1 and sum(size(*shape, rank) for shape in shapes) > allowed:
+    while rank > 1 and sum(size(out, inputs, rank) for out, inputs in shapes) > allowed:
         rank -= 1
     return rank
 

@@ -97,6 +97,16 @@ def test_lint_sees_any_two_swapped_entries(table):
             assert lint.lint(with_prices(table, swapped)), (one, two)
 
 
+def test_lint_lets_a_part_of_a_step_that_waits_for_memory_fit_a_cache(table):
+    rows, half = table["prices"], "forward_backward@batch=1/2"
+    cheap = {half: scaled(rows[half], 0.8)}
+    assert lint.lint(with_prices(table, cheap))
+    waiting = {kind: row | {"flops": row["flops"] / 100} for kind, row in rows.items()}
+    assert lint.lint(with_prices(table, waiting)) == []
+    assert lint.lint(with_prices(table, waiting | {half: scaled(waiting[half], 0.8)})) == []
+    assert lint.lint(with_prices(table, waiting | {half: scaled(waiting[half], 0.1)}))
+
+
 def test_lint_sees_a_split_step_that_does_not_add_up(table):
     assert lint.lint(table | {"checks": {"split": 1.5}})
 
@@ -189,9 +199,11 @@ def test_times_are_told_in_the_seconds_of_the_yardstick():
 
 def test_gpt2_is_the_yardstick_of_all_others_and_has_none():
     vit = workload.define("vit", tree_of("vit"), "mini", None)
-    standard, table = calibrate.yardstick(vit, ENGINE)
-    assert standard.key == "gpt2.mini"
-    assert table.step == calibrate.step_hash(standard)
+    unit = calibrate.yardstick(vit, ENGINE)
+    table = calibrate.table_of(unit.definition, ENGINE)
+    assert unit.definition.key == "gpt2.mini"
+    assert table.step == calibrate.step_hash(unit.definition)
+    assert (unit.seconds, unit.origin) == (table.of("forward_backward").seconds, table.origin)
     assert calibrate.yardstick(gpt2(), ENGINE) is None
     assert calibrate.yardstick(vit, ENGINE | {"device": "cuda"}) is None
 
@@ -199,9 +211,8 @@ def test_gpt2_is_the_yardstick_of_all_others_and_has_none():
 @pytest.mark.slow
 def test_a_process_times_the_yardstick_among_the_kinds():
     definition = workload.define("stream_split", tree_of("stream_split"), "mini", None)
-    (one,) = measure.measure(
-        definition, ENGINE, ["forward_backward"], 1, 2, yardstick=(gpt2(), 1.0)
-    )
+    unit = measure.Yardstick(gpt2(), 1.0, "nowhere")
+    (one,) = measure.measure(definition, ENGINE, ["forward_backward"], 1, 2, yardstick=unit)
     assert one["yardstick"] > 0
     assert 0.001 < measure.level(one, "forward_backward") < 0.1  # a small step, in steps of gpt2
 
@@ -210,6 +221,10 @@ def test_signs_of_a_busy_machine():
     assert calibrate.busy(processes(), 0.1) is None
     assert "load" in calibrate.busy(processes(), 50.0)
     assert "differed" in calibrate.busy(processes((1.0, 1.3)), 0.1)
+    for apart, seconds, told in ((1.15, None, True), (1.15, 0.06, False), (1.3, 0.06, True)):
+        unit = {"yardstick": seconds} if seconds else {}
+        found = [one | unit for one in processes((1.0, apart))]
+        assert ("differed" in (calibrate.busy(found, 0.1) or "")) == told
     assert "times as long" in calibrate.busy([p | {"waited": 2.0} for p in processes()], 0.1)
 
 

@@ -161,8 +161,7 @@ def test_the_honest_twin_passes(file, level, tmp_path):
     more = next(e.more for e in TABLE if e.file == file)
     seen = run(planned(file, "honest", level, tmp_path, more))
     assert seen.outcome.outcome == ("reached" if file == "pruning" else "out_of_budget")
-    end = seen.outcome.record["end"]
-    assert end["hidden"] <= 0.2 * end["counted"]  # noise of a busy machine; a cheat shows twice it
+    assert seen.outcome.record["end"]["hidden"] == 0.0
     assert "GOT" not in seen.said
 
 
