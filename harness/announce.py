@@ -112,8 +112,10 @@ def _next(result: dict, outcome: str) -> str:
     if "workload" not in result or "submission" not in result:
         return ""
     scale = f" scale={result['scale']}" if result.get("scale", "mini") != "mini" else ""
+    variant = f" variant={result['variant']}" if result.get("variant") else ""
     race = (
-        f"python -m harness workload={result['workload']} submission={result['submission']}{scale}"
+        f"python -m harness workload={result['workload']} submission={result['submission']}"
+        f"{scale}{variant}"
     )
     if outcome == "reached":
         return f"{race} seed={result.get('seed', 0) + 1}"

@@ -151,6 +151,7 @@ def test_the_estimate_handles_shares_and_says_when_it_cannot_know():
         ({"outcome": "out of budget", "best": {}}, None, "no loss was measured"),
         ({"outcome": "diverged", "reason": "the loss is nan"}, None, "diverged: the loss is nan"),
         ({"outcome": "failed", "reason": "KeyError: 'x'"}, None, "submission=lion"),
+        ({"outcome": "failed", "variant": "deep"}, None, "submission=lion variant=deep"),
     ],
 )
 def test_a_verdict_says_what_happened_where_and_what_next(result, reference, words):
