@@ -13,7 +13,8 @@ from types import ModuleType, SimpleNamespace
 import torch
 from torch import nn
 
-from harness import discover, ops, roles, space
+from harness import ops, roles
+from harness.catalog import discover, space
 from harness.errors import UserError, nearest
 
 SHARED = "shared"  # key of a group's numbers and tensors that belong to no single parameter

@@ -4,7 +4,7 @@
     python scripts/campaign.py plan.yaml --minutes 170   # hand out nothing after so long
     python scripts/campaign.py plan.yaml --points        # print every job with its point, race none
 
-The plan is a YAML file (harness/campaign_plan.py):
+The plan is a YAML file (harness/campaign/plan.py):
 
     scale: mini
     until: budget                # goal, or budget: trials go on after the goal is met
@@ -34,12 +34,15 @@ import json
 import sys
 from pathlib import Path
 
-from harness import campaign, campaign_plan, hopeless
-from harness.campaign_board import Known, commit
+from benches.hopeless import Measured
+from harness.campaign.board import Known, commit
+from harness.campaign.pairs import Job, Pair, duration, pairs_of, plan
+from harness.campaign.pairs import run as run_pairs
 from harness.errors import UserError
-from harness.record import FINAL
-from harness.report.cells import by_workload
-from harness.report.collect import collect
+from harness.records import hopeless
+from harness.records.collect import collect
+from harness.records.run_folder import FINAL
+from harness.report.board.cells import by_workload
 
 
 def measure(paths: list[str]) -> int:
@@ -79,7 +82,7 @@ def measure(paths: list[str]) -> int:
     )
     for name, m in rows:
         print(f"{name:36} {m.reached:8} {m.false:14} {m.missed:7} {m.ended:12} {m.saved:12.0%}")
-    every = hopeless.Measured(*totals, saved=0.0)
+    every = Measured(*totals, saved=0.0)
     print(
         f"false endings: {every.false} of {every.reached} trials that reached their goal: "
         f"{every.rate:.2%} (at most {every.upper:.2%} with 95 % confidence)"
@@ -114,7 +117,7 @@ def main() -> int:
     if asked.jobs < 1:
         raise UserError(f"--jobs {asked.jobs}", "a whole number from 1 up")
     results = Path(asked.results)
-    pairs = campaign.pairs_of(campaign_plan.load(Path(asked.plan[0])))
+    pairs = pairs_of(plan.load(Path(asked.plan[0])))
     known = Known(results)
     if asked.points:
         return points(pairs, known)
@@ -124,7 +127,7 @@ def main() -> int:
         known.failed = lambda pair: None
     show, whole = Display(pairs, results), False
     try:
-        whole = campaign.run(pairs, asked.results, asked.jobs, known, show, asked.minutes)
+        whole = run_pairs(pairs, asked.results, asked.jobs, known, show, asked.minutes)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
     finally:
@@ -143,7 +146,7 @@ def main() -> int:
     return 1 if bad else 0
 
 
-def points(pairs: list[campaign.Pair], known: Known) -> int:
+def points(pairs: list[Pair], known: Known) -> int:
     """Print every job: done (by the board) or to run, its pair, study, trial, seed and point."""
     for pair in pairs:
         for study, trial, seed in pair.tuning:
@@ -164,7 +167,7 @@ def points(pairs: list[campaign.Pair], known: Known) -> int:
     return 0
 
 
-def _print_point(state: str, pair: campaign.Pair, job: campaign.Job, point: str) -> None:
+def _print_point(state: str, pair: Pair, job: Job, point: str) -> None:
     study, trial, seed = job
     kind = f"trial {trial}" if trial is not None else "again"
     print(f"{state:7} {pair.name:40} study {study} {kind:8} seed {seed}  {point}")
@@ -179,7 +182,7 @@ def line(told: dict, number: int, total: int, left: float | None) -> str:
         if told.get("best")
         else told.get("reason") or ""
     )
-    rest = f"  about {campaign.duration(left)} left" if left is not None else ""
+    rest = f"  about {duration(left)} left" if left is not None else ""
     outcome = told["outcome"].replace("_", " ")
     return f"[{number}/{total}] {told['label']}: {outcome} {result}{rest}"
 
@@ -187,7 +190,7 @@ def line(told: dict, number: int, total: int, left: float | None) -> str:
 class Display:
     """A bar on a terminal, a line for each trial that ends; each pair that is over is committed."""
 
-    def __init__(self, pairs: list[campaign.Pair], results: Path):
+    def __init__(self, pairs: list[Pair], results: Path):
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -213,7 +216,7 @@ class Display:
             self.job,
             completed=number,
             total=total,
-            left=f"about {campaign.duration(left)} left" if left else "",
+            left=f"about {duration(left)} left" if left else "",
         )
         if not told["earlier"]:
             self.console.print(

@@ -1,4 +1,4 @@
-"""Print every identity that records depend on, so that a change which must void nothing can prove it.
+"""Print every identity that records depend on, so that a change can prove that it voids nothing.
 
     python scripts/identities.py            # print them as JSON
     python scripts/identities.py --write    # freeze them in tests/catalog/identities.json
@@ -14,26 +14,28 @@ from pathlib import Path
 
 import yaml
 
-from harness import __version__, discover, workload
-from harness.calibrate import step_hash
-from harness.discover import ROOT
+from harness import __version__
+from harness.catalog import definition, discover
+from harness.catalog.discover import ROOT
+from harness.catalog.identity import source_hash, step_hash
+from harness.system import hashing
 
 FROZEN = ROOT / "tests" / "catalog" / "identities.json"
 
 
 def submissions() -> dict[str, str]:
     """Return the hash of every shipped submission by name."""
-    return {name: discover.source_hash(one) for name, one in discover.submissions().items()}
+    return {name: source_hash(one) for name, one in discover.submissions().items()}
 
 
 def workloads() -> dict[str, dict[str, str]]:
     """Return hash, training hash and step hash of every workload at every scale and variant."""
     identities = {}
     for name in discover.workloads():
-        tree = workload.tree_of(name)
+        tree = definition.tree_of(name)
         for scale in (key for key, value in tree.items() if isinstance(value, dict)):
             for variant in (None, *(tree[scale].get("variants") or {})):
-                one = workload.define(name, tree, scale, variant)
+                one = definition.define(name, tree, scale, variant)
                 identities[one.key] = {
                     "hash": one.hash,
                     "training": one.training_hash,
@@ -55,7 +57,7 @@ def run_id(line: dict, engine: dict, version: str = __version__) -> str:
     }
     if line["isolation"] != "process":
         parts["isolation"] = line["isolation"]
-    return workload.digest(workload.canonical(parts))[:16]
+    return hashing.digest(hashing.canonical(parts))[:16]
 
 
 def lines(path: Path) -> list[dict]:

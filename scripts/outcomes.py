@@ -14,14 +14,13 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from harness import discover
-from harness.discover import ROOT
+from harness.catalog import discover
+from harness.catalog.discover import ROOT
+from harness.catalog.goal import meets, primary
 from harness.errors import UserError
-from harness.files import atomic_write
-from harness.report.cells import merit
-from harness.report.collect import collect
-from harness.report.run import Run
-from harness.workload import meets, primary
+from harness.records.collect import collect
+from harness.records.run import Run, merit
+from harness.system.files import atomic_write
 
 HEAD = """# Outcomes
 

@@ -18,9 +18,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from harness import workload
-from harness.campaign_plan import tree_of
-from harness.discover import ROOT
+from harness.campaign.plan import tree_of
+from harness.catalog import definition
+from harness.catalog.discover import ROOT
 from harness.errors import UserError
 from workloads import gpt2, vit
 from workloads.pretrain import checkpoint
@@ -43,7 +43,7 @@ def measured(name: str, weights: dict[str, Tensor]) -> dict[str, float]:
 
 def numbers(name: str) -> SimpleNamespace:
     """The numbers of a workload at scale mini."""
-    return workload.define(name, tree_of(name), "mini", None).config
+    return definition.define(name, tree_of(name), "mini", None).config
 
 
 def pin(sha256: str, old: str) -> list[Path]:

@@ -5,7 +5,7 @@
     python scripts/set_target.py all --recorded --write          # from what a campaign has raced
 
 scripts/targets.yaml says for each workload who the reference is chosen from and by which rule the
-target is set; harness/target.py says what the rules are. In short:
+target is set; harness/campaign/target.py says what the rules are. In short:
 
 1. Each candidate races some points of its own search space (Sobol, study 0) to the end of the
    budget; the candidate and point with the best last metric is the reference.
@@ -29,14 +29,15 @@ import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
-from harness import campaign, target, target_files
-from harness.campaign_board import Known, commit
-from harness.discover import ROOT
+from harness.campaign.board import Known, commit
+from harness.campaign.pairs import Pair, duration, target, target_files
+from harness.campaign.pairs import run as run_pairs
+from harness.catalog.definition import define, tree_of
+from harness.catalog.discover import ROOT
 from harness.errors import UserError, nearest
-from harness.files import atomic_json, atomic_write
-from harness.report.judge import again
-from harness.report.run import Run
-from harness.workload import define, tree_of
+from harness.records.rejudge import again
+from harness.records.run import Run
+from harness.system.files import atomic_json, atomic_write
 
 PROCEDURES = Path(__file__).with_name("targets.yaml")
 
@@ -100,39 +101,39 @@ def arguments() -> argparse.Namespace:
 def _pair(name: str, submission: str, scale: str, trials: int, seeds: int, hp=None):
     bare, _, variant = name.partition(".")
     rules = {"studies": 1, "trials": trials, "seeds": seeds, "budget": 1}
-    return campaign.Pair(bare, submission, rules, scale, variant or None, until="budget", hp=hp)
+    return Pair(bare, submission, rules, scale, variant or None, until="budget", hp=hp)
 
 
-def _tuning(name: str, procedure: target.Procedure, scale: str) -> list[campaign.Pair]:
+def _tuning(name: str, procedure: target.Procedure, scale: str) -> list[Pair]:
     return [_pair(name, c, scale, procedure.trials, 0) for c in procedure.candidates]
 
 
-def _seeding(name: str, procedure: target.Procedure, scale: str, best: Run) -> campaign.Pair:
+def _seeding(name: str, procedure: target.Procedure, scale: str, best: Run) -> Pair:
     record = best.record
     return _pair(name, record["submission"], scale, 0, procedure.seeds, record["hp"])
 
 
-def _best(pairs: list[campaign.Pair], goal: dict) -> Run | None:
+def _best(pairs: list[Pair], goal: dict) -> Run | None:
     """The run with the best last metric; among equals the first."""
     runs = [run for pair in pairs for _, run in sorted(pair.found.items())]
     counted = [run for run in runs if target.last(run, goal) < float("inf")]
     return min(counted, key=lambda run: target.last(run, goal), default=None)
 
 
-def _race(pairs: list[campaign.Pair], asked: argparse.Namespace, known: Known) -> None:
+def _race(pairs: list[Pair], asked: argparse.Namespace, known: Known) -> None:
     """Race what no record covers; with --recorded, only take what is there."""
 
     def tell(pair, job, told, pace) -> None:
         if told["earlier"]:
             return
         left = pace.left(pairs)
-        rest = f"  about {campaign.duration(left)} left" if left else ""
+        rest = f"  about {duration(left)} left" if left else ""
         print(
             f"{told['label']}: {told['outcome']} {json.dumps(told.get('best'))}{rest}", flush=True
         )
 
     try:
-        campaign.run(
+        run_pairs(
             pairs, asked.results, asked.jobs, known, tell, minutes=0 if asked.recorded else None
         )
     finally:
@@ -143,7 +144,7 @@ def _race(pairs: list[campaign.Pair], asked: argparse.Namespace, known: Known) -
 def _set(
     name: str,
     procedure: target.Procedure,
-    pairs: list[campaign.Pair],
+    pairs: list[Pair],
     scale: str,
     results: Path,
     write: bool,

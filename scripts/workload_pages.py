@@ -4,8 +4,9 @@
     python scripts/workload_pages.py --race FOLDER    # also races the streams, to draw them
     python scripts/workload_pages.py --text           # the text alone
 
-Run it again when a number, a target or a reference has changed; tests/test_workload_pages.py says
-when the text is out of date. Pictures are drawn by scripts/workload_pictures.py.
+Run it again when a number, a target or a reference has changed;
+tests/workloads/test_workload_pages.py says when the text is out of date. Pictures
+are drawn by scripts/workload_pictures.py.
 """
 
 import argparse
@@ -18,12 +19,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
-from harness import discover, workload
-from harness.announce import number
+from harness.catalog import discover
+from harness.catalog.definition import Definition, define, load_workload, tree_of
 from harness.errors import UserError
-from harness.files import atomic_write
-from harness.result import reference
-from harness.workload import tree_of
+from harness.records.references import reference
+from harness.report.run.text import number
+from harness.system.files import atomic_write
 
 PAGES = discover.ROOT / "docs" / "workloads"
 INDEX = discover.ROOT / "docs" / "workloads.md"
@@ -116,10 +117,10 @@ def data_of(name: str, block: dict) -> tuple[str, str]:
     return words, licence
 
 
-def parameters(definition: workload.Definition) -> int:
+def parameters(definition: Definition) -> int:
     """Number of the model's parameters; nothing is allocated."""
     with torch.device("meta"):
-        model = workload.load(definition).model(definition.config)
+        model = load_workload(definition).model(definition.config)
     return sum(p.numel() for p in model.parameters())
 
 
@@ -151,7 +152,7 @@ def _plain(value) -> str:
     return f"{value:g}".replace("e-0", "e-") if isinstance(value, int | float) else str(value)
 
 
-def reference_in_words(definition: workload.Definition) -> str:
+def reference_in_words(definition: Definition) -> str:
     """nadamw, 45.8 s; or that there is none yet."""
     frozen = reference(definition)
     if frozen is None:
@@ -180,7 +181,7 @@ def index() -> str:
         tree = tree_of(name)
         family = family_of(name)
         for scale in scales_of(tree):
-            definition = workload.define(name, tree, scale, None)
+            definition = define(name, tree, scale, None)
             data, licence = data_of(name, definition.block)
             lines.append(
                 f"| [{FAMILIES[family][0]}](workloads/{family}.md) | `{name}` {scale} | {data} "
@@ -212,7 +213,7 @@ def page(family: str) -> str:
         ]
         told, variants = [], []
         for scale in scales_of(tree):
-            definition = workload.define(name, tree, scale, None)
+            definition = define(name, tree, scale, None)
             block = definition.block
             every = block["evaluate"].get("every", 0)
             grid = "after every step" if every == 1 else f"{block['evaluate']['points']:,}"
@@ -223,7 +224,7 @@ def page(family: str) -> str:
             )
             told += measured(definition)
             for variant, changes in (tree[scale].get("variants") or {}).items():
-                varied = workload.define(name, tree, scale, variant)
+                varied = define(name, tree, scale, variant)
                 variants.append(
                     f"| `{variant}` | {scale} | {changed(changes)} "
                     f"| {goal_in_words(varied.block['goal'])} | {reference_in_words(varied)} |"
@@ -273,7 +274,7 @@ def changed(changes: dict, where: str = "") -> str:
     return ", ".join(parts) or "the goal"
 
 
-def measured(definition: workload.Definition) -> list[str]:
+def measured(definition: Definition) -> list[str]:
     """A paragraph on the reference of a scale, if it has one."""
     frozen = reference(definition)
     if frozen is None:

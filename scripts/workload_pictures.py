@@ -20,15 +20,16 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 from PIL import Image
 
-from harness import discover, workload
+from harness.catalog import discover
+from harness.catalog.definition import define, load_workload, tree_of
+from harness.catalog.goal import primary
 from harness.errors import UserError
-from harness.files import atomic_write, read_json
-from harness.history import history
-from harness.picture import curve
-from harness.picture_style import GRID, INK, MUTED, REFERENCE, STYLE, TARGET
-from harness.record_log import rows
-from harness.result import reference
-from harness.workload import primary
+from harness.records.log import rows
+from harness.records.references import reference
+from harness.records.stream_history import history
+from harness.report.run.frame import GRID, INK, MUTED, REFERENCE, STYLE, TARGET
+from harness.report.run.picture import curve
+from harness.system.files import atomic_write, read_json
 
 PAGES = discover.ROOT / "docs" / "workloads"
 DOTS_PER_INCH, PALETTE = 100, 96
@@ -39,9 +40,9 @@ STREAM = "er"  # the submission that streams are drawn with
 
 def draw(name: str, races: str | None) -> str:
     """Write docs/workloads/NAME.png; one line that says what was done."""
-    tree = workload.tree_of(name)
+    tree = tree_of(name)
     first = next(key for key, value in tree.items() if isinstance(value, dict))
-    definition = workload.define(name, tree, first, None)
+    definition = define(name, tree, first, None)
     pyplot.rcdefaults()
     pyplot.rcParams.update(STYLE | {"font.size": 9, "axes.titlesize": 9.5})
     if "stream" in definition.block:
@@ -69,7 +70,7 @@ def _small(figure: Figure) -> bytes:
 
 
 def _sample(definition) -> Figure:
-    module, block = workload.load(definition), definition.block
+    module, block = load_workload(definition), definition.block
     drawn = (0,) if _drawn(definition) else ()
     data = module.data(definition.config, "val", *drawn)
     frozen = reference(definition)
@@ -193,7 +194,7 @@ def _token(axes, column: int, row: int, letters: str, tint: str) -> None:
 def _encoder(definition):
     from workloads.data import text
 
-    if getattr(workload.load(definition), "ORIGIN", None) == "smollm2":
+    if getattr(load_workload(definition), "ORIGIN", None) == "smollm2":
         from workloads.pretrain import smollm2
 
         return smollm2.encoder()
@@ -209,7 +210,7 @@ def _matrix(axes, data, definition) -> None:
     shown = truth.numpy()[:100, :100]
     title = f"{truth.shape[0]} x {truth.shape[1]}"
     if "share" in definition.block["data"]:
-        seen = workload.load(definition).data(definition.config, "train")["seen"][:100, :100]
+        seen = load_workload(definition).data(definition.config, "train")["seen"][:100, :100]
         shown = np.where(seen.numpy() > 0, shown, np.nan)
         title += f", a corner: {definition.block['data']['share']:.0%} seen"
     bound = np.nanpercentile(np.abs(shown), 99)
@@ -228,7 +229,7 @@ def _matrix(axes, data, definition) -> None:
 def _solution(axes, data, definition) -> None:
     """u over the plane, and three cuts through it."""
     wide, high = definition.block["data"]["grid"]
-    low, top = workload.load(definition).box(definition.config).tolist()
+    low, top = load_workload(definition).box(definition.config).tolist()
     u = data["values"].reshape(high, wide).numpy()
     second = "y" if definition.name == "pinn_poisson" else "t"
     map_of = axes[0].imshow(

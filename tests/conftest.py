@@ -21,7 +21,7 @@ class FailingDisk:
     def __init__(self, patch, fail_at=0, code=errno.EIO):
         self.calls, self.fail_at, self.code = 0, fail_at, code
         for name in ("open", "write", "fsync", "replace"):
-            patch.setattr(f"harness.files.os.{name}", self._wrap(getattr(os, name)))
+            patch.setattr(f"harness.system.files.os.{name}", self._wrap(getattr(os, name)))
 
     def _wrap(self, real):
         def call(*args, **kwargs):
@@ -41,7 +41,7 @@ def every_failure(monkeypatch):
     """
 
     def failures(write, code=errno.EIO):
-        from harness.files import DiskFull
+        from harness.system.files import DiskFull
 
         for k in itertools.count(1):
             caught = None

@@ -2,7 +2,7 @@
 
 import gc
 
-from harness.link import Link
+from harness.system.messages import Link
 
 SPACE = {
     "lr": 0.1,

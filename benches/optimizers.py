@@ -1,0 +1,291 @@
+"""CPU time and state bytes of each gradient method's step, beside torch's fused AdamW and its peer.
+
+    python benches/optimizers.py [--only lion muon] [--rounds 15] [--json OUT]
+
+On the parameters of workload gpt2, scale mini, with fixed gradients. Our side is what a race runs:
+elementwise methods on one flat tensor, the copy of the gradients into it included. Peers are
+pytorch_optimizer's classes with its defaults (several are torch's own, re-exported), else torch's
+or the authors' package. A method for some roles is timed on those parameters alone, as is its peer.
+
+One thread, process CPU time. Blocks of steps are interleaved: ours, peer, fused AdamW, each round;
+a ratio is the median over rounds of the ratio within a round. Gradients are put back before every
+block (some peers overwrite them), outside the timed part. A method that does something every so
+many steps is timed over whole periods, the same on both sides.
+
+Exit status 1 where a bound is broken: no method slower than its peer; over pytorch_optimizer's own
+classes a geometric mean speed-up of 1.5; Lion at most 1.2 times as long as fused AdamW.
+"""
+
+import argparse
+import importlib
+import json
+import math
+import os
+import statistics
+import sys
+import time
+import warnings
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+
+from harness import roles
+from harness.catalog import discover, space
+from harness.catalog.definition import namespace, tree_of
+from harness.train.parameter_group import Group
+
+SMALL = 1e-5  # learning rate: parameters must stay near their start over thousands of steps
+
+NOISE = 0.03  # by which the median ratio of equal sides may differ from 1
+MEAN_SPEEDUP, LION = 1.5, 1.2  # bounds, see above
+ENOUGH, LEAST = 5.0, 5  # CPU seconds of a method after which LEAST rounds are enough
+
+# Submission -> class (of pytorch_optimizer, of torch.optim, or a dotted path) and its arguments.
+DECAY = {"weight_decay": 0.1}
+LOW_RANK = {"rank": 16, "update_proj_gap": 50, "scale": 0.25, "projection_type": "std"}
+PEERS = {
+    "sgd": ("SGD", {"momentum": 0.9, "nesterov": True, **DECAY}),
+    "signsgd": ("SignSGD", DECAY),
+    "sgd_sai": ("SGDSaI", DECAY),
+    "dog": ("dog.DoG", {}),
+    "adagrad": ("Adagrad", DECAY),
+    "rmsprop": ("RMSprop", {}),
+    "adam": ("Adam", DECAY),
+    "adamw": ("AdamW", DECAY),
+    "linear_decay": ("AdamW", DECAY),
+    "amsgrad": ("AdamW", {"amsgrad": True, **DECAY}),
+    "nadamw": ("NAdam", {"decoupled_weight_decay": True, **DECAY}),
+    "diffgrad": ("DiffGrad", DECAY),
+    "lamb": ("Lamb", DECAY),
+    "adafactor": ("AdaFactor", {"betas": (None, 0.999), "relative_step": False, **DECAY}),
+    "lion": ("Lion", DECAY),
+    "cautious_lion": ("Lion", {"cautious": True, **DECAY}),
+    "schedule_free_adamw": ("ScheduleFreeAdamW", DECAY),
+    "prodigy": ("Prodigy", {"lr": 1.0, **DECAY}),
+    "muon": ("Muon", DECAY),
+    "galore": ("GaLore", {**LOW_RANK, **DECAY}),
+    "fira": ("Fira", {**LOW_RANK, **DECAY}),
+    "soap": ("SOAP", {"precondition_frequency": 10, **DECAY}),
+    "psgd_kron": ("Kron", DECAY),
+    "shampoo": ("Shampoo", {"preconditioning_compute_steps": 20, **DECAY}),
+}
+# What makes both sides do the same: hyperparameters of ours, and the period in steps.
+OURS = {
+    "galore": ({"rank": 16, "gap": 50}, 50),
+    "fira": ({"rank": 16, "gap": 50}, 50),
+    "natural_galore": ({"rank": 16, "gap": 50}, 50),
+    "soap": ({"every": 10}, 10),
+    "shampoo": ({"every": 20, "graft": False}, 20),
+    "psgd_kron": ({"flat": 500}, 1),  # as in Kron, every step fits the factors
+}
+
+
+def methods():
+    """Names of the methods that are given gradients, for the weights of a network."""
+    cards = [discover.read(p) for p in discover.submissions().values() if not p.variant]
+    return [
+        c.plugin.name
+        for c in cards
+        if c.form == "b" and "adapt" not in c.functions and "train" in discover.tracks(c)
+        and c.literals.get("HANDLES") != ["factor"]
+    ]  # fmt: skip
+
+
+def model():
+    """The model of gpt2 mini, with random gradients."""
+    from workloads.models.gpt import GPT
+
+    torch.manual_seed(0)
+    net = GPT(namespace(tree_of("gpt2")["mini"]["model"]))
+    for p in net.parameters():
+        p.grad = 0.01 * torch.randn_like(p)
+    return net
+
+
+def handled(name):
+    """The parameters of a new model that the submission handles."""
+    net, kinds = model(), discover.read(discover.find(name)).literals.get("HANDLES")
+    known = roles.of(net)
+    return [p for n, p in net.named_parameters() if not kinds or known[n].kind in kinds]
+
+
+class Ours:
+    """A submission as the race runs it."""
+
+    def __init__(self, name):
+        plugin = discover.find(name)
+        point = space.default(discover.read(plugin).literals["SPACE"])
+        point |= OURS.get(name, ({}, 1))[0] | ({"lr": SMALL} if "lr" in point else {})
+        self.params = handled(name)
+        self.group = Group(discover.load(plugin), space.namespace(point), self.params)
+
+    @torch.no_grad()
+    def step(self):
+        self.group.update(0.5)
+
+    def state_bytes(self):
+        return tensor_bytes(self.group.state)
+
+
+class Peer:
+    """A class of another package on the same parameters."""
+
+    def __init__(self, name, construct):
+        self.params = handled(name)
+        self.optimizer = construct(self.params)
+        if hasattr(self.optimizer, "train"):
+            self.optimizer.train()
+        self.step = self.optimizer.step
+
+    def state_bytes(self):
+        return tensor_bytes(self.optimizer.state_dict()["state"])
+
+
+def peer(name):
+    """(title, constructor) of the submission's peer, or None."""
+    if name not in PEERS:
+        return None
+    if name == "psgd_kron" and not torch.backends.opt_einsum.is_available():
+        return None  # einsum would contract Kron's five operands in an order that takes seconds
+    attribute, kwargs = PEERS[name]
+    home, _, attribute = attribute.rpartition(".")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = importlib.import_module(home or "pytorch_optimizer")
+    cls = getattr(found, attribute, None) or getattr(torch.optim, attribute)
+    shared = kwargs.keys() - LOW_RANK.keys()
+    kwargs = {"lr": SMALL} | kwargs
+
+    def construct(params):
+        group = {"params": params, **{k: v for k, v in kwargs.items() if k in LOW_RANK}}
+        group |= {"use_muon": True} if name == "muon" else {}
+        return cls([group], **{k: kwargs[k] for k in ("lr", *shared)})
+
+    return f"{cls.__module__.split('.')[0]}.{attribute}", construct
+
+
+def tensor_bytes(value):
+    if isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, dict):
+        value = list(value.values())
+    return sum(tensor_bytes(v) for v in value) if isinstance(value, list | tuple) else 0
+
+
+def block(side, steps):
+    """CPU milliseconds a step."""
+    for p, g in zip(side.params, side.grads, strict=True):
+        p.grad = g.clone()
+    side.step()
+    begin = time.process_time_ns()
+    for _ in range(steps):
+        side.step()
+    return (time.process_time_ns() - begin) / 1e6 / steps
+
+
+def race(sides, rounds, period):
+    """CPU milliseconds a step: for each side a list over rounds, blocks interleaved."""
+    for side in sides.values():
+        side.grads = [p.grad.clone() for p in side.params]
+    steps = {}
+    for key, side in sides.items():  # blocks of 15 ms, in whole periods
+        count = max(3, min(60, int(15 / block(side, 3))))
+        steps[key] = -(-count // period) * period
+    times = {key: [] for key in sides}
+    began = time.process_time()
+    for i in range(rounds):
+        if i >= LEAST and time.process_time() - began > ENOUGH:
+            break
+        for key, side in sides.items():
+            times[key].append(block(side, steps[key]))
+    return times
+
+
+def ratio(times, above, below):
+    return statistics.median(a / b for a, b in zip(times[above], times[below], strict=True))
+
+
+def measure(name, rounds):
+    found = peer(name)
+    sides = {"ours": Ours(name)}
+    if found:
+        sides["peer"] = Peer(name, found[1])
+    sides["fused"] = Peer(name, lambda params: torch.optim.AdamW(params, lr=SMALL, fused=True))
+    times = race(sides, rounds, OURS.get(name, ({}, 1))[1])
+    count = sum(p.numel() for p in sides["ours"].params)
+    row = {"method": name, "peer": found[0] if found else None, "parameters": count}
+    for key, side in sides.items():
+        row[f"{key}_ms"] = statistics.median(times[key])
+        row[f"{key}_bytes"] = side.state_bytes()
+    row["ours/fused"] = ratio(times, "ours", "fused")
+    row["speedup"] = ratio(times, "peer", "ours") if found else None
+    return row
+
+
+def show_heads():
+    print("one thread, CPU ms a step, state in bytes for each parameter handled")
+    heads = ("ours", "peer", "fused", "ours/fused", "speed-up", "state", "peer's")
+    print(f"{'method':20}" + "".join(f"{h:>11}" for h in heads) + "  peer", flush=True)
+
+
+def show(row):
+    known, count = row["peer"] is not None, row["parameters"]
+    cells = [row["ours_ms"], row["peer_ms"] if known else None, row["fused_ms"], row["ours/fused"]]
+    cells += [row["speedup"], row["ours_bytes"] / count]
+    cells += [row["peer_bytes"] / count if known else None]
+    texts = "".join(f"{'-' if c is None else f'{c:.3f}':>11}" for c in cells)
+    print(f"{row['method']:20}{texts}  {row['peer'] or '-'}", flush=True)
+
+
+def mean_speedup(rows, prefix=""):
+    """Geometric mean over the peers of a package, and their number."""
+    gains = [r["speedup"] for r in rows if r["peer"] and r["peer"].startswith(prefix)]
+    return (statistics.geometric_mean(gains) if gains else math.nan), len(gains)
+
+
+def breaches(rows):
+    """The bounds that are broken, in words."""
+    found = [
+        f"{r['method']} is slower than {r['peer']}: {1 / r['speedup']:.2f} times its time"
+        for r in rows
+        if r["peer"] and r["speedup"] < 1 - NOISE
+    ]
+    mean, _ = mean_speedup(rows, "pytorch_optimizer")
+    if len(rows) == len(methods()) and mean < MEAN_SPEEDUP:  # a mean over some says nothing
+        found.append(f"mean speed-up over pytorch_optimizer is {mean:.2f}, below {MEAN_SPEEDUP}")
+    return found + [
+        f"lion takes {r['ours/fused']:.2f} times as long as fused AdamW, more than {LION}"
+        for r in rows
+        if r["method"] == "lion" and r["ours/fused"] > LION
+    ]
+
+
+def main():
+    """The table, the means and the bounds; returns the exit status."""
+    known = methods()
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--only", nargs="+", choices=sorted(known), default=known, metavar="METHOD")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--json", type=Path, metavar="OUT")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    show_heads()
+    for name in args.only:
+        rows.append(measure(name, args.rounds))
+        show(rows[-1])
+    for title, prefix in (("all", ""), ("pytorch_optimizer's own", "pytorch_optimizer")):
+        mean, count = mean_speedup(rows, prefix)
+        print(f"geometric mean speed-up over {title} peers: {mean:.2f} ({count})")
+    if args.json:
+        args.json.write_text(json.dumps({"torch": torch.__version__, "rows": rows}, indent=1))
+    for breach in breaches(rows):
+        print(f"BROKEN  {breach}")
+    return int(bool(breaches(rows)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,195 @@
+"""A campaign's plan: blocks of submissions on workloads under a ruleset, read from YAML, checked.
+
+scale: mini                 # the keys of a block given here hold for every block
+until: budget               # goal, or budget: trials go on after the goal is met
+isolation: strict           # process, strict or inline
+blocks:                     # done one after the other; without `blocks` the plan is one block
+  - submissions: [adamw, first_order]   # names, families (all of a folder), or all
+    workloads: [gpt2, vit.label_noise]  # names, NAME.VARIANT, or all
+    ruleset: external                   # conf/ruleset/
+    trials: 8                           # any number of the ruleset can be changed
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.catalog import discover
+from harness.catalog.definition import track_of, tree_of
+from harness.catalog.discover import ROOT
+from harness.cli.config import ISOLATION, UNTIL
+from harness.errors import UserError, nearest
+
+NUMBERS = ("studies", "trials", "seeds", "budget")
+DEFAULTS: dict[str, Any] = {
+    "scale": "mini",
+    "ruleset": "external",
+    "until": "goal",
+    "hopeless": False,
+    "isolation": "process",
+    "submissions": None,
+    "workloads": None,
+} | dict.fromkeys(NUMBERS)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Submissions on workloads, each pair under the same rules.
+
+    Attributes:
+        rules: studies, trials of each, seeds for the best point, factor of the budget.
+        until: "goal" or "budget". hopeless: end hopeless tuning trials early.
+        isolation: the level that trials run in.
+        workloads: (name, variant or None).
+    """
+
+    rules: dict
+    submissions: tuple[str, ...]
+    workloads: tuple[tuple[str, str | None], ...]
+    scale: str = "mini"
+    until: str = "goal"
+    hopeless: bool = False
+    isolation: str = "process"
+
+    def pairs(self) -> Iterator[tuple[str, str, str | None]]:
+        """(submission, workload, variant) that fit: a submission races on its tracks alone.
+
+        A stream has its own length: no ruleset with a larger budget applies to it.
+        """
+        trees = {name: tree_of(name) for name, _ in self.workloads}
+        for submission in self.submissions:
+            tracks = discover.tracks(discover.read(discover.find(submission)))
+            for name, variant in self.workloads:
+                tree = trees[name]
+                longer = self.rules["budget"] > 1 and "stream" in tree[self.scale]
+                if track_of(tree, self.scale, variant) in tracks and not longer:
+                    yield submission, name, variant
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The blocks of a campaign, in order."""
+
+    blocks: tuple[Block, ...] = field(default_factory=tuple)
+
+
+def rulesets() -> dict[str, Path]:
+    return {path.stem: path for path in sorted((ROOT / "conf" / "ruleset").glob("*.yaml"))}
+
+
+def ruleset(name: str, where: str = "", **changes) -> dict:
+    """The numbers of a ruleset, with those of `changes` that are not None in their place."""
+    known = rulesets()
+    if name not in known:
+        raise UserError(f"{where}there is no ruleset {name!r}", nearest(name, known))
+    rules = {"budget": 1} | yaml.safe_load(known[name].read_text())
+    rules |= {key: value for key, value in changes.items() if value is not None}
+    for key, least in (("studies", 1), ("trials", 0), ("seeds", 0), ("budget", 1)):
+        if not isinstance(rules[key], int) or rules[key] < least:
+            raise UserError(f"{where}{key}: {rules[key]!r}", f"a whole number from {least} up")
+    if not rules["trials"] and not rules["seeds"]:
+        raise UserError(f"{where}trials and seeds are both 0: nothing would be raced")
+    return rules
+
+
+def load(path: Path) -> Plan:
+    """Read a plan.
+
+    Raises:
+        UserError: a key, name or value in it is wrong.
+    """
+    try:
+        given = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(given, dict):
+        raise UserError(f"{path} holds no keys", "submissions: [adamw]", "see docs/score.md")
+    shared = {key: value for key, value in given.items() if key != "blocks"}
+    blocks = given.get("blocks", [{}])
+    if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
+        raise UserError(f"{path}: blocks is no list of blocks", "a list of submissions: ... blocks")
+    several = "blocks" in given
+    return Plan(
+        tuple(
+            _block(shared | block, f"{path}{f' block {i}' if several else ''}: ")
+            for i, block in enumerate(blocks, 1)
+        )
+    )
+
+
+def _block(given: dict, where: str) -> Block:
+    for key in given:
+        if key not in DEFAULTS:
+            raise UserError(f"{where}there is no key {key!r} in a plan", nearest(key, DEFAULTS))
+    made = DEFAULTS | given
+    if made["until"] not in UNTIL:
+        raise UserError(f"{where}until: {made['until']!r}", f"one of {', '.join(UNTIL)}")
+    if made["isolation"] not in ISOLATION:
+        raise UserError(
+            f"{where}isolation: {made['isolation']!r}", f"one of {', '.join(ISOLATION)}"
+        )
+    if not isinstance(made["hopeless"], bool):
+        raise UserError(f"{where}hopeless: {made['hopeless']!r}", "true or false")
+    if made["hopeless"] and made["until"] == "budget":
+        raise UserError(
+            f"{where}until: budget and hopeless: true contradict each other",
+            "trials that use up their budget, or trials that may end early",
+        )
+    rules = ruleset(made["ruleset"], where, **{key: made[key] for key in NUMBERS})
+    return Block(
+        rules,
+        tuple(_submissions(_names(made, "submissions", where), where)),
+        tuple(_workloads(_names(made, "workloads", where), made["scale"], where)),
+        made["scale"],
+        made["until"],
+        made["hopeless"],
+        made["isolation"],
+    )
+
+
+def _names(made: dict, key: str, where: str) -> list[str]:
+    names = [made[key]] if isinstance(made[key], str) else made[key]
+    if not names or not isinstance(names, list):
+        raise UserError(f"{where}{key} is empty", "a list of names, or all")
+    return [str(name) for name in names]
+
+
+def _submissions(names: list[str], where: str) -> dict[str, None]:
+    """Names in order, families and `all` spelt out, each once."""
+    families: dict[str, list[str]] = {"all": []}
+    for name, plugin in discover.submissions().items():
+        families.setdefault(plugin.family, []).append(name)
+        families["all"].append(name)
+    found: dict[str, None] = {}
+    for name in names:
+        for each in families.get(name, [name]):
+            try:
+                discover.find(each)
+            except UserError as error:
+                raise UserError(f"{where}{error.what}", error.allowed, error.do) from None
+            found[each] = None
+    return found
+
+
+def _workloads(names: list[str], scale: str, where: str) -> dict[tuple[str, str | None], None]:
+    found: dict[tuple[str, str | None], None] = {}
+    for name in names:
+        if name == "all":  # those that have the scale
+            every = discover.workloads()
+            found |= {(n, None): None for n in every if isinstance(tree_of(n).get(scale), dict)}
+            continue
+        bare, _, variant = name.partition(".")
+        try:
+            variants = (tree_of(bare).get(scale) or {}).get("variants") or {}
+        except UserError as error:
+            raise UserError(f"{where}{error.what}", error.allowed, error.do) from None
+        if not isinstance(tree_of(bare).get(scale), dict):
+            raise UserError(f"{where}workload {bare} has no scale {scale!r}")
+        if variant and variant not in variants:
+            told = f"{where}workload {bare} has no variant {variant!r} at scale {scale}"
+            raise UserError(told, nearest(variant, variants))
+        found[bare, variant or None] = None
+    return found

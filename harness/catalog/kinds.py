@@ -1,0 +1,33 @@
+"""Names of kinds: an operation with its shape relative to the workload's own step."""
+
+from fractions import Fraction
+
+OPERATIONS = ("forward_backward", "forward", "hvp", "per_example_gradients", "vjp", "jvp")
+
+
+def kind_of(operation: str, batch: Fraction, depth: Fraction) -> str:
+    """The canonical name of a kind; ratios of 1 are left out."""
+    assert operation in OPERATIONS, operation
+    return operation + f"@batch={batch}" * (batch != 1) + f"@depth={depth}" * (depth != 1)
+
+
+def parse_kind(kind: str) -> tuple[str, Fraction, Fraction]:
+    """Operation, batch ratio and depth ratio of a kind's name; ValueError if it is none."""
+    operation, *shape = kind.split("@")
+    ratios = {"batch": Fraction(1), "depth": Fraction(1)}
+    for part in shape:
+        name, _, value = part.partition("=")
+        if name not in ratios:
+            raise ValueError(f"{kind!r} is no kind: {name!r} is neither batch nor depth")
+        ratios[name] = Fraction(value)
+    if operation not in OPERATIONS:
+        raise ValueError(f"{kind!r} is no kind: operations are {', '.join(OPERATIONS)}")
+    return operation, ratios["batch"], ratios["depth"]
+
+
+def canonical_kind(kind: str) -> str:
+    """The one name of a kind, with ratios in lowest terms; ValueError if it is none."""
+    return kind_of(*parse_kind(kind))
+
+
+REFERENCE_STEP = "forward_backward"

@@ -1,0 +1,81 @@
+"""A stream: training examples in the order of their tasks, each given once a pass, and no way back.
+
+A workload whose block has `stream` is one. Its tasks are of equal length: task i is trained in the
+steps from i * horizon / tasks on. Everything here is a function of the block's numbers.
+"""
+
+from itertools import pairwise
+from types import SimpleNamespace
+
+from harness.errors import UserError, nearest
+
+KEYS = ("tasks", "boundaries", "passes", "memory", "recurring")
+SHOWN = ("shown", "hidden")
+
+
+def check(block: dict, where: str) -> None:
+    """Refuse a stream that cannot be raced."""
+    stream, horizon = block["stream"], block["horizon"]
+    for key in stream.keys() ^ set(KEYS):
+        raise UserError(f"{where}.stream has {key!r} too many or too few", nearest(key, KEYS))
+    for key, least in (("tasks", 1), ("passes", 1), ("memory", 0)):
+        if type(stream[key]) is not int or stream[key] < least:
+            raise UserError(f"{where}.stream.{key}={stream[key]!r}", f"a whole number from {least}")
+    if stream["boundaries"] not in SHOWN:
+        name = stream["boundaries"]
+        raise UserError(f"{where}.stream.boundaries={name!r}", nearest(str(name), SHOWN))
+    if horizon % stream["tasks"]:
+        raise UserError(
+            f"{where}.horizon={horizon} steps do not make {stream['tasks']} tasks of equal length",
+            f"a multiple of {stream['tasks']}",
+        )
+    every = block["evaluate"].get("every", 0)
+    if type(every) is not int or every < 0:
+        raise UserError(
+            f"{where}.evaluate.every={every!r}", "steps between evaluations; 0 for none"
+        )
+
+
+def starts(block: dict) -> list[int]:
+    """The first step of each task."""
+    tasks = block["stream"]["tasks"]
+    return [i * block["horizon"] // tasks for i in range(tasks)]
+
+
+def grid(block: dict, steps: list[int]) -> list[int]:
+    """The steps at which the runner stops: `steps` and the ends of tasks."""
+    return sorted({*steps, *(starts(block) if "stream" in block else [])})
+
+
+def slots(block: dict, steps: list[int]) -> int:
+    """How many sets of weights a hand-over may hold: the last, and those of the steps before it."""
+    every = block["evaluate"].get("every", 0) if "stream" in block else 0
+    if not every:
+        return 1
+    stops = grid(block, steps)
+    return 1 + max(len(range(a + 1, b)) for a, b in pairwise(stops)) // every + 1
+
+
+def watched(block: dict, step: int) -> int:
+    """How many of the evaluated groups are looked at after `step` steps.
+
+    Those of the tasks seen so far and, at the end of a task, of the next one: what a model knows of
+    a task before it is trained on. All of them where tasks recur.
+    """
+    if block["stream"]["recurring"]:
+        return 1 << 30
+    return sum(start <= step for start in starts(block))
+
+
+def segment(config: SimpleNamespace, step: int) -> tuple[int, int]:
+    """First step and number of steps of the task that step number `step` belongs to.
+
+    Raises:
+        UserError: the workload is no stream, or hides its boundaries.
+    """
+    if not hasattr(config, "stream"):
+        raise UserError("this workload is no stream: it has no task boundaries")
+    if config.stream.boundaries == "hidden":
+        raise UserError("this stream hides its task boundaries", do="stream.boundaries=shown")
+    length = config.horizon // config.stream.tasks
+    return step // length * length, length

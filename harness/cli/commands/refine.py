@@ -1,0 +1,36 @@
+"""harness refine: find a finished trial's crossing on a finer grid."""
+
+import argparse
+from pathlib import Path
+
+from harness.errors import UserError
+from harness.race.replay import refined
+from harness.records import run_folder
+from harness.records.log import Log
+from harness.system.files import read_json
+
+
+def refine(arguments: list[str]) -> int:
+    """harness refine: find a finished trial's crossing on a finer grid and add it to its record."""
+    parser = argparse.ArgumentParser(
+        "harness refine",
+        description="Replay the segment in which a trial met its goal, on a finer grid.",
+    )
+    parser.add_argument(
+        "folder", type=Path, help="a run's folder, results/runs/WORKLOAD/SUBMISSION/ID"
+    )
+    parser.add_argument("--points", type=int, default=10, help="evaluations in the segment")
+    asked = parser.parse_args(arguments)
+    folder = asked.folder.resolve()
+    result = run_folder.finished(folder)
+    if not result or not result.get("crossing") or not result["verified"]:
+        raise UserError(f"{asked.folder} is not the record of a verified trial that met its goal")
+    found = refined(folder, result, asked.points)
+    chain = Log(folder / "log.jsonl").append({"event": "refined"} | found)["chain"]
+    run_folder.finish(folder, read_json(folder / "run.json") | {"refined": found, "chain": chain})
+    was = result["crossing"]
+    print(
+        f"goal met in ({found['after']:.2f}, {found['time']:.2f}] s, by step {found['step']}; "
+        f"before in ({was['after']:.2f}, {result['time']:.2f}] s, by step {was['step']}"
+    )
+    return 0

@@ -1,0 +1,124 @@
+"""harness show NAME: a submission's or a workload's own words and numbers, nothing imported."""
+
+import argparse
+import ast
+import json
+from pathlib import Path
+
+from harness.catalog import discover, state_size
+from harness.catalog.discover import ROOT, Card
+from harness.errors import UserError, nearest
+
+ONE_PASS = {"forward_backward": 1}  # what a file without PASSES does in a step
+
+
+def show(arguments: list[str]) -> int:
+    """Print all that is known of one submission or workload; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="harness show", description="Show one submission or workload in full."
+    )
+    parser.add_argument("name", help="a submission's name or file, or a workload's name")
+    name = parser.parse_args(arguments).name
+    if name in discover.workloads():
+        path = discover.workloads()[name].path
+        numbers = (ROOT / "conf" / "workload" / f"{name}.yaml").read_text()
+        doc = ast.get_docstring(ast.parse(path.read_text())) or ""
+        print(f"workload {name}  ({path})\n\n{doc}\n\n{numbers}", end="")
+        return 0
+    if not name.endswith(".py") and "." not in name and name not in discover.submissions():
+        everything = [*discover.submissions(), *discover.workloads()]
+        raise UserError(f"nothing is called {name!r}", nearest(name, everything), "harness list")
+    _show_submission(discover.read(discover.find(name)))
+    return 0
+
+
+def _show_submission(card: Card) -> None:
+    plugin = card.plugin
+    print(f"submission {plugin.name}  (form {card.form}, {plugin.path})\n\n{card.doc}\n")
+    print("hyperparameters")
+    for key, spec in card.literals["SPACE"].items():
+        print(f"  {key:12} {_range(spec)}")
+    print(f"\n{'tracks':14} {', '.join(discover.tracks(card))}")
+    _show_badge(card)
+    stated = state_size.stated_by(card)
+    unit = "a matrix of m x n, m <= n" if isinstance(stated, str) else "a parameter"
+    print(f"{'STATE':14} {'-' if stated is None else f'{stated} (words {unit})'}")
+    print(f"{'PASSES':14} {card.literals.get('PASSES', ONE_PASS)} (a step)")
+    for key, value in card.literals.items():
+        if key not in ("SPACE", "TRACKS", "BADGE", "STATE", "PASSES"):
+            print(f"{key:14} {value}")
+    _show_tuned(plugin.name)
+    _show_board(plugin.name)
+    _show_runs(plugin.name)
+
+
+def _range(spec) -> str:
+    if not isinstance(spec, dict):
+        return f"{spec}"
+    from harness.catalog.space import RANGES, default
+
+    kind = next(k for k in spec if k in RANGES)
+    value = default({"x": spec})["x"]
+    told = f"one of {spec[kind]}" if kind == "choice" else f"{kind} {spec[kind]}"
+    decided = f"; the goal's {spec['goal']}, where it asks for one" if "goal" in spec else ""
+    return f"{value!s:<12} {told}{decided}"
+
+
+def _show_badge(card: Card) -> None:
+    """The badge and the tests that earn it; a checkout has them, a wheel does not."""
+    badge = card.literals.get("BADGE")
+    print(f"{'BADGE':14} {badge or '- (no test compares it with a second implementation)'}")
+    if not badge:
+        return
+    from harness.catalog import badges
+
+    for found in badges.earned().get(card.plugin.path.stem, []):
+        print(f"  {found.badge}: {found}")
+
+
+def _show_tuned(name: str) -> None:
+    """The points that `tuned=true` takes."""
+    found = {
+        path.stem: points[name]
+        for path in sorted((ROOT / "results" / "tuned").glob("*.json"))
+        if name in (points := json.loads(path.read_text()))
+    }
+    if found:
+        print("\ntuned points (tuned=true)")
+    for key, point in found.items():
+        values = " ".join(f"{k}={v}" for k, v in point["hp"].items())
+        print(f"  {key}: {values}")
+
+
+def _show_board(name: str) -> None:
+    """Recorded runs: how many reached the goal, and the least reference seconds."""
+    rows = {
+        path.stem: [
+            row
+            for line in path.read_text().splitlines()
+            if f'"{name}"' in line and (row := json.loads(line)).get("submission") == name
+        ]
+        for path in sorted((ROOT / "results" / "board").glob("*.jsonl"))
+    }
+    if any(rows.values()):
+        print("\nrecorded results (results/board)")
+    for key, mine in rows.items():
+        times = [row["time"] for row in mine if row.get("time") is not None]
+        best = f", best {min(times):.1f} reference s" if times else ""
+        if mine:
+            print(f"  {key}: {len(mine)} runs, {len(times)} reached the goal{best}")
+
+
+def _show_runs(name: str) -> None:
+    from harness.records import run_folder
+
+    folders = [one for one in run_folder.runs(Path("results")) if one.parent.name == name]
+    found = [known for one in folders if (known := run_folder.read(one))]
+    if found:
+        print("\nresults here")
+    for run in found:
+        time = f"{run['time']:.1f} s" if run.get("time") else "-"
+        print(
+            f"  {run['workload']}.{run['scale']:8} seed {run['seed']:<3} {run['outcome']:14}"
+            f" {time:>9}  {run['run_id']}"
+        )

@@ -1,0 +1,68 @@
+"""The command line: a race by default, or a command; no traceback for what a user typed."""
+
+import os
+import sys
+
+from harness.errors import EXIT_USAGE, UserError
+
+HELP = """\
+harness: which training algorithm gets there first?
+
+  python -m harness workload=gpt2 submission=lion
+      race a shipped submission to the workload's target, on one CPU core, in about a minute
+  python -m harness workload=gpt2 submission=./my_idea.py submission.lr=3e-4 seed=1
+      race your own file (harness new submission my_idea writes one to start from)
+  python -m harness -m workload=gpt2 submission=adamw,lion 'seed=range(0,3)'
+      a sweep: every combination once, two at a time; the same command again continues it
+
+settings (python -m harness --cfg job shows all):
+  workload= submission= scale=mini|base|full variant= seed= trial= study= tuned= hopeless=
+  until=goal|budget isolation= engine=cpu|gpu tracker=wandb|tensorboard|none results=FOLDER
+  jobs=2 dry=true submission.KEY=VALUE
+
+commands:
+  harness list [submissions|workloads] [--like 'ada*']   what there is
+  harness show NAME                                       one of them in full
+  harness new submission NAME                             a file to start from
+  harness check FILE                                      the laws of submissions, tried on yours
+  harness report [RESULTS ...] [--out FOLDER]             a leaderboard: page, tables, figures
+  harness compare A B [workload=NAME]                     which is faster, and how sure
+  harness comply [RESULTS ...]                            check records against the rules
+  harness sync [PATH ...]                                 bring W&B up to date with finished runs
+  harness calibrate workload=gpt2                         measure the prices of its passes here
+  harness audit workload=gpt2                             compare this machine with the prices
+  harness refine RUN_FOLDER                               find a crossing on a finer grid
+  harness doctor                                          what works on this machine
+
+exit status: 0 reached or completed, 1 failed, 2 bad usage, 3 disqualified,
+  75 interrupted (run it again to continue)
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command line; returns the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        if not arguments or arguments[0] in ("-h", "--help", "help"):
+            print(HELP, end="")
+            return 0
+        if arguments[0] == "--version":
+            from harness import __version__
+
+            print(f"harness {__version__}")
+            return 0
+        from harness.cli.commands import basic
+
+        if arguments[0] in basic.COMMANDS:
+            return basic.run(arguments)
+        from harness.cli import launch
+
+        return launch.launch(arguments)
+    except UserError as error:
+        print(f"harness: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130

@@ -1,0 +1,97 @@
+"""Whether a price table makes sense: a tenfold typing error, or two swapped entries, shows."""
+
+import statistics
+from fractions import Fraction
+from itertools import pairwise
+
+from harness.catalog.kinds import REFERENCE_STEP, canonical_kind, parse_kind
+
+EACH = "per_example_gradients"  # may compute far more than a gradient of their mean, by matrices
+RATIOS = {
+    "forward": (0.2, 0.55),
+    "hvp": (1.5, 8.0),
+    EACH: (0.8, 6.0),
+}  # to forward_backward
+MARGIN = 1.15  # noise and cache effects between near shapes
+STREAMED = 1e10  # FLOPs a second; a slower step waits for memory, and a part of it may fit a cache
+LOOSE = 1.35  # MARGIN of such a step
+PER_FLOP, PER_CALL = 3.0, 6.0  # times forward_backward's seconds per FLOP; where calls cost more
+SHORT = 1e-2  # seconds of a step that is calls rather than arithmetic
+CACHED, OUTGROWN = 4, 1.6  # up to this batch ratio shapes are near; MARGIN beyond it
+
+
+def lint(table: dict) -> list[str]:
+    """What makes no sense in a table: each entry a sentence; empty for a good one."""
+    rows, problems, lines = table["prices"], [], {}
+    margin = _margin(rows)
+    for kind, row in rows.items():
+        if not 0 < row["low"] <= row["seconds"] <= row["high"]:
+            problems.append(f"{kind}: {row['seconds']:.4g} s is not within its interval")
+        operation, batch, depth = parse_kind(kind)
+        for axis, at, other in (("batch", batch, depth), ("depth", depth, batch)):
+            lines.setdefault((operation, axis, other), []).append((at, row["seconds"], kind))
+        base = rows.get(canonical_kind("forward_backward" + kind[len(operation) :]))
+        if operation in RATIOS and base:
+            least, most = RATIOS[operation]
+            share = row["seconds"] / base["seconds"]
+            if operation == EACH:
+                most *= max(1.0, (row["flops"] or 0) / (base["flops"] or 1))
+            if not least <= share <= most:
+                problems.append(f"{kind} is {share:.3g} of forward_backward, not {least} to {most}")
+    for (_, axis, _), points in lines.items():
+        problems += _line(axis, sorted(points), margin)
+    split = table["checks"].get("split", 1.0)
+    if not 1 / margin <= split <= margin:
+        problems.append(f"two accumulated halves cost {split:.3g} of two half steps")
+    problems += _per_flop(rows)
+    return problems
+
+
+def _margin(rows: dict) -> float:
+    """Share by which near shapes may differ from proportion."""
+    base = rows.get(REFERENCE_STEP)
+    if not base or not base.get("flops") or base["seconds"] < SHORT:
+        return MARGIN
+    return MARGIN if base["flops"] / base["seconds"] > STREAMED else LOOSE
+
+
+def _line(axis: str, points: list[tuple[Fraction, float, str]], margin: float) -> list[str]:
+    """Along batch or depth a price grows by a straight line, not much faster than in proportion.
+
+    Large batches leave the caches: 20 times gpt2 mini's batch costs 27 times as much.
+    """
+    problems = []
+    for (x, seconds, kind), (x2, seconds2, kind2) in pairwise(points):
+        if (
+            not seconds
+            < seconds2
+            < seconds * float(x2 / x) * (margin if x2 <= CACHED else OUTGROWN)
+        ):
+            problems.append(
+                f"{kind2} costs {seconds2 / seconds:.3g} of {kind}, "
+                f"{float(x2 / x):.3g} times the {axis}"
+            )
+    points = [p for p in points if p[0] <= CACHED]
+    if len(points) > 2:
+        line = statistics.linear_regression(
+            [float(x) for x, _, _ in points], [s for _, s, _ in points]
+        )
+        for x, seconds, kind in points:
+            if abs(line.slope * float(x) + line.intercept - seconds) > (margin - 1) * seconds:
+                problems.append(f"{kind} is off the straight line in {axis}")
+    return problems
+
+
+def _per_flop(rows: dict) -> list[str]:
+    """Seconds per FLOP differ between kinds, but not wildly."""
+    base = rows.get(REFERENCE_STEP)
+    if not base or not base.get("flops"):
+        return []
+    unit, problems = base["seconds"] / base["flops"], []
+    most = PER_CALL if base["seconds"] < SHORT else PER_FLOP
+    for kind, row in rows.items():
+        share = row["seconds"] / row["flops"] / unit if row.get("flops") else 1.0
+        least = 0.0 if parse_kind(kind)[0] == EACH else 1 / most
+        if not least < share < most:
+            problems.append(f"{kind} costs {share:.3g} times forward_backward's seconds per FLOP")
+    return problems

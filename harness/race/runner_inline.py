@@ -1,0 +1,76 @@
+"""The runner in the referee's own process, for debugging: no deadlines, not verified."""
+
+import os
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.race.runner_base import Ended, Hold, check_layout
+from harness.race.trial import Trial
+from harness.train import predictor, shared_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class InlineRunner(Hold):
+    """The same runner in the referee's process, for debugging: no deadlines, not verified."""
+
+    def __init__(self, trial: Trial, tick, signals):
+        super().__init__(trial, tick, signals)
+        from harness.train.runner import Runner
+
+        self.runner = Runner(self.fd)
+
+    def start(self, train: Path, start: Path | None) -> None:
+        self.data = train, start
+
+    def ready(self, layout: list) -> dict:
+        reply = self._guard(self.runner.start, self._start_message(*self.data))
+        check_layout(reply["layout"], layout)
+        self.shelf = shared_weights.Shelf(self.fd, layout, self.trial.slots)
+        return reply | {"cpu": 0.0, "wall": 0.0}
+
+    def go(self, until: int) -> dict:
+        cpu, wall = time.process_time(), time.monotonic()
+
+        def interrupted() -> bool:
+            self.tick(self.runner.task.step)
+            return self.signals.asked
+
+        reply = self._guard(self.runner.go, until, interrupted, self.every)
+        return reply | {
+            "paused": self.signals.asked,
+            "cpu": time.process_time() - cpu,
+            "wall": time.monotonic() - wall,
+        }
+
+    def predict(self, questions) -> "Tensor":
+        return self._guard(predictor.answers, self.runner.submission, questions)
+
+    def save(self) -> None:
+        self._guard(self.runner.save)
+
+    @contextmanager
+    def frozen(self):
+        yield
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+    def _guard(self, function, *arguments):
+        from harness.train.failure import failure
+
+        try:
+            return function(*arguments)
+        except (Ended, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            if self.signals.insisted:
+                raise KeyboardInterrupt from error
+            import traceback
+
+            traceback.print_exc()
+            said = failure(error)
+            raise Ended(said["outcome"], said["error"]) from error

@@ -1,0 +1,103 @@
+"""One trial as it was planned."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from harness import __version__
+from harness.catalog import streams
+from harness.catalog.definition import Definition
+from harness.catalog.discover import Card
+from harness.clock import prices
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of one submission with one hyperparameter point and one seed."""
+
+    definition: Definition
+    card: Card
+    submission: str  # name or absolute path, as discover.find takes it
+    hp: dict
+    passes: dict
+    horizon: int
+    seed: int
+    trial: int | None
+    study: int
+    engine: dict
+    isolation: str
+    table: prices.Table
+    until: str
+    source: str  # hash of the submission's code
+    run_id: str
+    folder: Path
+    results: Path
+    hopeless: bool = False  # may be ended early
+    factor: int = 1  # of the workload's budget: a self-tuning submission is given more
+
+    @property
+    def label(self) -> str:
+        return f"{self.definition.name}/{self.card.plugin.name}"
+
+    def describe(self) -> dict:
+        """The trial as plain data, for config.yaml, the log's first row and run.json."""
+        return {
+            "run_id": self.run_id,
+            "workload": self.definition.name,
+            "scale": self.definition.scale,
+            "variant": self.definition.variant,
+            "track": self.definition.track,
+            "workload_hash": self.definition.hash,
+            "training_hash": self.definition.training_hash,
+            "submission": self.card.plugin.name,
+            "submission_hash": self.source,
+            "hp": self.hp,
+            "seed": self.seed,
+            "trial": self.trial,
+            "study": self.study,
+            "horizon": self.horizon,
+            "passes": self.passes,
+            "goal": self.definition.block["goal"],
+            "budget": {"steps": self.budget}
+            | ({"factor": self.factor} if self.factor != 1 else {}),
+            "engine": self.engine,
+            "isolation": self.isolation,
+            "harness": __version__,
+            "config": self.definition.block,
+        }
+
+    @property
+    def budget(self) -> int:
+        """Reference steps that the trial may spend."""
+        return self.definition.block["horizon"] * self.factor
+
+    @property
+    def slots(self) -> int:
+        """How many sets of weights a hand-over holds at most."""
+        return streams.slots(self.definition.block, self.grid)
+
+    @property
+    def grid(self) -> list[int]:
+        """The steps at which the runner stops and is judged."""
+        points = self.definition.block["evaluate"]["points"] * self.factor
+        steps = evaluation_steps(self.horizon, points)
+        return streams.grid(self.definition.block, steps)
+
+    def message(self) -> dict:
+        """What the runner is told: nothing about goals, evaluation or prices."""
+        hidden = ("goal", "evaluate")
+        block = {k: v for k, v in self.definition.block.items() if k not in hidden}
+        return {
+            "definition": asdict(self.definition) | {"block": block},
+            "submission": self.submission,
+            "hp": self.hp,
+            "seed": self.seed,
+            "horizon": self.horizon,
+            "kinds": sorted(self.passes),
+            "slots": self.slots,
+            "engine": self.engine,
+        }
+
+
+def evaluation_steps(horizon: int, points: int) -> list[int]:
+    """The steps at which the referee evaluates: evenly, the start and the horizon included."""
+    return sorted({round(i * horizon / points) for i in range(points + 1)})

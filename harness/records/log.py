@@ -1,0 +1,120 @@
+"""An append-only log of JSON rows, each chained to the one before so that an edit shows."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.system.files import BadFile, append_line
+
+START = "0" * 16
+
+
+class Log:
+    """A log opened for appending; there must be one writer at a time (`files.locked`).
+
+    An existing file is continued: a last line that a crash has torn is cut off first. A row is on
+    the disk when `append` returns, so a checkpoint is never there without the row before it.
+
+    Raises:
+        BadFile: a line was changed, is missing, or is no JSON object.
+
+    Attributes:
+        chain: the chain value of the last row; kept elsewhere (in `run.json`), it shows a log
+            that was cut short, which the log alone cannot show.
+    """
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+        self._continue()
+
+    def _continue(self) -> None:
+        """Find the end of what is there, and cut a torn line off."""
+        self.chain, self.size = START, 0
+        if not self.path.exists():
+            return
+        again = f"restore it, or remove {self.path.parent} to start again"
+        for number, line, row in _lines(self.path):
+            if row is None:
+                if self.size + len(line) < self.path.stat().st_size:
+                    raise BadFile(self.path, f"line {number} is not a JSON object", again)
+                os.truncate(self.path, self.size)
+                return
+            stated = row.pop("chain", None)
+            if stated != _link(self.chain, row):
+                raise BadFile(self.path, f"line {number} is not as it was written", again)
+            self.size, self.chain = self.size + len(line), stated
+
+    def append(self, row: dict) -> dict:
+        """Add `row`, with its chain value as `"chain"`; returns the row as written.
+
+        Raises:
+            DiskFull: there is no room; the log is as it was.
+        """
+        assert "chain" not in row, "the log computes the chain"
+        if self.path.exists() and self.path.stat().st_size != self.size:
+            self._continue()  # an interrupt came after a row was written, and before we knew
+        row = json.loads(json.dumps(row))  # as a reader will see it: string keys, lists
+        chain = _link(self.chain, row)
+        row["chain"] = chain
+        line = json.dumps(row)
+        append_line(self.path, line, durable=True)
+        self.size, self.chain = self.size + len(line.encode()) + 1, chain
+        return row
+
+
+def rows(path: Path | str) -> list[dict]:
+    """Every whole row, "chain" included, unverified; a torn last line is left out.
+
+    Raises:
+        BadFile: a line before the last is no JSON object.
+    """
+    found, broken = [], 0
+    for number, _, row in _lines(Path(path)):
+        if broken:
+            raise BadFile(path, f"line {broken} is not a JSON object")
+        if row is None:
+            broken = number
+        else:
+            found.append(row)
+    return found
+
+
+def verify(path: Path | str, last: str = "") -> list[str]:
+    """What is wrong with a log: edited, missing, reordered or torn rows. Empty if nothing.
+
+    Args:
+        last: the chain value the last row should have, if it is known (see `Log.chain`).
+    """
+    problems, chain = [], START
+    for number, _, row in _lines(Path(path)):
+        if row is None:
+            problems.append(f"line {number} is torn or not a JSON object")
+            continue
+        stated = row.pop("chain", None)
+        expected = _link(chain, row)
+        if stated != expected:
+            problems.append(f"line {number} has chain {stated}, its content gives {expected}")
+        # Go on from what the row states, so that one edit is one problem.
+        chain = str(stated)
+    if last and chain != last:
+        problems.append(f"the last row has chain {chain}, {last} was recorded: rows are missing")
+    return problems
+
+
+def _link(previous: str, row: dict) -> str:
+    """The chain value of a row: 16 hexadecimal digits of SHA-256 over the previous and the row."""
+    canonical = json.dumps(row, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256((previous + canonical).encode()).hexdigest()[:16]
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes, dict | None]]:
+    """Yield (line number from 1, raw line, row or None where it is torn or no JSON object)."""
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                row = json.loads(line) if line.endswith(b"\n") else None
+            except (ValueError, RecursionError):
+                row = None
+            yield number, line, row if isinstance(row, dict) else None

@@ -1,0 +1,152 @@
+"""What a leaderboard is made of: workloads, rows of submissions, boards."""
+
+import math
+from dataclasses import dataclass, field
+
+from harness.catalog.goal import primary
+from harness.records.run import Run
+from harness.report.board import score
+from harness.report.board.cells import Choice
+from harness.report.board.stats import Cell
+
+# of tracks in which each variant is another constraint: a race apart
+CONSTRAINED = ("finetune", "compress")
+
+
+@dataclass
+class Workload:
+    """One workload version of a board; `core` ones alone count, where a board has any."""
+
+    key: str
+    hash: str
+    reference: dict | None
+    goal: dict
+    core: bool = False
+
+    @property
+    def time(self) -> float | None:
+        return self.reference["time"] if self.reference else None
+
+
+@dataclass
+class Row:
+    """One submission on one board.
+
+    What is told of a row as a whole is told of `counted`: the cells on the workloads that make the
+    headline or, if it has none there, of all.
+    """
+
+    name: str
+    source: str
+    summary: str
+    arxiv: str | None
+    family: str
+    badge: str | None
+    choices: dict[str, Choice]
+    counted: dict[str, Choice] = field(default_factory=dict)
+    headline: score.Headline | None = None
+    algoperf: float | None = None
+    rank: tuple[int, int] | None = None
+    marks: list[str] = field(default_factory=list)
+
+    @property
+    def cells(self) -> dict[str, Cell]:
+        return {key: choice.cell for key, choice in self.choices.items()}
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for choice in self.choices.values() for run in choice.runs]
+
+    @property
+    def counting(self) -> list[Run]:
+        """The runs that `counted` rests on."""
+        return [run for choice in self.counted.values() for run in choice.runs]
+
+    @property
+    def n(self) -> int:
+        """The smallest number of seeds (or studies) that a workload rests on."""
+        return min(choice.cell.n for choice in self.counted.values())
+
+    @property
+    def reached(self) -> int:
+        return sum(math.isfinite(choice.cell.time) for choice in self.counted.values())
+
+    @property
+    def trials(self) -> int:
+        """Tuning trials per workload, at most."""
+        return max(len(choice.tuning) for choice in self.counted.values())
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes of optimizer state, at most over its runs."""
+        return max(
+            (run.record["state_bytes"] for run in self.counting if run.record.get("state_bytes")),
+            default=None,
+        )
+
+    @property
+    def steps(self) -> float | None:
+        """Geometric mean over workloads of the median steps to the goal, by the budget."""
+        shares = []
+        for choice in self.counted.values():
+            taken = sorted(
+                run.record["crossing"]["step"] / run.record["budget"]["steps"]
+                for run in choice.runs
+                if run.record.get("crossing") and math.isfinite(run.time)
+            )
+            if taken and len(taken) * 2 > len(choice.runs):
+                shares.append(math.log(taken[len(taken) // 2]))
+        return math.exp(sum(shares) / len(shares)) if shares else None
+
+    def rank_text(self) -> str:
+        """ "3" where the intervals support it, "3–5" for a tie, "–" without a rank."""
+        if self.rank is None:
+            return "–"
+        best, worst = self.rank
+        return str(best) if best == worst else f"{best}–{worst}"
+
+
+@dataclass
+class Board:
+    """A track at a scale; of fine-tuning and compression, one constraint of it.
+
+    Attributes:
+        track: as pages and files call it: `train`, `finetune-trainable_10`, ...
+        constraint: the variant that all its workloads are of, or "".
+    """
+
+    track: str
+    scale: str
+    constraint: str
+    workloads: list[Workload]
+    rows: list[Row]
+    compared: dict[tuple[str, str], score.Comparison]
+
+    @property
+    def mains(self) -> list[Workload]:
+        """The workloads that are no variant of another here."""
+        return [w for w in self.workloads if self.constraint or w.key.count(".") == 1]
+
+    @property
+    def bases(self) -> list[Workload]:
+        """The workloads that make the headline: the core of the mains, or else all of them."""
+        return [w for w in self.mains if w.core] or self.mains
+
+    @property
+    def references(self) -> dict[str, float]:
+        """Reference times of the workloads that make the headline."""
+        return {w.key: w.time for w in self.bases if w.time}
+
+
+def metric_at(run: Run, seconds: float) -> float | None:
+    """The last finite value of the goal's metric at or before `seconds`."""
+    values = [
+        value
+        for _, at, value in run.curve
+        if at <= seconds and value is not None and math.isfinite(value)
+    ]
+    return values[-1] if values else None
+
+
+def direction_of(workload: Workload) -> tuple[str, str, float]:
+    return primary(workload.goal)

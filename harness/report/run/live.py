@@ -1,0 +1,158 @@
+"""Show a run while it trains.
+
+On a terminal one live line, elsewhere plain lines at most every ten seconds:
+
+    gpt2/lion  loss 3.62 -> 3.28  ▇▅▃▂▂  1,250/2,000 steps  12.1 it/s  31.2 s  target ~52 s ...
+"""
+
+import math
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import TextIO
+
+from harness.catalog.goal import primary
+from harness.report.run.text import number
+from harness.system.terminal import redraw, say
+
+PLAIN_SECONDS = 10.0  # between two plain lines
+LIVE_SECONDS = 0.1  # between two drawings of the live line
+TREND = 8  # evaluations that the estimate is fitted to
+FAR = 10  # budgets; a target estimated beyond is not shown
+BARS = "▁▂▃▄▅▆▇█"
+
+
+def estimate(points: Sequence[tuple[float, float]], target: float, direction: str) -> float | None:
+    """Estimate the seconds at which a curve meets the target, from its last evaluations.
+
+    Least squares of the logarithm of the distance from the metric's bound (0 for a metric that is
+    to be small, 1 for a share that is to be large) on the logarithm of time: a power law.
+
+    Args:
+        points: (seconds, value) of the evaluations, in order.
+        direction: "at_most" or "at_least".
+
+    Returns:
+        Seconds, inf where the trend leads away from the target, None where there is no trend yet.
+    """
+    sign, bound = (1.0, 0.0) if direction == "at_most" else (-1.0, 1.0)
+    distance = [(s, sign * (v - bound)) for s, v in points if s > 0 and math.isfinite(v)][-TREND:]
+    goal = sign * (target - bound)
+    if len(distance) < 3 or goal <= 0 or min(d for _, d in distance) <= 0:
+        return None
+    x, y = [math.log(s) for s, _ in distance], [math.log(d) for _, d in distance]
+    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
+    spread = sum((a - mean_x) ** 2 for a in x)
+    if spread == 0:
+        return None
+    slope = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y)) / spread
+    if slope >= 0:
+        return math.inf
+    power = mean_x + (math.log(goal) - mean_y) / slope
+    return math.exp(power) if power < 700 else math.inf
+
+
+def sparkline(values: Sequence[float], width: int = 12) -> str:
+    """Draw the last `width` values as bars."""
+    shown = [value for value in values if math.isfinite(value)][-width:]
+    if len(shown) < 2:
+        return ""
+    low, high = min(shown), max(shown)
+    scale = (len(BARS) - 1) / ((high - low) or 1.0)
+    return "".join(BARS[round((value - low) * scale)] for value in shown)
+
+
+class Live:
+    """The line of one run; made before the first step, closed after the last.
+
+    Args:
+        total_steps: the horizon.
+        label: what runs, for example "gpt2/lion".
+        goal: {metric: {"at_most" | "at_least": target}, ...}, the headline metric first.
+        stream: where to; a terminal gets a live line.
+    """
+
+    def __init__(self, total_steps: int, label: str, goal: dict, stream: TextIO | None = None):
+        self.stream = stream or sys.stderr
+        self.total, self.label = total_steps, label
+        self.metric, self.direction, self.target = primary(goal)
+        self.points: list[tuple[float, float]] = []
+        self.step, self.seconds_per_step = 0, 0.0
+        self.marks: list[tuple[float, int]] = []  # (monotonic, step): the last few drawings
+        self.drawn, self.unsaid, self.screen = -math.inf, False, None
+        if self.stream.isatty() and os.environ.get("TERM") != "dumb":
+            from rich.console import Console
+            from rich.live import Live as Screen
+
+            console = Console(file=self.stream, highlight=False)
+            self.screen = Screen(console=console, auto_refresh=False, redirect_stdout=False)
+            self.screen.start()
+
+    def update(self, row: dict) -> None:
+        """Take in an evaluation row."""
+        self.step, seconds = row["step"], row["reference_seconds"]
+        value = row["metrics"].get(self.metric)
+        self.points.append((seconds, math.nan if value is None else value))
+        self.seconds_per_step = seconds / self.step if self.step else 0.0
+        self._draw(forced=len(self.points) == 1)
+
+    def tick(self, step: int) -> None:
+        """Say how far training is; cheap, to be called as often as one likes."""
+        self.step = step
+        self._draw()
+
+    def note(self, text: str) -> None:
+        """Print a line above the live line."""
+        if self.screen:
+            self.screen.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            say(text, self.stream)
+
+    def close(self) -> None:
+        """Draw the last state and leave the line on the screen."""
+        if self.unsaid:
+            self._draw(forced=True)
+        if self.screen:
+            self.screen.stop()
+            self.screen = None
+
+    def _draw(self, forced: bool = False) -> None:
+        now = time.monotonic()
+        self.unsaid = True
+        if not forced and now - self.drawn < (LIVE_SECONDS if self.screen else PLAIN_SECONDS):
+            return
+        self.marks = [*self.marks[-49:], (now, self.step)]
+        self.drawn, self.unsaid = now, False
+        if self.screen:
+            from rich.text import Text
+
+            parts, room = self.parts(), self.screen.console.width
+            for least in ("green", "dim"):  # a narrow terminal goes without bars, then rate
+                if sum(len(part) + 2 for part, _ in parts) > room:
+                    parts = [(part, style) for part, style in parts if style != least]
+            text = Text(no_wrap=True, overflow="ellipsis")
+            for part, style in parts:
+                text.append(part + "  ", style)
+            if not redraw(self.screen, text, self.stream):
+                self.screen = None
+        else:
+            say("  ".join(part for part, _ in self.parts()), self.stream)
+
+    def parts(self) -> list[tuple[str, str]]:
+        """Return the line's parts, each with its rich style."""
+        values = [value for _, value in self.points]
+        now = number(values[-1]) if values else "..."
+        parts = [(self.label, "bold"), (f"{self.metric} {now} -> {number(self.target)}", "cyan")]
+        if self.screen and str(self.stream.encoding).lower().startswith("utf"):
+            parts += [(bars, "green") for bars in [sparkline(values)] if bars]
+        parts.append((f"{self.step:,}/{self.total:,} steps", ""))
+        (then, first), (last, step) = self.marks[0], self.marks[-1]
+        if last > then and step > first:
+            parts.append((f"{(step - first) / (last - then):.3g} it/s", "dim"))
+        parts.append((f"{self.step * self.seconds_per_step:.1f} s", "bold"))
+        when = estimate(self.points, self.target, self.direction)
+        longest = FAR * self.total * self.seconds_per_step
+        if when is not None and self.points[-1][0] < when < longest:
+            parts.append((f"target ~{when:.0f} s if the trend holds", "magenta"))
+        return parts

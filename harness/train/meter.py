@@ -1,0 +1,136 @@
+"""Counts what a step did, by kind, and measures how long it took on this machine.
+
+A kind is an operation with its shape relative to the workload's own step: "forward_backward" is one
+forward and backward pass of the workload's batch at full depth, "forward@batch=2" a forward pass of
+twice as many examples, "forward_backward@depth=1/2" a step of half the blocks.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Collection
+from contextlib import contextmanager
+from itertools import zip_longest
+from typing import TYPE_CHECKING
+
+from harness.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def touched(model: "torch.nn.Module") -> str | None:
+    """Where the model was made to do more in a pass than the workload's own does, or None.
+
+    Seen are hooks on modules and parameters and replaced forward functions; not seen are hooks on
+    nodes of the graph and patched classes (the clock charges these by their seconds).
+    """
+    from torch.nn.modules.module import _has_any_global_hook
+
+    if _has_any_global_hook():
+        return "a hook on every module"
+    for module in model.modules():
+        forward = module._forward_hooks or module._forward_pre_hooks
+        backward = module._backward_hooks or module._backward_pre_hooks
+        if forward or backward or "forward" in module.__dict__:
+            return f"a hook on a {type(module).__name__} module"
+        for name, p in module._parameters.items():
+            if p is not None and (p._backward_hooks or p._post_accumulate_grad_hooks):
+                return f"a hook on a parameter {name}"
+    return None
+
+
+def changed(before: "torch.nn.Module", after: "torch.nn.Module") -> str | None:
+    """The first module that differs in place or class between two models, or None."""
+    pairs = zip_longest(before.named_modules(), after.named_modules(), fillvalue=("", None))
+    for (was, old), (name, new) in pairs:
+        if was != name or type(old) is not type(new):
+            return f"another module {name or was}"
+    return None
+
+
+class Meter:
+    """Counts of kinds, and the seconds spent inside them: CPU seconds, or device seconds on a GPU.
+
+    With one thread, the seconds inside are those of the calling thread, so that what other threads
+    do meanwhile counts as outside.
+
+    Args:
+        device: where the passes run.
+        kinds: those that may be made; None allows all.
+
+    Attributes:
+        counts: how often each kind was made, ever.
+        samples: training examples used for gradients, ever.
+        hooked: the first thing that `touched` has found, or None.
+    """
+
+    def __init__(self, device: "torch.device", kinds: Collection[str] | None = None):
+        self.counts: Counter[str] = Counter()
+        self.samples = 0
+        self.hooked: str | None = None
+        self.device = device
+        self._kinds = kinds
+        self._inside: Counter[str] = Counter()
+        self._events: list = []
+        import torch
+
+        single = torch.get_num_threads() == 1
+        self._clock = time.thread_time_ns if single else time.process_time_ns
+
+    @contextmanager
+    def kind(self, name: str, model: "torch.nn.Module | None" = None):
+        """Count one `name` and measure the block.
+
+        Raises:
+            UserError: the kind is not among those allowed.
+        """
+        if self._kinds is not None and name not in self._kinds:
+            raise UserError(
+                f"a step made the pass {name!r}, which PASSES does not declare",
+                f"declared: {', '.join(sorted(self._kinds))}",
+                f"add {name!r} with its mean number per step to PASSES",
+            )
+        if model is not None and self.hooked is None:
+            self.hooked = touched(model)
+        if self.device.type == "cuda":
+            import torch
+
+            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            begin.record()
+            try:
+                yield
+            finally:
+                end.record()
+                self.counts[name] += 1
+                self._events.append((name, begin, end))
+            return
+        start = self._clock()
+        try:
+            yield
+        finally:
+            self._inside[name] += self._clock() - start
+            self.counts[name] += 1
+
+    def now(self) -> float:
+        """Seconds of all threads of this process, or of wall time around a GPU."""
+        if self.device.type == "cuda":
+            import torch
+
+            torch.cuda.synchronize(self.device)
+            return time.perf_counter_ns() / 1e9
+        return time.process_time_ns() / 1e9
+
+    def own(self) -> float:
+        """Seconds of the calling thread: what the harness itself takes between two readings."""
+        return self.now() if self.device.type == "cuda" else self._clock() / 1e9
+
+    def inside(self) -> dict[str, float]:
+        """Seconds spent inside each kind so far."""
+        if self._events:
+            import torch
+
+            torch.cuda.synchronize(self.device)
+            for name, begin, end in self._events:
+                self._inside[name] += int(begin.elapsed_time(end) * 1e6)
+            self._events.clear()
+        return {name: ns / 1e9 for name, ns in self._inside.items()}

@@ -1,0 +1,297 @@
+"""What a submission may use: the model, the next batch, and counted passes over it."""
+
+from collections.abc import Collection, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from types import ModuleType, SimpleNamespace
+
+import torch
+from torch import Tensor, nn
+
+from harness import derivatives, roles, surgery
+from harness.catalog import streams
+from harness.catalog.kinds import kind_of
+from harness.derivatives import Batch, Loss
+from harness.errors import UserError
+from harness.seeds import derive
+from harness.train import order
+from harness.train.meter import Meter
+from harness.train.order import Shuffled
+
+
+class Task:
+    """One trial's workload as its submission sees it.
+
+    Attributes:
+        model: the workload's model, on the trial's device.
+        step: number of finished steps; horizon: number of steps the budget buys.
+        batch_size: examples per step of the workload.
+        rng: the submission's own torch.Generator on the CPU; checkpoints keep its state.
+        masks: which elements of parameters stay (harness/surgery.py); enforced after every step.
+        start: the pretrained weights by name, or None where training starts from random ones.
+        last_terms: where the workload has terms, their values at the last forward_backward.
+    """
+
+    def __init__(
+        self,
+        workload: ModuleType,
+        config: SimpleNamespace,
+        data: dict,
+        model: nn.Module,
+        seed: int,
+        horizon: int,
+        kinds: Collection[str] | None = None,
+    ):
+        self._workload, self._config, self._data = workload, config, data
+        self._device = next(model.parameters()).device
+        self.model, self.meter = model, Meter(self._device, kinds)
+        self.batch_size, self.horizon, self.step = config.batch, horizon, 0
+        streaming = hasattr(config, "stream")
+        self._stream = (
+            order.Ordered(workload, data, config, seed, self)
+            if streaming
+            else Shuffled(workload.size(data, config), seed)
+        )
+        self.rng = torch.Generator().manual_seed(derive(seed, "submission"))
+        self.last_terms: dict[str, Tensor] = {}
+        self.masks = surgery.Masks(lambda: self.model)
+        self.start: dict[str, Tensor] | None = None
+        self._seed = seed
+
+    @property
+    def params(self) -> list[nn.Parameter]:
+        """The model's trainable parameters."""
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    @property
+    def roles(self) -> list[roles.Role]:
+        """Roles of `params`, in the same order."""
+        known = roles.of(self.model)
+        return [known[name] for name, p in self.model.named_parameters() if p.requires_grad]
+
+    @property
+    def progress(self) -> float:
+        """Share of the horizon at the middle of the present step, in (0, 1)."""
+        return (self.step + 0.5) / self.horizon
+
+    @property
+    def examples(self) -> int:
+        """Number of training examples."""
+        return self._stream.size
+
+    def pretrained(self) -> dict[str, Tensor]:
+        """A copy of the weights training started from, by name; an error where they are random."""
+        if self.start is None:
+            raise UserError(
+                f"workload {self._workload.__name__} is not pretrained: its weights are random"
+            )
+        return {name: tensor.to(self._device, copy=True) for name, tensor in self.start.items()}
+
+    def calibration(self, count: int) -> Tensor:
+        """What the model is called with, of `count` seeded training examples: no labels."""
+        generator = torch.Generator().manual_seed(derive(self._seed, "calibration"))
+        index = torch.randperm(self._stream.size, generator=generator)[:count]
+        return self._offered("inputs")(self.gather(index))
+
+    @property
+    def boundary(self) -> bool:
+        """True at the first step of a task of a stream; an error where boundaries are hidden."""
+        return self.segment[0] == self.step
+
+    @property
+    def segment(self) -> tuple[int, int]:
+        """First step and number of steps of a stream's present task; an error where hidden."""
+        return streams.segment(self._config, self.step)
+
+    @property
+    def memory(self) -> int:
+        """Bytes of training examples that a stream lets a submission keep."""
+        if not hasattr(self._config, "stream"):
+            raise UserError("this workload is no stream: it bounds no memory of examples")
+        return self._config.stream.memory
+
+    def next_batch(self, size: int | None = None) -> Batch:
+        """The next `size` training examples (the workload's own batch size by default)."""
+        return self._gather(self.next_index(size))
+
+    def next_index(self, size: int | None = None) -> Tensor:
+        """The numbers of the next `size` training examples, int64 [size], for `gather`."""
+        return self._stream.next(size or self.batch_size)
+
+    @property
+    def box(self) -> Tensor:
+        """Lower and upper corner of the region that `batch_at` takes points of, [2, dimensions]."""
+        return self._offered("box")(self._config).to(self._device)
+
+    def batch_at(self, points: Tensor) -> Batch:
+        """A training batch at points [B, dimensions] of one's choice, inside the box."""
+        low, high = self.box
+        fits = points.ndim == 2 and points.shape[1] == len(low)
+        if not fits or not bool(((low <= points) & (points <= high)).all()):
+            raise ValueError(
+                f"points {list(points.shape)} must lie in the box {low.tolist()} to {high.tolist()}"
+            )
+        return self._placed(self._offered("batch_of")(self._data, points, self._config))
+
+    def forward_backward(
+        self, batch: Batch, accumulate: bool = False, weights: dict[str, Tensor] | None = None
+    ) -> Tensor:
+        """Loss of the batch (0-dim, detached); gradients are left in `p.grad`.
+
+        Args:
+            accumulate: add to the gradients that are there.
+            weights: multiply the terms' values, e.g. {"residual": [B]}, where there are terms.
+        """
+        if weights or hasattr(self._workload, "terms"):
+            return self.backward(batch, lambda *_: self._squares(batch, weights), accumulate)
+        return self.backward(batch, self._workload.loss, accumulate)
+
+    def backward(self, batch: Batch, loss: Loss, accumulate: bool = False) -> Tensor:
+        """As `forward_backward`, of loss(model, batch) in place of the workload's own loss."""
+        value = self._backward(batch, loss, accumulate)
+        self.meter.samples += _examples(batch)
+        return value
+
+    def sampled_backward(self, batch: Batch) -> Tensor:
+        """As `forward_backward`, against labels drawn from the model's own predictions."""
+        sample = self._offered("sample")
+        return self._backward(batch, lambda model, batch: sample(model, batch, self.rng), False)
+
+    def _backward(self, batch: Batch, loss: Loss, accumulate: bool) -> Tensor:
+        if not accumulate:
+            self.model.zero_grad(set_to_none=True)
+        with self._pass("forward_backward", batch):
+            value = loss(self.model, batch)
+            value.backward()
+        return value.detach()
+
+    def _squares(self, batch: Batch, weights: dict[str, Tensor] | None) -> Tensor:
+        terms = self._offered("terms")(self.model, batch)
+        self.last_terms = {name: v.detach() for name, v in terms.items()}
+        return derivatives.mean_squares(terms, weights)
+
+    def logits(self, batch: Batch) -> Tensor:
+        """The model's scores [B, ..., C], for use inside a loss of `backward`."""
+        return self._offered("logits")(self.model, batch)
+
+    def nats(self, logits: Tensor, batch: Batch) -> Tensor:
+        """The workload's loss of each example, [B], given the model's scores: saves a pass."""
+        return self._offered("nats")(logits, batch)
+
+    def features(self, batch: Batch) -> Tensor:
+        """What the model's readout reads [B, width], for use inside a loss of `backward`."""
+        return self._offered("features")(self.model, batch)
+
+    @torch.no_grad()
+    def logits_of(self, params: Sequence[Tensor], batch: Batch) -> Tensor:
+        """Scores of the model with other values of `params`: a forward pass without gradients."""
+        with self._pass("forward", batch):
+            return derivatives.call(self._offered("logits"), self.model, batch, params)
+
+    @torch.no_grad()
+    def forward(self, batch: Batch) -> Tensor:
+        """Loss of the batch without gradients (0-dim)."""
+        with self._pass("forward", batch):
+            return self._workload.loss(self.model, batch)
+
+    @torch.no_grad()
+    def linear_maps(self, batch: Batch) -> tuple[Tensor, list[tuple[nn.Linear, Tensor, Tensor]]]:
+        """Loss of the batch, and every nn.Linear in it with its inputs and outputs, in order."""
+        with self._pass("forward", batch):
+            return derivatives.linear_maps(self._workload.loss, self.model, batch)
+
+    @torch.no_grad()
+    def losses(self, batch: Batch) -> Tensor:
+        """Loss of each example [B], without gradients."""
+        with self._pass("forward", batch):
+            return self._offered("losses")(self.model, batch)
+
+    @torch.no_grad()
+    def terms(self, batch: Batch) -> dict[str, Tensor]:
+        """The loss's terms before squaring and averaging, by name, without gradients."""
+        with self._pass("forward", batch):
+            return self._offered("terms")(self.model, batch)
+
+    @torch.no_grad()
+    def residuals(self, batch: Batch) -> Tensor:
+        """The vector r of all terms, each over the root of its length: the loss is ‖r‖²."""
+        with self._pass("forward", batch):
+            return self._residuals(batch)
+
+    def vjp(self, batch: Batch, vector: Tensor) -> list[Tensor]:
+        """Jacobian of `residuals`, transposed, times a vector: one tensor per parameter."""
+        with self._pass("vjp", batch):
+            return list(torch.autograd.grad(self._residuals(batch), self.params, vector))
+
+    def jvp(self, batch: Batch, vectors: Sequence[Tensor]) -> Tensor:
+        """Jacobian of `residuals` times `vectors` (one tensor per parameter)."""
+        with self._pass("jvp", batch):
+            return derivatives.jvp(self._residuals(batch), self.params, vectors)
+
+    def hvp(self, batch: Batch, vectors: Sequence[Tensor]) -> list[Tensor]:
+        """Hessian of the batch's loss times `vectors` (one tensor per parameter)."""
+        with self._pass("hvp", batch):
+            return derivatives.hvp(self._workload.loss, self.model, batch, vectors)
+
+    def per_example_grads(self, batch: Batch) -> list[Tensor]:
+        """Gradient of each example's loss: for each parameter a tensor [B, *shape]."""
+        with self._pass("per_example_gradients", batch):
+            grads = derivatives.per_example(self._workload.loss, self.model, batch)
+        self.meter.samples += _examples(batch)
+        return grads
+
+    def state_dict(self) -> dict:
+        return {
+            "step": self.step,
+            "cursor": self._stream.cursor,
+            "samples": self.meter.samples,
+            "rng": self.rng.get_state(),
+            "counts": dict(self.meter.counts),
+            "masks": self.masks.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        self.step, self._stream.cursor = state["step"], state["cursor"]
+        self.meter.samples = state["samples"]
+        self.rng.set_state(state["rng"])
+        self.masks.load_state_dict(state["masks"])
+        self.meter.counts.update(state["counts"])
+
+    def gather(self, index: Tensor) -> Batch:
+        """The training examples of these numbers; an error for a stream, which has an order."""
+        if isinstance(self._stream, order.Ordered):
+            raise UserError(
+                "a stream gives its examples in its own order only", do="task.next_batch()"
+            )
+        return self._gather(index)
+
+    def _gather(self, index: Tensor) -> dict[str, Tensor]:
+        return self._placed(self._workload.batch(self._data, index, self._config))
+
+    def _residuals(self, batch: Batch) -> Tensor:
+        terms = self._offered("terms")(self.model, batch)
+        return torch.cat([v / len(v) ** 0.5 for v in terms.values()])
+
+    def _placed(self, batch: Batch) -> dict[str, Tensor]:
+        if self._device.type == "cpu":
+            return batch
+        return {k: v.to(self._device, non_blocking=True) for k, v in batch.items()}
+
+    def _offered(self, function: str):
+        if not hasattr(self._workload, function):
+            raise UserError(f"workload {self._workload.__name__} offers no {function}()")
+        return getattr(self._workload, function)
+
+    @contextmanager
+    def _pass(self, operation: str, batch: Batch):
+        active = getattr(self.model, "active", None)
+        depth = Fraction(sum(active), len(active)) if active else Fraction(1)
+        kind = kind_of(operation, Fraction(_examples(batch), self.batch_size), depth)
+        with self.meter.kind(kind, self.model):
+            yield
+        if operation == "forward_backward" and self.masks:
+            self.masks.hide_grads()
+
+
+def _examples(batch: Batch) -> int:
+    return len(next(iter(batch.values())))

@@ -1,0 +1,336 @@
+"""Laws of campaigns: trials before seeds, the best is re-run, what is written is what was found."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.campaign import pairs as campaign_pairs
+from harness.campaign.board import Known, commit
+from harness.campaign.pairs import TRIES, Pace, Pair, duration, run
+from harness.campaign.plan import load, ruleset, rulesets, tree_of
+from harness.campaign.trial import apart, failure, settings
+from harness.catalog import discover, identity
+from harness.catalog.definition import define
+from harness.errors import UserError
+from harness.race import plan
+from harness.records import rejudge
+from harness.records.collect import collect
+from harness.system.files import atomic_json
+from tests.support import records
+
+RULES = {"studies": 2, "trials": 2, "seeds": 2}
+DEFINITION = define("gpt2", tree_of("gpt2"), "mini", None)
+
+
+def finish(pair, job, results, crossing, lr) -> None:
+    """As if the job had been raced."""
+    pair.take(job, told(pair, job, results, crossing, {"lr": lr}))
+
+
+def told(pair, job, results, crossing, hp, whole=None) -> dict:
+    """What racing the job would say, with its record in a folder."""
+    study, trial, seed = job
+    made, rows = records.record(pair.submission, "gpt2", seed, trial, crossing, study=study, hp=hp)
+    if pair.until == "budget" if whole is None else whole:
+        made |= {"step": made["horizon"], "outcome": "reached"}
+    made |= {
+        "run_id": f"{pair.submission}-{study}-{trial}-{seed}",
+        "workload_hash": DEFINITION.hash,
+        "training_hash": DEFINITION.training_hash,
+        "goal": DEFINITION.block["goal"],
+        "submission_hash": identity.source_hash(discover.find(pair.submission)),
+    }
+    return {
+        "label": pair.name,
+        "outcome": made["outcome"],
+        "reason": None,
+        "folder": str(records.folder(results, made, rows)),
+        "earlier": False,
+        "wall": 10.0,
+    }
+
+
+def test_a_study_re_runs_its_own_best_point_once_its_trials_are_over(tmp_path):
+    pair = Pair("gpt2", "adamw", RULES, hopeless=True, isolation="strict")
+    assert list(pair.ready()) == [(0, 0, 0), (0, 1, 0), (1, 0, 1), (1, 1, 1)]
+    finish(pair, (0, 0, 0), tmp_path, 14, 0.001)
+    assert (0, None, 1) not in list(pair.ready())
+    finish(pair, (0, 1, 0), tmp_path, 9, 0.002)
+    assert list(pair.ready()) == [(1, 0, 1), (1, 1, 1), (0, None, 1), (0, None, 2)]
+    made = pair.config((0, None, 2), str(tmp_path))
+    assert (made["submission"], made["seed"], made["trial"]) == (
+        {"name": "adamw", "lr": 0.002},
+        2,
+        None,
+    )
+    assert not made["hopeless"]
+    assert pair.config((1, 0, 1), str(tmp_path))["hopeless"]
+    assert made["isolation"] == "strict"
+
+
+def test_what_is_committed_is_what_was_found_and_other_runs_stay(tmp_path):
+    pair = Pair("gpt2", "adamw", {"studies": 1, "trials": 2, "seeds": 1})
+    results = tmp_path / "results"
+    for job, crossing, lr in [
+        ((0, 0, 0), 14, 0.001),
+        ((0, 1, 0), 9, 0.002),
+        ((0, None, 1), 10, 0.002),
+    ]:
+        finish(pair, job, results, crossing, lr)
+    atomic_json(
+        _made(results / "tuned") / "gpt2.mini.json", {"lion": {"hp": {"lr": 1.0}, "trial": 0}}
+    )
+    told = commit([pair], results)
+    assert told == [f"{results}/board/gpt2.mini.jsonl: 3 runs"]
+    assert commit([pair], results) == told
+    tuned = json.loads((results / "tuned" / "gpt2.mini.json").read_text())
+    assert list(tuned) == ["adamw", "lion"]
+    assert {k: tuned["adamw"][k] for k in ("hp", "trial", "trials")} == {
+        "hp": {"lr": 0.002},
+        "trial": 1,
+        "trials": 2,
+    }
+    kept = collect([results / "board" / "gpt2.mini.jsonl"])
+    assert (len(kept.runs), kept.left_out) == (3, [])
+    alone = Pair("gpt2", "adamw", {"studies": 1, "trials": 0, "seeds": 3})
+    finish(alone, (0, None, 3), tmp_path / "other", 12, 0.1)
+    assert commit([alone], results)[0].endswith(": 4 runs")
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_the_rest_is_estimated_from_the_trials_timed():
+    pair = Pair("gpt2", "adamw", {"studies": 1, "trials": 4, "seeds": 2})
+    pace = Pace(jobs=2)
+    assert pace.left([pair]) is None
+    pace.add("gpt2", 30.0)
+    pace.add("gpt2", None)
+    assert pace.left([pair]) == pytest.approx(90.0)
+    assert duration(90.0) == "2 min"
+    assert duration(7380.0) == "2 h 03 min"
+
+
+class Race:
+    """Stands for the racing of a job: keeps what was raced, and leaves a record."""
+
+    def __init__(self, results, fail=()):
+        self.results, self.fail, self.raced = results, fail, []
+
+    def __call__(self, config, racing=None):
+        name, trial, study, seed = (
+            config["submission"]["name"], config["trial"], config["study"], config["seed"],
+        )  # fmt: skip
+        self.raced.append((name, study, trial, seed))
+        if name in self.fail:
+            return failure(config, "it does not fit")
+        card = discover.read(discover.find(name))
+        settings = {k: v for k, v in config["submission"].items() if k != "name"}
+        hp = plan.hyperparameters(card, settings, trial, study, None, {})
+        pair = Pair("gpt2", name, RULES, until=config["until"])
+        crossing = 12 if trial is None else 9 + trial
+        return told(pair, (study, trial, seed), self.results, crossing, hp)
+
+
+def go(monkeypatch, race, pairs, results, **more) -> bool:
+    monkeypatch.setattr("harness.campaign.pairs.apart", race)
+    whole = run(pairs, str(results), 1, Known(results), lambda *_: None, **more)
+    commit(pairs, results)
+    return whole
+
+
+def pairs_of(*submissions, until="goal", **rules) -> list:
+    rules = {"studies": 1, "trials": 2, "seeds": 2} | rules
+    return [Pair("gpt2", name, rules, until=until) for name in submissions]
+
+
+def test_a_campaign_goes_on_from_the_board_where_no_run_folder_exists(tmp_path, monkeypatch):
+    first = Race(tmp_path / "folders")
+    assert go(monkeypatch, first, pairs_of("adamw"), tmp_path / "results")
+    assert first.raced == [
+        ("adamw", 0, 0, 0), ("adamw", 0, 1, 0), ("adamw", 0, None, 1), ("adamw", 0, None, 2),
+    ]  # fmt: skip
+    second = Race(tmp_path / "others")
+    pairs = pairs_of("adamw", "lion", seeds=3)
+    assert go(monkeypatch, second, pairs, tmp_path / "results")
+    assert second.raced[0] == ("adamw", 0, None, 3)
+    assert [r for r in second.raced if r[0] == "adamw"] == [("adamw", 0, None, 3)]
+    assert len(collect([tmp_path / "results" / "board" / "gpt2.mini.jsonl"]).runs) == 5 + 5
+
+
+def test_a_run_that_stopped_at_its_goal_does_not_cover_a_job_that_trains_on(tmp_path, monkeypatch):
+    go(monkeypatch, Race(tmp_path / "a"), pairs_of("adamw", seeds=0), tmp_path / "results")
+    again = Race(tmp_path / "b")
+    go(monkeypatch, again, pairs_of("adamw", seeds=0, until="budget"), tmp_path / "results")
+    assert len(again.raced) == 2
+
+
+def test_a_moved_goal_judges_the_board_again_and_races_nothing(tmp_path, monkeypatch):
+    results = tmp_path / "results"
+    go(monkeypatch, Race(tmp_path / "a"), pairs_of("adamw", seeds=1, until="budget"), results)
+    before = collect([results / "board" / "gpt2.mini.jsonl"]).runs
+    moved = tree_of("gpt2")
+    moved["mini"]["goal"] = {"loss": {"at_most": 5.0}}
+    present = define("gpt2", moved, "mini", None)
+    monkeypatch.setattr(Pair, "definition", present)
+    monkeypatch.setattr(rejudge, "present", lambda *_: present)
+    again = Race(tmp_path / "b")
+    go(monkeypatch, again, pairs_of("adamw", seeds=1, until="budget"), results)
+    assert again.raced == []
+    found = collect([results / "board" / "gpt2.mini.jsonl"])
+    assert found.left_out == []
+    assert {run.record["workload_hash"] for run in found.runs} == {present.hash}
+    for old, new in zip(before, found.runs, strict=True):
+        first = next(i for i, (*_, v) in enumerate(old.curve) if i and v <= 5.0)
+        assert new.time == old.curve[first][1] < old.time
+        assert new.record["crossing"]["after"] == old.curve[first - 1][1]
+
+
+def test_a_run_that_stopped_at_an_easier_goal_is_not_judged_by_a_harder_one(tmp_path):
+    pair = Pair("gpt2", "adamw", RULES)
+    pair.take((0, 0, 0), told(pair, (0, 0, 0), tmp_path, 12, {"lr": 0.1}, whole=False))
+    run, harder = pair.found[0, 0, 0], tree_of("gpt2")
+    harder["mini"]["goal"] = {"loss": {"at_most": 1.0}}
+    assert rejudge.again(run, define("gpt2", harder, "mini", None)) is run
+
+
+def test_an_edited_submission_is_raced_again(tmp_path, monkeypatch):
+    go(monkeypatch, Race(tmp_path / "a"), pairs_of("adamw", seeds=0), tmp_path / "results")
+    monkeypatch.setattr(identity, "source_hash", lambda plugin: "another")
+    again = Race(tmp_path / "b")
+    go(monkeypatch, again, pairs_of("adamw", seeds=0), tmp_path / "results")
+    assert len(again.raced) == 2
+
+
+def test_after_the_minutes_nothing_is_handed_out(tmp_path, monkeypatch):
+    race = Race(tmp_path / "a")
+    assert not go(monkeypatch, race, pairs_of("adamw"), tmp_path / "results", minutes=1e-9)
+    assert race.raced == []
+
+
+def test_a_pair_that_only_fails_is_given_up_and_the_next_is_raced(tmp_path, monkeypatch):
+    race = Race(tmp_path / "a", fail=["adamw"])
+    pairs = pairs_of("adamw", "lion", trials=5, seeds=1)
+    go(monkeypatch, race, pairs, tmp_path / "results")
+    assert [r[0] for r in race.raced].count("adamw") == TRIES
+    assert pairs[0].failed == "it does not fit"
+    assert len(pairs[1].found) == 6
+    again = Race(tmp_path / "b", fail=["adamw"])
+    pairs = pairs_of("adamw", "lion", trials=5, seeds=1)
+    assert go(monkeypatch, again, pairs, tmp_path / "results")
+    assert (again.raced, pairs[0].failed) == ([], "it does not fit")
+    monkeypatch.setattr(identity, "source_hash", lambda plugin: "another")
+    go(monkeypatch, again, pairs_of("adamw", trials=5, seeds=1), tmp_path / "results")
+    assert len(again.raced) == TRIES
+
+
+def test_a_trial_whose_process_dies_is_a_failure_not_the_end(monkeypatch):
+    config = settings("gpt2", "mini", "adamw", 0, "/nowhere") | {"fault": True}
+    monkeypatch.setattr("harness.campaign.trial._apart", die)
+    said = apart(config)
+    assert (said["outcome"], said["reason"]) == ("crashed", "its process died (exit code 7)")
+
+
+def die(*_) -> None:
+    import os
+
+    os._exit(7)
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("submisions: [adamw]", "did you mean submissions"),
+        ("submissions: [adamv]\nworkloads: [gpt2]", "did you mean .*adamw"),
+        ("submissions: [adamw]\nworkloads: [gtp2]", "did you mean gpt2"),
+        ("submissions: [adamw]\nworkloads: [gpt2]\nruleset: externl", "did you mean external"),
+        ("submissions: [adamw]", "workloads is empty"),
+        ("blocks: [{submissions: [adamw], workloads: [gpt2]}, {x: 1}]", "block 2: .*no key 'x'"),
+        ("submissions: [adamw]\nworkloads: [gpt2]\nuntil: godot", "goal, budget"),
+        ("submissions: [adamw]\nworkloads: [gpt2.pots_norm]", "did you mean post_norm"),
+        ("submissions: [adamw]\nworkloads: [gpt2]\nisolation: strikt", "inline"),
+        ("submissions: [adamw]\nworkloads: [gpt2]\nhopeless: true\nuntil: budget", "contradict"),
+        ("submissions: [adamw]\nworkloads: [gpt2]\ntrials: 0\nseeds: 0", "nothing would be"),
+        ("submissions: [adamw]\nworkloads: [gpt2]\ntrials: many", "whole number"),
+    ],
+)
+def test_a_wrong_plan_is_an_error_that_names_the_right_word(tmp_path, text, said):
+    path = tmp_path / "plan.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=said):
+        load(path)
+
+
+def test_a_plan_takes_a_rulesets_numbers_and_its_own(tmp_path):
+    path = tmp_path / "plan.yaml"
+    path.write_text("submissions: [adamw]\nworkloads: [gpt2]\nruleset: algoperf\ntrials: 7\n")
+    made = load(path)
+    rules = {k: made.blocks[0].rules[k] for k in ("studies", "trials", "seeds")}
+    assert rules == {"studies": 3, "trials": 7, "seeds": 0}
+    assert [(p.workload, p.submission, p.total) for p in campaign_pairs.pairs_of(made)] == [
+        ("gpt2", "adamw", 21)
+    ]
+
+
+def test_blocks_are_done_in_order_and_a_submission_races_on_its_tracks_alone(tmp_path):
+    path = tmp_path / "plan.yaml"
+    path.write_text(
+        "until: budget\nblocks:\n"
+        "- {submissions: [adamw], workloads: [vit, ft_gpt2.trainable_1, stream_split]}\n"
+        "- {submissions: [peft, lion], workloads: all, ruleset: once}\n"
+    )
+    pairs = campaign_pairs.pairs_of(load(path))
+    assert [p.name for p in pairs][:1] == ["vit/adamw"]
+    assert {p.until for p in pairs} == {"budget"}
+    second = [p for p in pairs if p.ruleset["trials"] == 0]
+    assert {p.total for p in second} == {1}
+    assert next(second[0].ready()) == (0, None, 1)
+    tracks = {tree_of(p.workload)["track"] for p in second if p.submission == "lora"}
+    assert tracks == {"finetune"}
+    assert {"gpt2", "vit"} <= {p.workload for p in second if p.submission == "lion"}
+
+
+@pytest.mark.parametrize("name", sorted(rulesets()))
+def test_every_ruleset_makes_jobs(name):
+    rules = ruleset(name)
+    assert Pair("gpt2", "adamw", rules).total > 0
+
+
+def test_a_self_tuning_submission_gets_one_point_and_three_budgets(tmp_path):
+    path = tmp_path / "plan.yaml"
+    path.write_text("submissions: [pbt]\nworkloads: [gpt2, stream_split]\nruleset: self_tuning\n")
+    (pair,) = campaign_pairs.pairs_of(load(path))  # no stream: it has its own length
+    assert list(pair.ready()) == [(0, None, 1), (0, None, 2), (0, None, 3)]
+    planned = plan.make(pair.config((0, None, 1), str(tmp_path)))
+    usual = plan.make(pair.config((0, None, 1), str(tmp_path)) | {"budget": 1})
+    assert planned.horizon == 3 * usual.horizon
+    assert planned.grid[:4] == usual.grid[:4]  # as fine a grid
+    assert planned.run_id != usual.run_id
+    assert planned.describe()["budget"] == {"steps": 3 * usual.budget, "factor": 3}
+    for factor in (0, 1.5, True):
+        with pytest.raises(UserError, match="whole number from 1"):
+            plan.make(pair.config((0, None, 1), str(tmp_path)) | {"budget": factor})
+
+
+def test_a_pair_is_written_though_its_last_jobs_were_known(monkeypatch, tmp_path):
+    from types import SimpleNamespace
+
+    spec = importlib.util.spec_from_file_location(
+        "script", discover.ROOT / "scripts" / "campaign.py"
+    )
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    written = []
+    monkeypatch.setattr(script, "commit", lambda pairs, results: written.append(pairs[0].name))
+    pairs = [SimpleNamespace(name=name, left=2, done={}, total=2) for name in ("raced", "known")]
+    display, pace = script.Display(pairs, tmp_path), SimpleNamespace(left=lambda pairs: None)
+    for pair in pairs:
+        for earlier in (pair.name == "known", True):
+            pair.left -= 1
+            told = {"label": pair.name, "outcome": "reached", "time": 1.0, "earlier": earlier}
+            display(pair, None, told, pace)
+    assert written == ["raced"]

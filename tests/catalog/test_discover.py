@@ -1,0 +1,200 @@
+"""Laws of discovery: a file is read without being run, and a wrong one is refused in words."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from harness.catalog import discover, identity
+from harness.errors import UserError
+from tests.support.racing import ROOT, environment
+
+GOOD = {
+    "SPACE": 'SPACE = {"lr": {"log": [1e-3, 1.0]}}',
+    "init": "def init(params, hp):\n    return {}",
+    "update": "def update(params, grads, state, hp, progress):\n    return hp.lr",
+}
+
+
+def card(tmp_path, text=None, name="mine", **parts):
+    text = text or "\n\n".join(part for part in (GOOD | parts).values() if part)
+    path = tmp_path / f"{name}.py"
+    path.write_text(textwrap.dedent(text))
+    return discover.read(discover.Plugin(name, path, "", None))
+
+
+def test_every_shipped_submission_can_be_read():
+    for plugin in discover.submissions().values():
+        read = discover.read(plugin)
+        assert read.summary
+        assert read.form in "abc"
+
+
+def test_reading_a_file_does_not_run_it(tmp_path):
+    ran = tmp_path / "ran"
+    card(tmp_path, first=f"open({str(ran)!r}, 'w')")
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    "changed, said",
+    [
+        ({"SPACE": "SPCAE = {}"}, "has no SPACE"),
+        ({"SPACE": ""}, "has no SPACE"),
+        ({"SPACE": "SPACE = 3"}, "has no SPACE"),
+        ({"SPACE": "SPACE = dict(lr=1)"}, "SPACE is not a literal"),
+        ({"SPACE": 'SPACE = {"lr": 1.0, "unread": 2}'}, "nothing reads hp.unread"),
+        ({"more": "ELEMENTWIES = True"}, "did you mean ELEMENTWISE"),
+        ({"more": 'FALBACK = "adamw"'}, "did you mean FALLBACK"),
+        ({"update": "", "init": ""}, "defines none of"),
+        ({"init": ""}, "defines update but no init"),
+        ({"more": "def optimizer(params, hp): ..."}, "defines several of"),
+        ({"more": "class Algorithm: ..."}, "defines several of"),
+        (
+            {"update": "def update(params, grads, state, hp): hp.lr"},
+            r"update\(params, grads, state, hp, progress\)",
+        ),
+        (
+            {"init": "def init(params): return {}"},
+            r"mine.py:\d+: init\(params\) is called with 2 arguments",
+        ),
+        ({"init": "def init(params, hp, *, more): return {}"}, "is called with 2 arguments"),
+        ({"more": "def evaluate_view(params): ..."}, r"evaluate_view\(params, state\)"),
+        ({"more": "def broken(:"}, "is not valid Python"),
+        ({"more": "from . import other"}, "leading dots"),
+    ],
+)
+def test_a_wrong_file_is_refused_in_words(changed, said, tmp_path):
+    with pytest.raises(UserError, match=said):
+        card(tmp_path, **changed)
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        "def update(params, grads, state, hp, progress, extra=None): hp.lr",
+        "def update(*arguments): arguments[3].lr",
+        "def update(p, g, s, h, t): h.lr",
+        "from submissions.first_order import lion\nupdate = lion.update",
+    ],
+)
+def test_any_signature_that_can_be_called_is_taken(update, tmp_path):
+    assert card(tmp_path, update=update).form == "b"
+
+
+def test_a_space_may_build_on_another_submission(tmp_path):
+    text = "from submissions.first_order import lion"
+    made = card(
+        tmp_path,
+        first=text,
+        SPACE='SPACE = {**lion.SPACE, "lr": 3.0}\nupdate = lion.update',
+        update="",
+    )
+    shipped = discover.read(discover.find("lion")).literals["SPACE"]
+    assert made.literals["SPACE"] == shipped | {"lr": 3.0}
+
+
+def test_the_source_hash_covers_what_a_file_imports(tmp_path):
+    alone = card(tmp_path, name="alone").plugin
+    leaning = card(tmp_path, name="leaning", first="from submissions.first_order import sam").plugin
+    assert [p.name for p in discover.sources(alone)] == ["alone.py"]
+    assert {p.name for p in discover.sources(leaning)} >= {"leaning.py", "sam.py", "adamw.py"}
+    before = identity.source_hash(alone)
+    alone.path.write_text(alone.path.read_text() + "# changed\n")
+    assert identity.source_hash(alone) != before
+
+
+DESCRIBED = GOOD | {"BADGE": 'BADGE = "formula"\nSTATE = (\n    2\n)  # words', "end": "x = 1"}
+
+
+def test_the_source_hash_is_blind_to_what_only_describes(tmp_path):
+    """A badge that a method earns after it has been raced does not void its runs."""
+    plain = card(tmp_path, **(DESCRIBED | {"BADGE": "", "SPACE": GOOD["SPACE"] + "\n\n"})).plugin
+    before = identity.source_hash(plain)
+    said = GOOD["SPACE"] + '\nBADGE = "formula"\nSTATE = (\n    2\n)  # words\n\n'
+    text = card(tmp_path, **(DESCRIBED | {"BADGE": "", "SPACE": said})).plugin.path.read_text()
+    assert "STATE" in text
+    assert identity.source_hash(plain) == before
+
+
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        ("STATE = 2\ny = STATE", "STATE = 3\ny = STATE"),  # it is read
+        ("STATE = 2\ny = globals()['STATE']", "STATE = 3\ny = globals()['STATE']"),
+        ("STATE = 2; y = 1", "STATE = 2; y = 2"),  # not alone on its line
+        ("STATE = [2].pop()", "STATE = [3].pop()"),  # it does something
+        ("if True:\n    STATE = 2", "if True:\n    STATE = 3"),
+    ],
+)
+def test_nothing_that_runs_hides_behind_a_description(one, other, tmp_path):
+    path = tmp_path / "mine.py"
+    plugin = discover.Plugin("mine", path, "", None)
+    hashes = set()
+    for text in (one, other):
+        path.write_text("\n".join([*GOOD.values(), text]) + "\n")
+        hashes.add(identity.source_hash(plugin))
+    assert len(hashes) == 2
+
+
+def test_a_file_of_the_project_is_found_by_path_as_by_name():
+    path = discover.find("lion").path
+    assert discover.find(str(path)) is discover.find("lion")
+
+
+def test_two_plugins_of_one_name_are_refused(tmp_path):
+    for family in ("here", "there"):
+        (tmp_path / family).mkdir()
+        (tmp_path / family / "same.py").touch()
+    with pytest.raises(UserError, match="two plugins are named 'same'"):
+        discover._folder(tmp_path, "x")
+
+
+# Packages that bring submissions
+
+
+def package(tmp_path, value="mypackage.methods", files=("shiny",)):
+    """An installed distribution with the entry point group harness.submissions, by hand."""
+    methods = tmp_path / "mypackage" / "methods"
+    methods.mkdir(parents=True)
+    (tmp_path / "mypackage" / "__init__.py").write_text("raise RuntimeError('imported')\n")
+    for name in files:
+        (methods / f"{name}.py").write_text(
+            '"""A method from afar."""\n' + "\n".join(GOOD.values())
+        )
+    info = tmp_path / "mypackage-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mypackage\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[harness.submissions]\nmine = {value}\n")
+    return tmp_path
+
+
+def listed(folder, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "harness", *arguments], capture_output=True, text=True,
+        env=environment(PYTHONPATH=f"{ROOT}:{folder}"), cwd=folder,
+    )  # fmt: skip
+
+
+def test_a_package_brings_submissions_without_being_imported(tmp_path):
+    found = listed(package(tmp_path), "list", "--like", "shin*")
+    assert found.returncode == 0, found.stderr
+    assert "A method from afar" in found.stdout
+    planned = listed(tmp_path, "submission=shiny", "dry=true")
+    assert planned.returncode == 0, planned.stderr
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        ({"files": ("lion",)}, "package 'mine' brings a submission 'lion' that exists already"),
+        ({"value": "mypackage.nothing"}, ": no package"),
+        ({"value": "absent.methods"}, ": no package"),
+    ],
+)
+def test_a_wrong_package_is_told_in_one_line(given, said, tmp_path):
+    found = listed(package(tmp_path, **given), "list")
+    assert found.returncode == 2
+    assert said in found.stderr
+    assert len(found.stderr.splitlines()) == 1

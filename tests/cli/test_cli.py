@@ -1,0 +1,385 @@
+"""The command line as a user meets it: quick, in one line, with the nearest right name."""
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from harness.catalog import discover
+from harness.cli import main
+from harness.records import run_folder
+from tests.support.racing import HORIZON, OWN, ROOT, SHORT, command, environment, harness, log_of
+
+HEAVY = {"torch", "pandas", "seaborn", "matplotlib", "wandb", "tensorboard", "scipy"}
+
+
+def told(*arguments):
+    """Run a command line in this process: exit status, stdout, stderr."""
+    out, err, before = io.StringIO(), io.StringIO(), sys.argv
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                code = main.main([str(a) for a in arguments])
+            except SystemExit as error:  # argparse, on a command's own options
+                code = error.code
+    finally:
+        sys.argv = before
+    return code, out.getvalue(), err.getvalue()
+
+
+def refused(*arguments):
+    """The one line that a wrong command line gets."""
+    code, out, err = told(*arguments)
+    assert code == 2, (out, err)
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert err.startswith("harness: ")
+    return err
+
+
+# Quick
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--help"], ["--version"], ["list"], ["show", "lion"], ["show", "gpt2"]]
+)
+def test_telling_imports_nothing_heavy(arguments):
+    code = (
+        f"import sys; from harness.cli.main import main; main({arguments!r}); "
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    began = time.process_time(), time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment()
+    )
+    assert done.returncode == 0, done.stderr
+    assert not HEAVY & {name.partition(".")[0] for name in done.stderr.split()}
+    assert done.stdout
+    assert time.monotonic() - began[1] < 15  # about 0.1 s on an idle machine
+
+
+def test_a_typo_is_told_before_anything_heavy_is_imported():
+    code = "from harness.cli.main import main; main(['workload=gtp2'])"
+    code += "; import sys; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment()
+    )
+    assert not HEAVY & {name.partition(".")[0] for name in done.stdout.split()}
+
+
+# In words
+
+
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        ("workload=gtp2 submission=lion", "no workload is called 'gtp2'; did you mean gpt2"),
+        ("workload=gpt2 submission=loin", "no submission is called 'loin'; did you mean lion"),
+        ("submission.lrr=1", "submission adamw has no hyperparameter 'lrr'; did you mean lr"),
+        (
+            "submission=lion submission.beta3=1",
+            "submission lion has no hyperparameter 'beta3'; did you mean beta",
+        ),
+        (
+            "submission=lion submission.lr=7",
+            "submission.lr=7 is outside its range; 0.0001 to 0.005 (log)",
+        ),
+        ("submission=lion submission.lr=fast", "submission.lr='fast' is not a number"),
+        ("workload=gpt2 submission=./missing.py", "submission file ./missing.py does not exist"),
+        ("engine=tpu", "engine=tpu does not exist; did you mean"),
+        ("tracker=wanb", "tracker=wanb does not exist; did you mean wandb"),
+        ("isolation=proces", "isolation=proces does not exist; did you mean process"),
+        ("scale=mini2", "workload gpt2 has no scale 'mini2'; did you mean mini"),
+        ("variant=foo", "workload gpt2 has no variant 'foo' at scale mini"),
+        ("variant=rleu", "did you mean relu"),
+        ("sede=1", "there is no setting 'sede'; did you mean seed"),
+        ("seed=abc", "seed=abc: Value 'abc' of type 'str' could not be converted to Integer"),
+        ("seed=1.5", "seed=1.5: Value '1.5'"),
+        ("seed=", "seed="),
+        ("trial=-1", "trials are counted from 0"),
+        ("trial=10000000000000000000000", "trials are counted from 0"),
+        ("jobs=0", "jobs=0; a whole number from 1 up"),
+        ("tuned=true submission=sgd", "no tuned point of sgd is recorded for gpt2.mini"),
+        ("seed=1,2", "seed=1,2"),
+        ("seed=[", "cannot read 'seed=['"),
+        ("seed", "'seed' is neither a command nor a setting"),
+        ("lits", "'lits' is neither a command nor a setting; did you mean list"),
+        ("~seed", "'~seed' is neither a command nor a setting"),
+        ("~seed=0", "~seed=0: a setting cannot be removed"),
+        ("submission@x=lion", "settings have no packages"),
+        ("seed=${nothing}", "Interpolation key 'nothing' not found"),
+        (
+            "workload.mini.horzon=9",
+            "there is no setting 'workload.mini.horzon' for workload=gpt2; did you mean horizon",
+        ),
+        ("workload.mini.horizon=many", "workload.mini.horizon='many' is not of the type of"),
+        ("workload.mini.horizon=0", "workload.mini.horizon=0; a whole number from 1 up"),
+        (
+            "workload.mini.evaluate.points=0",
+            "workload.mini.evaluate.points=0; a whole number from 1 up",
+        ),
+        (
+            "workload.mini.evaluate={pionts: 3}",
+            "there is no setting 'workload.mini.evaluate.pionts'; did you mean points",
+        ),
+        ("workload.mini.deadlines.stepp=9", "did you mean step"),
+        ("workload.mini.deadlines.step=-9", "seconds above 0"),
+        ("workload.mini.goal.loss.at_most=low", "{'at_most': 'low'} is no bound; a number"),
+        ("engine.threads=0", "engine.threads=0; a whole number from 1 up"),
+        ("engine.device=tpu", "engine.device=tpu does not exist"),
+    ],
+)  # fmt: skip
+def test_a_wrong_line_is_refused_in_one_line(line, said, tmp_path):
+    words = line.split() if "{" not in line else [line]
+    order = words + ["dry=true", f"results={tmp_path}"]
+    assert said in refused(*order)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_results_that_cannot_be_written_are_refused():
+    code, out, err = told(*SHORT, "results=/dev/null/x", "isolation=inline")
+    assert (code, out) == (2, "")
+    assert (
+        err.splitlines()[-1]
+        == "harness: cannot write into /dev/null/x: Not a directory; results=FOLDER"
+    )
+
+
+def test_every_setting_has_a_comment_and_a_type():
+    from harness.cli.config import Config
+
+    lines = (ROOT / "conf" / "config.yaml").read_text().split("\n")
+    keys = [
+        line
+        for line in lines
+        if line and line[0].isalpha() and not line.startswith(("defaults", "hydra"))
+    ]
+    assert all("#" in line for line in keys)
+    named = {line.partition(":")[0] for line in keys} | {
+        "workload",
+        "submission",
+        "engine",
+        "tracker",
+    }
+    assert named == set(Config.__dataclass_fields__)
+
+
+# Commands
+
+
+def test_list_names_every_plugin_and_filters():
+    code, out, _ = told("list")
+    assert code == 0
+    assert {line.split()[1] for line in out.splitlines()} >= {"gpt2", "lion", "adamw"}
+    assert [line.split()[1] for line in told("list", "--like", "lio*")[1].splitlines()] == ["lion"]
+    assert "did you mean lion" in refused("list", "--like", "loin")
+
+
+def test_list_says_tracks_badge_and_state_of_each_submission():
+    def row(name):
+        (line,) = told("list", "submissions", "--like", name)[1].splitlines()
+        return line.split(maxsplit=5)
+
+    said = "Lion: the sign of an interpolation between momentum and gradient"
+    assert row("lion") == ["first_order", "lion", "all", "reference", "1", said]
+    assert row("galore")[:5] == ["low_rank", "galore", "all", "reference", "~0.094"]  # 48/512
+    assert row("wanda")[2] == "compress"
+    assert row("er")[4] == "1+ex."
+    assert row("nesterov")[3:] == ["reference", "1", "sgd with nesterov=True"]
+    assert len(told("list", "submissions")[1].splitlines()) == len(discover.submissions())
+
+
+def test_a_list_of_everything_takes_about_a_second():
+    before = os.times()
+    done = harness("list", "--like", "*")
+    spent = os.times().children_user - before.children_user
+    assert done.returncode == 0
+    assert spent < 3  # CPU seconds; 0.9 on an idle machine
+
+
+def test_show_tells_the_rule_and_the_ranges():
+    out = told("show", "lion")[1]
+    assert "arXiv 2302.06675" in out
+    assert "lr" in out
+    assert "horizon: " in told("show", "gpt2")[1]
+
+
+def test_show_tells_all_that_is_known(monkeypatch, tmp_path):
+    out = told("show", "galore")[1]
+    assert "every `gap` steps: P ←" in out
+    assert "arXiv 2403.03507" in out
+    assert "rank         16           one of [16, 8, 32]" in out
+    assert "STATE          min(rank, m) * (m + 2 * n) (words a matrix of m x n, m <= n)" in out
+    assert "PASSES         {'forward_backward': 1} (a step)" in out
+    assert "reference: pytorch_optimizer" in out
+    assert "test_matrix_method_equals_its_peer" in out
+    assert "test_submission_equals_its_peer" in told("show", "nesterov")[1]  # as of sgd
+
+    results = tmp_path / "results"
+    (results / "tuned").mkdir(parents=True)
+    (results / "tuned" / "gpt2.mini.json").write_text('{"lion": {"hp": {"lr": 0.001}}}')
+    (results / "board").mkdir()
+    rows = [{"submission": name, "time": t} for name, t in
+            (("lion", 12.0), ("lion", 9.5), ("lion", None), ("adamw", 1.0))]  # fmt: skip
+    (results / "board" / "gpt2.mini.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    monkeypatch.setattr("harness.cli.commands.show.ROOT", tmp_path)
+    out = told("show", "lion")[1]
+    assert "gpt2.mini: lr=0.001\n" in out
+    assert "gpt2.mini: 3 runs, 2 reached the goal, best 9.5 reference s" in out
+
+
+def test_show_tells_a_file_or_a_class(tmp_path):
+    out = told("show", OWN / "list_lion.py")[1]
+    assert "no test compares it" in out
+    out = told("show", "torch.optim.RAdam")[1]
+    assert "submission torch.optim.RAdam  (form a" in out
+    assert "did you mean lion" in refused("show", "loin")
+
+
+def test_a_new_submission_can_be_raced_at_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = told("new", "submission", "my_idea")
+    assert code == 0
+    assert "harness check my_idea.py" in out
+    assert "exists already" in refused("new", "submission", "my_idea")
+    assert "is no name for a submission" in refused("new", "submission", "my idea")
+    assert "is shipped already" in refused("new", "submission", "lion")
+    code, out, err = told("submission=./my_idea.py", "isolation=inline", "results=r", *SHORT)
+    assert code == 0, err
+    assert "out of budget" in out
+    assert "did you mean my_idea.py" in refused("submission=./my_ideas.py")
+
+
+def test_sync_says_what_is_missing_and_takes_an_empty_folder(tmp_path):
+    assert "there is no folder" in refused("sync", tmp_path / "none")
+    code, out, _ = told("sync", tmp_path)
+    assert (code, out) == (0, "0 runs brought up to date with wandb\n")
+
+
+def test_doctor_finds_what_a_race_needs():
+    done = harness("doctor")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "MISSING" not in done.stdout
+    assert "isolation: freeze" in done.stdout
+
+
+def test_hydras_own_flags_work():
+    code, out, err = told("--cfg", "job")
+    assert code == 0, err
+    assert "scale: mini" in out
+
+
+# Races
+
+
+def test_any_path_will_do_and_a_done_trial_is_not_run_again(tmp_path):
+    strange = tmp_path / 'my "idéas" [1]'
+    strange.mkdir()
+    own = strange / "une idée.py"
+    own.write_text((OWN / "list_lion.py").read_text())
+    line = [f"submission={own}", f"results={strange / 'ré sultats'}", *SHORT]
+    assert told(*line, "dry=true")[1].startswith("to run")
+    first = harness(*line)
+    assert first.returncode == 0, first.stderr
+    assert "out of budget" in first.stdout
+    (folder,) = (strange / "ré sultats").glob("runs/gpt2/une idée/*")
+    assert run_folder.finished(folder)["submission"] == "une idée"
+    assert (folder / "curve.png").stat().st_size > 1000
+    before = (folder / "log.jsonl").read_bytes()
+    code, out, _ = told(*line)
+    assert code == 0
+    assert "this trial was run before; its record stands" in out
+    assert (folder / "log.jsonl").read_bytes() == before
+    assert told(*line, "dry=true")[1].startswith("done")
+
+
+def test_a_file_with_the_name_of_another_submission_is_refused(tmp_path):
+    (tmp_path / "lion.py").write_text((OWN / "list_lion.py").read_text())
+    assert "has the name of another submission" in refused(f"submission={tmp_path / 'lion.py'}")
+
+
+def test_a_sweep_races_all_and_has_the_worst_status(tmp_path):
+    line = [f"submission=lion,{OWN / 'faulty.py'}", "seed=0,1", f"results={tmp_path}", *SHORT]
+    swept = harness(*line, "-m", cwd=tmp_path)
+    assert swept.returncode == 1, swept.stderr
+    rows = [line.split() for line in swept.stdout.splitlines()]
+    found = sorted((row[1], row[2], row[4]) for row in rows if row and row[0] == "gpt2")
+    assert found == [
+        ("faulty", "0", "failed"),
+        ("faulty", "1", "failed"),
+        ("lion", "0", "out"),
+        ("lion", "1", "out"),
+    ]
+    assert {path.name for path in tmp_path.iterdir()} == {"runs"}  # nothing of Hydra's
+    for folder in tmp_path.glob("runs/gpt2/lion/*"):
+        assert [row["event"] for row in log_of(folder)].count("started") == 1
+
+
+def test_a_sweep_leaves_out_what_has_not_its_scale(tmp_path):
+    line = ["submission=adamw", "dry=true", f"results={tmp_path}", "jobs=1"]
+    swept = harness("-m", "workload=ft_minilm,gpt2", *line)
+    assert swept.returncode == 0, swept.stderr
+    assert swept.stderr.startswith("harness: left out: workload ft_minilm has no scale 'mini'")
+    assert [row.split()[2] for row in swept.stdout.splitlines()] == ["gpt2.mini"]
+    nothing = harness("-m", "workload=ft_minilm,ft_smollm2", *line)
+    assert (nothing.returncode, nothing.stdout) == (2, "")
+    assert nothing.stderr.count("left out") == 2
+    assert "has no scale 'mini'; known: base; scale=base" in refused("workload=ft_minilm")
+
+
+@pytest.mark.slow
+def test_two_sweeps_at_once_run_every_trial_once(tmp_path):
+    line = command("-m", "submission=lion", "seed=0,1", f"results={tmp_path}", *SHORT)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen(line, env=environment(), **pipes) for _ in range(2)]
+    told_by = [sweep.communicate() for sweep in both]
+    assert [sweep.returncode for sweep in both] == [0, 0], told_by
+    folders = list(tmp_path.glob("runs/gpt2/lion/*"))
+    assert len(folders) == 2
+    for folder in folders:
+        events = [row["event"] for row in log_of(folder)]
+        assert events.count("started") == 1
+        assert "resumed" not in events
+        assert run_folder.finished(folder)["step"] == HORIZON
+
+
+# Nonsense
+
+LINE = ["workload=gpt2", "submission=lion", "submission.lr=1e-3", "seed=1", "trial=2", "scale=mini"]
+LINE += [
+    "workload.mini.horizon=20",
+    "workload.mini.goal.loss.at_most=4",
+    "engine=cpu",
+    "jobs=2",
+    "tracker=none",
+]
+LETTERS = st.sampled_from("abegilmnoprst=.,:${}[]()'\"\\~+@/-_ 01e9é\t\n#")
+
+
+@st.composite
+def edited(draw):
+    """A valid command line with words dropped, doubled and swapped, and letters changed."""
+    words = draw(st.lists(st.sampled_from(LINE), min_size=1, max_size=5))
+    for _ in range(draw(st.integers(1, 3))):
+        at = draw(st.integers(0, len(words) - 1))
+        word = words[at]
+        begin = draw(st.integers(0, len(word)))
+        end = draw(st.integers(begin, min(len(word), begin + 4)))
+        words[at] = word[:begin] + "".join(draw(st.lists(LETTERS, max_size=3))) + word[end:]
+    return words
+
+
+@hypothesis_settings(max_examples=60)
+@given(edited())
+def test_no_line_gives_a_traceback(words):
+    code, _, err = told("dry=true", *words)
+    assert code in (0, 2), err
+    assert "Traceback" not in err

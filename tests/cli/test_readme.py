@@ -1,0 +1,71 @@
+"""The README is true: its commands run, its files exist, its targets are in the Makefile."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+
+from harness.catalog.discover import ROOT
+
+README = (ROOT / "README.md").read_text()
+SHORT = ["workload.mini.horizon=4", "workload.mini.evaluate.points=2", "tracker=none"]
+
+
+def commands() -> list[list[str]]:
+    """The commands of the README's sh blocks, in order, without comments."""
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.S)
+    lines = [line for block in blocks for line in block.splitlines()]
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def test_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = [words[1] for words in commands() if words[0] == "make"]
+    assert "race" in targets
+    assert "test" in targets
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+def test_every_other_command_runs(tmp_path):
+    """Races are shortened by their horizon; nothing else is changed."""
+    ran = 0
+    for words in (w for w in commands() if w[0] != "make"):
+        arguments = words[1:] if words[0] == "harness" else words[3:]
+        assert words[0] == "harness" or words[:3] == ["python", "-m", "harness"], words
+        if words[0] == "python":
+            arguments += SHORT
+        done = subprocess.run(
+            [sys.executable, "-m", "harness", *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+        assert done.returncode == 0, (words, done.stdout, done.stderr)
+        ran += 1
+    assert ran >= 5
+
+
+def test_links_and_pictures_exist():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("http") or (ROOT / target).exists(), target
+
+
+def test_the_leaderboard_is_that_of_the_records():
+    from harness.records.collect import collect
+    from harness.records.references import references
+    from harness.report.board.board import boards
+    from harness.report.board.tables import interval_text, score_text
+
+    board = boards(collect([ROOT / "results"]), references())[0]
+    cells = [
+        (r.rank_text(), r.name, score_text(r), interval_text(r), f"{r.reached}/{len(r.counted)}")
+        for r in board.rows
+        if r.rank
+    ]
+    rows = [f"| {' | '.join(row)} |" for row in cells]
+    assert len(rows) > 2
+    assert re.findall(r"^\| \d[\d–]* \| .*$", README, re.M) == rows

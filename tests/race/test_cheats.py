@@ -1,0 +1,176 @@
+"""Laws against cheating: each known exploit gets what the table says, its honest twin passes.
+
+python -m tests.cheating      prints the table, as docs/rules.md has it
+"""
+
+import os
+import socket
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from harness.catalog.reading import literals
+from harness.system import landlock, sandbox
+from tests.support import cheating
+from tests.support.cheating import SHARE, planned, run, table
+from tests.support.racing import at_work_in
+
+BURNED = {"clocks": 1.2, "workers": 0.6, "hidden_work": 0.6}  # CPU seconds, as the files have it
+LESS = {"clocks meter": 0.4}  # instead of SHARE: what can be the harness's own is believed
+LEVELS = ("process", "strict")
+TABLE = table()
+QUICK = {
+    "process": (
+        "clocks still", "workers thread", "workers unreaped", "reading open",
+        "forging outcome", "shared_memory shrink", "patched_torch slow",
+        "crashing crash", "silent silent",
+    ),
+    "strict": (
+        "reading validation", "carrying tmp", "network native", "signalling native",
+        "workers unreaped",
+    ),
+}  # fmt: skip
+ENDS = ("invalid", "diverged", "interrupted", "oom", "disk_full", "timeout")
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="measured on Linux")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_pictures():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("harness.report.run.picture.draw_trial", lambda *_: None)
+        yield
+
+
+def needs(level):
+    if level == "strict" and not landlock.version():
+        pytest.skip("this kernel has no Landlock")
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """CPU seconds that honest descent is charged."""
+
+    @cache
+    def seconds(level):
+        return run(planned("workers", "honest", level, tmp_path_factory.mktemp("n"))).reference
+
+    return seconds
+
+
+def cases():
+    for exploit in TABLE:
+        for level in LEVELS:
+            name = f"{exploit.file} {exploit.way}"
+            slow = () if name in QUICK[level] else (pytest.mark.slow,)
+            yield pytest.param(exploit, level, marks=slow, id=f"{name} {level}")
+
+
+@pytest.mark.parametrize("exploit, level", list(cases()))
+def test_an_exploit_gets_what_the_table_says(exploit, level, tmp_path, plain, monkeypatch):
+    needs(level)
+    expected = getattr(exploit, level).split(":")[0]
+    special = {"network": with_a_server, "carrying": twice, "crashing": after_a_crash}
+    limited(monkeypatch, exploit.way)
+    seen = special.get(exploit.file, once)(exploit, level, tmp_path)
+    outcome = seen.outcome
+    assert at_work_in(tmp_path) == []
+    if expected in ENDS:
+        assert outcome.outcome == expected, outcome.record.get("reason")
+        assert outcome.exit_code == {"invalid": 3, "interrupted": 75}.get(expected, 1)
+        return
+    assert outcome.outcome == "out_of_budget", outcome.record.get("reason")
+    assert outcome.record["time"] is None
+    if expected == "prevented":
+        assert "GOT" not in seen.said
+    if expected == "not prevented":
+        assert "GOT" in seen.said
+    if expected == "charged" and exploit.file in BURNED:
+        share = LESS.get(f"{exploit.file} {exploit.way}", SHARE)
+        assert seen.reference - plain(level) > share * BURNED[exploit.file]
+    if expected == "charged" and exploit.file == "patched_torch":  # 0.25 to 0.35 of the passes
+        assert outcome.record["end"]["hidden"] > 0.1 * outcome.record["end"]["counted"]
+    if exploit.file == "patched_loss":
+        log = cheating.record.evaluations(cheating.rows(outcome.folder / "log.jsonl"))
+        assert [row["metrics"]["relative_error"] for row in log] == pytest.approx([1.0] * len(log))
+    if exploit.file == "pruning":
+        assert outcome.record["best"]
+
+
+def limited(monkeypatch, way):
+    """Small limits, that a bomb need not be a large one."""
+    if way == "memory":
+        monkeypatch.setattr(sandbox, "_free_memory", lambda: 2_500_000_000)
+    if way == "disk":
+        monkeypatch.setattr(sandbox, "FILE_SHARE", 2e8 / sandbox.shutil.disk_usage("/").free)
+
+
+def once(exploit, level, tmp_path):
+    return run(planned(exploit.file, exploit.way, level, tmp_path, exploit.more))
+
+
+def with_a_server(exploit, level, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        seen = run(planned(exploit.file, exploit.way, level, tmp_path, port=port))
+        server.settimeout(0.0)
+        if "GOT" not in seen.said:
+            with pytest.raises(BlockingIOError):
+                server.accept()
+    return seen
+
+
+def twice(exploit, level, tmp_path):
+    """Two trials; for what lies in a trial's own folder, an attempt again."""
+    notes = [
+        Path(f"{place}/harness-cheat-{os.getuid()}{end}")
+        for place in ("/tmp", "/dev/shm")
+        for end in ("", "-open")
+    ]
+    try:
+        first = run(planned(exploit.file, exploit.way, level, tmp_path))
+        if exploit.way == "checkpoint":
+            (first.outcome.folder / "run.json").unlink()
+            (first.outcome.folder / "log.jsonl").unlink()
+            for path in (first.outcome.folder / "checkpoint").glob("step-*"):
+                path.unlink()
+            return run(planned(exploit.file, exploit.way, level, tmp_path))
+        return run(planned(exploit.file, exploit.way, level, tmp_path, seed=1))
+    finally:
+        for note in notes:
+            cheating.forget(note)
+
+
+def after_a_crash(exploit, level, tmp_path):
+    trial = planned(exploit.file, exploit.way, level, tmp_path)
+    assert run(trial).outcome.outcome == "failed"
+    seen = run(trial)
+    assert "GOT" not in seen.said
+    charged = seen.outcome.record["lost_steps"] / seen.outcome.record["step"] * seen.reference
+    assert charged > 0.4 * 2.5  # of what it burned: a lost step is one of the trial's mean
+    return seen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("file", sorted({e.file for e in TABLE}))
+def test_the_honest_twin_passes(file, level, tmp_path):
+    needs(level)
+    more = next(e.more for e in TABLE if e.file == file)
+    seen = run(planned(file, "honest", level, tmp_path, more))
+    assert seen.outcome.outcome == ("reached" if file == "pruning" else "out_of_budget")
+    assert seen.outcome.record["end"]["hidden"] == 0.0
+    assert "GOT" not in seen.said
+
+
+def test_every_cheat_and_every_way_is_in_the_rules():
+    ways = {
+        (path.stem, way)
+        for path in cheating.CHEATS.glob("*.py")
+        for way in literals(path, ["SPACE"])["SPACE"]["way"]["choice"]
+        if way != "honest"
+    }
+    assert ways == {(e.file, e.way) for e in TABLE}
+    assert {name for names in QUICK.values() for name in names} <= {f"{f} {w}" for f, w in ways}

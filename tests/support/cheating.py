@@ -1,0 +1,100 @@
+"""What the tests of cheats share: the table of docs/rules.md, and one short trial for each row."""
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from harness.catalog import kinds
+from harness.race import plan, referee
+from harness.records import run_folder
+from harness.records.log import rows
+from tests.support.racing import ROOT, Watcher
+
+RULES = ROOT / "docs" / "rules.md"
+CHEATS = Path(__file__).parents[1] / "cheats"
+HORIZON, POINTS = 30, 5
+SHARE = 0.67  # of hidden work that must show: the reference step is timed on a machine in use
+GPT2 = {
+    "horizon": 8, "batch": 2, "evaluate": {"points": 4, "batch": 16},
+    "goal": {"loss": {"at_most": 99.0}, "sparsity": {"at_least": 0.45}},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Exploit:
+    """One row of the table in docs/rules.md.
+
+    Attributes:
+        what: the exploit in words.
+        file, way: the submission in tests/cheats, and its setting.
+        process, strict: what becomes of it at this level, and by what: "verdict: by what".
+    """
+
+    what: str
+    file: str
+    way: str
+    process: str
+    strict: str
+
+    @property
+    def more(self) -> dict:
+        """Settings of the workload that it is tried on."""
+        return {"pruning": GPT2, "silent": {"deadlines": {"step": 2}}}.get(self.file, {})
+
+
+def table() -> list[Exploit]:
+    """The rows of docs/rules.md that name a test."""
+    rows = re.findall(
+        r"^\| (.+) \| (\w+) (\w+) \| (.+) \| (.+) \|$", RULES.read_text(), re.MULTILINE
+    )
+    return [Exploit(*row) for row in rows]
+
+
+def planned(file: str, way: str, level: str, results: Path, more=(), seed=0, **hp):
+    """A short trial of a file in tests/cheats: of gpt2 if `more` names its goal, else matrices."""
+    load = lambda name: OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / name))  # noqa: E731
+    more = dict(more)
+    name = "gpt2" if "batch" in more else "matrix_sensing"
+    workload = load(f"workload/{name}.yaml")
+    workload["mini"] |= {"horizon": HORIZON, "evaluate": {"points": POINTS, "batch": 1}} | more
+    path = str(CHEATS / f"{file}.py")
+    submission = {"name": file, "path": path, "way": way, **hp}
+    return plan.make(
+        {
+            "workload": workload | {"name": name}, "submission": submission,
+            "engine": load("engine/cpu.yaml"), "scale": "mini", "variant": None, "seed": seed,
+            "trial": None, "study": 0, "tuned": False, "until": "goal", "isolation": level,
+            "results": str(results),
+        }
+    )  # fmt: skip
+
+
+@dataclass
+class Seen:
+    """What there is to see of a trial afterwards."""
+
+    outcome: referee.Outcome
+    said: str  # what the submission wrote
+
+    @property
+    def reference(self) -> float:
+        """Reference seconds, in CPU seconds of this machine."""
+        log = run_folder.evaluations(rows(self.outcome.folder / "log.jsonl"))
+        end = self.outcome.record["end"]
+        price = self.outcome.record["priced"][kinds.REFERENCE_STEP]["seconds"]
+        return end["total"] * log[0]["anchor_seconds"] / price
+
+
+def run(trial) -> Seen:
+    outcome = referee.race(trial, {"name": "none"}, Watcher())
+    return Seen(outcome, (outcome.folder / "runner.log").read_text())
+
+
+def forget(path: Path) -> None:
+    """Remove what a cheat has left outside."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)

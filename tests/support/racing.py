@@ -1,0 +1,104 @@
+"""Short trials of the real gpt2 workload: in this process, or as a user starts them.
+
+Only numbers that the prepared data does not depend on are changed.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from harness.race import plan, referee
+from harness.records import run_folder
+from harness.records.log import rows
+
+ROOT = Path(__file__).resolve().parents[2]
+OWN = Path(__file__).parents[1] / "submissions"
+HORIZON, POINTS = 12, 4
+NUMBERS = {"horizon": HORIZON, "batch": 2, "evaluate": {"points": POINTS, "batch": 16}}
+SHORT = [
+    "tracker=none",
+    f"workload.mini.horizon={HORIZON}",
+    "workload.mini.batch=2",
+    f"workload.mini.evaluate.points={POINTS}",
+]
+
+
+class Watcher:
+    """A display that keeps the notes and calls `at` with every step it is told."""
+
+    def __init__(self, at=lambda step: None):
+        self.notes, self.tick = [], at
+
+    def update(self, row): ...
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+def trial(submission, results, *, isolation="inline", seed=0, numbers=None, **hp):
+    """A planned trial; `submission` is a name, or the stem of a file in tests/submissions."""
+    own = OWN / f"{submission}.py"
+    load = lambda name: OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / name))  # noqa: E731
+    workload = load("workload/gpt2.yaml")
+    workload["mini"] |= NUMBERS | (numbers or {})
+    return plan.make(
+        {
+            "workload": workload | {"name": "gpt2"},
+            "submission": {"name": submission, "path": str(own) if own.exists() else None, **hp},
+            "engine": load("engine/cpu.yaml"),
+            "scale": "mini",
+            "variant": None,
+            "seed": seed,
+            "trial": None,
+            "study": 0,
+            "tuned": False,
+            "until": "goal",
+            "isolation": isolation,
+            "results": str(results),
+        }
+    )
+
+
+def race(planned, watcher=None):
+    return referee.race(planned, {"name": "none"}, watcher or Watcher())
+
+
+def log_of(folder):
+    return rows(Path(folder) / "log.jsonl")
+
+
+def curve(folder):
+    """What a run's evaluations found: everything in them that no clock decides."""
+    kept = ("step", "samples", "counts", "metrics", "train_loss", "weights", "goal")
+    return [{key: row[key] for key in kept} for row in run_folder.evaluations(log_of(folder))]
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "harness", *map(str, arguments)]
+
+
+def environment(**changes):
+    return os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": ""} | changes
+
+
+def harness(*arguments, cwd=None, **changes):
+    """Run a command line to its end, as a user would."""
+    return subprocess.run(
+        command(*arguments), capture_output=True, text=True, cwd=cwd, env=environment(**changes)
+    )
+
+
+def at_work_in(folder):
+    """Pids of the processes that work inside `folder`: a run's runner and what it started."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            where = os.readlink(process / "cwd")
+        except OSError:
+            continue
+        if Path(where).is_relative_to(Path(folder).resolve()):
+            found.append(int(process.name))
+    return found

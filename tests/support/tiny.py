@@ -1,0 +1,62 @@
+"""Trials of a few milliseconds: matrix sensing at size 8, in this process or in one of its own."""
+
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from harness.race import plan, referee
+from tests.support.racing import OWN, ROOT, Watcher
+
+STEPS, POINTS = 12, 4
+NUMBERS = {
+    "data": {"size": 8, "rank": 2, "kappa": 2.0, "measurements": 64, "noise": 0.0},
+    "model": {"rank": 3, "init_scale": 0.1},
+    "batch": 64,
+    "horizon": STEPS,
+    "evaluate": {"points": POINTS, "batch": 1},
+    "goal": {"relative_error": {"at_most": 1e-6}},
+}
+# The same on a command line.
+WORDS = ["workload=matrix_sensing", "tracker=none"] + [
+    f"workload.mini.{key}.{inner}={number}" if inner else f"workload.mini.{key}={number}"
+    for key, value in NUMBERS.items()
+    if key != "goal"
+    for inner, number in (value if isinstance(value, dict) else {"": value}).items()
+]
+
+
+def trial(submission, results, *, isolation="inline", seed=0, number=None, numbers=None, **hp):
+    """A planned trial; `submission` is a name, or the stem of a file in tests/submissions."""
+    own = OWN / f"{submission}.py"
+    load = lambda name: OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / name))  # noqa: E731
+    workload = load("workload/matrix_sensing.yaml")
+    workload["mini"] |= NUMBERS | (numbers or {})
+    return plan.make(
+        {
+            "workload": workload | {"name": "matrix_sensing"},
+            "submission": {"name": submission, "path": str(own) if own.exists() else None, **hp},
+            "engine": load("engine/cpu.yaml"),
+            "scale": "mini",
+            "variant": None,
+            "seed": seed,
+            "trial": number,
+            "study": 0,
+            "tuned": False,
+            "until": "goal",
+            "isolation": isolation,
+            "results": str(results),
+        }
+    )
+
+
+def race(planned, watcher=None):
+    return referee.race(planned, {"name": "none"}, watcher or Watcher())
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, with its bytes: what must not change."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
