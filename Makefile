@@ -1,13 +1,13 @@
 # make race       one race, from nothing: set-up included
 # make test       the tests (under ten minutes on two cores)
 # make test-slow  the long ones
-# make check      lint, types, tests
+# make check      lint, types, the order of the rooms, tests
 # make clean      remove the environment and what tools left behind
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := race
-.PHONY: race test test-slow lint types check clean
+.PHONY: race test test-slow lint types rooms check clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -29,7 +29,11 @@ lint: $(VENV)/.ready-for-tests
 types: $(VENV)/.ready-for-tests
 	$(BIN)/pyright
 
-check: lint types test
+# The contract is in pyproject.toml, [tool.importlinter].
+rooms: $(VENV)/.ready-for-tests
+	$(BIN)/lint-imports --no-cache
+
+check: lint types rooms test
 
 # The stamps make set-up instant the second time; a changed requirement installs again.
 $(VENV)/.ready: pyproject.toml constraints.txt | $(BIN)/pip

@@ -20,8 +20,8 @@ import yaml
 from harness.catalog import discover
 from harness.catalog.definition import track_of, tree_of
 from harness.catalog.discover import ROOT
-from harness.cli.config import ISOLATION, UNTIL
 from harness.errors import UserError, nearest
+from harness.race.trial import ISOLATION, UNTIL
 
 NUMBERS = ("studies", "trials", "seeds", "budget")
 DEFAULTS: dict[str, Any] = {

@@ -35,6 +35,11 @@ def roots() -> dict[str, Path]:
     return found
 
 
+def package_folders() -> list[Path]:
+    """Return the folder of each top-level package that submissions or workloads come from."""
+    return [parent / name for name, parent in roots().items()]
+
+
 def tree(path: Path) -> ast.Module:
     """The file's syntax tree, to be read only; UserError where it is no valid Python."""
     try:

@@ -7,9 +7,8 @@ from typing import Any
 from harness.catalog import definition, discover, optimizer_classes
 from harness.catalog.discover import ROOT
 from harness.errors import UserError, nearest
+from harness.race.trial import ISOLATION, UNTIL
 
-ISOLATION = ("process", "strict", "inline")
-UNTIL = ("goal", "budget")
 GROUPS = ("engine", "tracker")
 DEFAULT = "adamw"  # the submission that conf/config.yaml names
 WITH_VALUE = [

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.catalog import discover
+from harness.catalog import discover, reading
 from harness.catalog.discover import ROOT
 from harness.race import claims
 from harness.race.limits import Excess, Watch
@@ -81,6 +81,7 @@ class ProcessRunner(Hold):
             writable=[*self.places, self.progress],
             data=[train, start],
             sources=discover.sources(self.trial.card.plugin),
+            plugins=reading.package_folders(),
             device=self.trial.engine["device"],
             hidden=[self.trial.results],
         )

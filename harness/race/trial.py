@@ -9,6 +9,9 @@ from harness.catalog.definition import Definition
 from harness.catalog.discover import Card
 from harness.clock import prices
 
+ISOLATION = ("process", "strict", "inline")
+UNTIL = ("goal", "budget")
+
 
 @dataclass(frozen=True)
 class Trial:

@@ -17,11 +17,10 @@ import resource
 import shutil
 import site
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from harness.catalog.reading import roots
 from harness.errors import UserError
 from harness.system import landlock, paths, seccomp
 from harness.system.paths import ROOT
@@ -94,6 +93,7 @@ def policy(
     writable: list[Path],
     data: list[Path | None],
     sources: list[Path],
+    plugins: Iterable[Path],
     device: str,
     hidden: list[Path],
 ) -> dict:
@@ -103,12 +103,13 @@ def policy(
         writable: its private folder, checkpoints and step count; they must exist.
         data: folders of prepared training data and pretrained weights.
         sources: the submission's files.
+        plugins: folders of the packages that submissions and workloads come from.
         hidden: folders that hold what a runner must not read; left out of every readable tree.
     """
     hidden = [*hidden, paths.cache_folder(), *(ROOT / name for name in ("conf", "results"))]
     hidden = [path.resolve() for path in hidden]
     trees, listable = [], []
-    for tree in _libraries():
+    for tree in _libraries(plugins):
         parts = list(_without(tree, hidden))
         trees += parts
         listable += [tree] * (parts != [tree])
@@ -206,10 +207,10 @@ def _tripwire(policy: dict):
     return hook
 
 
-def _libraries() -> list[Path]:
+def _libraries(plugins: Iterable[Path]) -> list[Path]:
     """Folders that Python and its packages come from, and the project's code."""
     found = {Path(p) for p in (sys.prefix, sys.base_prefix, sys.exec_prefix, *LIBRARIES)}
-    found |= {ROOT / name for name in CODE} | {parent / name for name, parent in roots().items()}
+    found |= {ROOT / name for name in CODE} | set(plugins)
     found |= {Path(p) for p in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if p}
     found |= {Path(p) for p in sys.path if p and p.startswith(site.getuserbase())}
     home, project = Path.home(), ROOT

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from harness.catalog import discover
+from harness.catalog import discover, reading
 from harness.errors import UserError
 from harness.race import plan, referee
 from harness.system import landlock, paths, sandbox
@@ -35,7 +35,13 @@ def policy_of(tmp_path, level="strict"):
     (data / "paths.json").write_text(json.dumps({"tokens": str(tmp_path / "tokens.bin")}))
     mine = discover.sources(discover.find("sgd"))
     return sandbox.policy(
-        level, writable=[tmp_path], data=[data, None], sources=mine, device="cpu", hidden=[]
+        level,
+        writable=[tmp_path],
+        data=[data, None],
+        sources=mine,
+        plugins=reading.package_folders(),
+        device="cpu",
+        hidden=[],
     )
 
 
