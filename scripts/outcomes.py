@@ -19,7 +19,7 @@ from harness.catalog.discover import ROOT
 from harness.catalog.goal import meets, primary
 from harness.errors import UserError
 from harness.records.collect import collect
-from harness.records.run import Run, merit
+from harness.records.run import RecordedRun, tuning_order
 from harness.system.files import atomic_write
 
 HEAD = """# Outcomes
@@ -33,7 +33,7 @@ COLUMNS = ("submission", "family", "workload", "outcome", "metric", "start", "be
            "constraints", "reference s")  # fmt: skip
 
 
-def row(run: Run) -> dict:
+def row(run: RecordedRun) -> dict:
     """One run as cells of the table."""
     record = run.record
     metric, direction, bound = primary(record["goal"])
@@ -78,11 +78,11 @@ def main() -> int:
     parser.add_argument("results", nargs="*", default=["results"])
     parser.add_argument("--write", action="store_true", help="docs/outcomes.md")
     asked = parser.parse_args()
-    groups: dict[tuple, list[Run]] = defaultdict(list)
+    groups: dict[tuple, list[RecordedRun]] = defaultdict(list)
     for run in collect([Path(path) for path in asked.results]).runs:
         if run.record["submission"] in discover.submissions():
             groups[run.record["submission"], run.key].append(run)
-    rows = [row(min(runs, key=lambda r: merit(r)[:2])) for _, runs in sorted(groups.items())]
+    rows = [row(min(runs, key=lambda r: tuning_order(r)[:2])) for _, runs in sorted(groups.items())]
     rows.sort(key=lambda r: (r["family"], r["submission"], r["workload"]))
     learned = {r["submission"] for r in rows if r["improved"]}
     raced = {r["submission"] for r in rows}

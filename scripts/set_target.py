@@ -36,7 +36,7 @@ from harness.catalog.definition import define, tree_of
 from harness.catalog.discover import ROOT
 from harness.errors import UserError, nearest
 from harness.records.rejudge import again
-from harness.records.run import Run
+from harness.records.run import RecordedRun
 from harness.system.files import atomic_json, atomic_write
 
 PROCEDURES = Path(__file__).with_name("targets.yaml")
@@ -108,12 +108,12 @@ def _tuning(name: str, procedure: target.Procedure, scale: str) -> list[Pair]:
     return [_pair(name, c, scale, procedure.trials, 0) for c in procedure.candidates]
 
 
-def _seeding(name: str, procedure: target.Procedure, scale: str, best: Run) -> Pair:
+def _seeding(name: str, procedure: target.Procedure, scale: str, best: RecordedRun) -> Pair:
     record = best.record
     return _pair(name, record["submission"], scale, 0, procedure.seeds, record["hp"])
 
 
-def _best(pairs: list[Pair], goal: dict) -> Run | None:
+def _best(pairs: list[Pair], goal: dict) -> RecordedRun | None:
     """The run with the best last metric; among equals the first."""
     runs = [run for pair in pairs for _, run in sorted(pair.found.items())]
     counted = [run for run in runs if target.last(run, goal) < float("inf")]

@@ -14,7 +14,7 @@ from harness.catalog import discover, identity
 from harness.catalog.definition import Definition
 from harness.records.compact import read_compact, write_compact
 from harness.records.rejudge import again
-from harness.records.run import Run
+from harness.records.run import RecordedRun
 from harness.system.files import atomic_json, read_json
 from harness.system.hashing import canonical
 
@@ -30,9 +30,9 @@ class Known:
         self.results = results
         self.versions: dict[str, Definition] = {}  # by pair: hashes are read once
         self.sources: dict[str, str] = {}
-        self.runs: dict[str, dict[tuple, Run]] = {}
+        self.runs: dict[str, dict[tuple, RecordedRun]] = {}
 
-    def __call__(self, pair: Pair, job: Job) -> Run | None:
+    def __call__(self, pair: Pair, job: Job) -> RecordedRun | None:
         definition = self._definition(pair)
         key = (
             definition.training_hash,
@@ -54,7 +54,7 @@ class Known:
             return None
         return known["reason"] if known["source"] == self._source(pair) else None
 
-    def add(self, run: Run) -> None:
+    def add(self, run: RecordedRun) -> None:
         self._of(run.key)[_identity(run)] = run
 
     def _source(self, pair: Pair) -> str:
@@ -68,7 +68,7 @@ class Known:
             self.versions[where] = pair.definition
         return self.versions[where]
 
-    def _of(self, key: str) -> dict[tuple, Run]:
+    def _of(self, key: str) -> dict[tuple, RecordedRun]:
         if key not in self.runs:
             path = self.results / "board" / f"{key}.jsonl"
             runs = read_compact(path, []) if path.exists() else []
@@ -76,13 +76,13 @@ class Known:
         return self.runs[key]
 
 
-def _identity(run: Run) -> tuple:
+def _identity(run: RecordedRun) -> tuple:
     r = run.record
     factor = (r.get("budget") or {}).get("factor", 1)
     return r.get("training_hash"), r["submission_hash"], canonical(r["hp"]), r["seed"], factor
 
 
-def _enough(run: Run, pair: Pair) -> bool:
+def _enough(run: RecordedRun, pair: Pair) -> bool:
     """Whether a run trained as far as the pair's jobs are to, and as confined."""
     r = run.record
     if pair.isolation == "strict" and r.get("isolation") != "strict":
@@ -155,7 +155,7 @@ def _commit_failed(pairs: list[Pair], definition: Definition, results: Path) -> 
         atomic_json(path, dict(sorted(made.items())))
 
 
-def tuned_of(best: Run, pair: Pair) -> dict:
+def tuned_of(best: RecordedRun, pair: Pair) -> dict:
     """A tuned point as `results/tuned/` keeps it."""
     r = best.record
     return {

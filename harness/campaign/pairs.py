@@ -20,7 +20,7 @@ from harness.catalog import discover
 from harness.catalog.definition import Definition, define, tree_of
 from harness.race import plan
 from harness.records.collect import read_folder
-from harness.records.run import Run, merit
+from harness.records.run import RecordedRun, tuning_order
 from harness.records.run_folder import FINAL
 
 TRIES = 2  # failures of a pair, none of its trials having finished, after which it is left
@@ -43,7 +43,7 @@ class Pair:
     hp: dict | None = None  # without tuning: the point, instead of the defaults
     asked: set = field(default_factory=set)  # jobs handed out
     done: dict = field(default_factory=dict)  # job -> what `race` returned
-    found: dict = field(default_factory=dict)  # job -> its finished Run, read and checked
+    found: dict = field(default_factory=dict)  # job -> its finished RecordedRun, read and checked
     failed: str | None = None  # why it is given up: it never finished, and would fail again
 
     @property
@@ -84,7 +84,7 @@ class Pair:
                     if (job := (study, None, seed)) not in self.asked
                 )
 
-    def take(self, job: Job, told: dict, run: Run | None = None) -> None:
+    def take(self, job: Job, told: dict, run: RecordedRun | None = None) -> None:
         """Note how a job ended; its record is `run`, or in the folder that `told` names."""
         self.asked.add(job)
         self.done[job] = told
@@ -96,14 +96,14 @@ class Pair:
         if not self.found and len(reasons) >= min(TRIES, self.total):
             self.failed = reasons[-1]
 
-    def best(self, study: int | None = None) -> Run | None:
+    def best(self, study: int | None = None) -> RecordedRun | None:
         """The best tuning trial of a study (of all)."""
         found = [
             run
             for (s, trial, _), run in self.found.items()
             if trial is not None and study in (None, s)
         ]
-        return min(found, key=merit, default=None)
+        return min(found, key=tuning_order, default=None)
 
     def point(self, job: Job) -> dict:
         """The whole hyperparameter point of a job."""
@@ -175,7 +175,7 @@ def run(
     """Race every job, `jobs` at a time, pair after pair; `tell(pair, job, told, pace)` after each.
 
     Args:
-        known: `known(pair, job)` is the Run that covers a job already, or None; `known.add(run)`
+        known: `known(pair, job)` is the run that covers a job already, or None; `known.add(run)`
             is told of every new one; `known.failed(pair)` says why a pair cannot be raced, or None.
         minutes: after so many, nothing more is handed out; what runs is finished.
 
@@ -191,7 +191,7 @@ def run(
     racing: set = set()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the referees; runners are told theirs
 
-    def end(pair: Pair, job: Job, told: dict, found: Run | None = None) -> None:
+    def end(pair: Pair, job: Job, told: dict, found: RecordedRun | None = None) -> None:
         pair.take(job, told, found)
         if found is None and job in pair.found:
             known.add(pair.found[job])
@@ -238,7 +238,7 @@ def run(
             raise
 
 
-def _told(run: Run) -> dict:
+def _told(run: RecordedRun) -> dict:
     """What `race` would say of a trial whose record is known."""
     r = run.record
     number = f" trial {r['trial']}" if r["trial"] is not None else ""

@@ -23,10 +23,11 @@ from pathlib import Path
 import yaml
 
 from harness.catalog.definition import Definition
-from harness.catalog.goal import meets, primary
+from harness.catalog.goal import primary
 from harness.errors import UserError, nearest
+from harness.records.judging import conditions_hold
 from harness.records.rejudge import again
-from harness.records.run import Run
+from harness.records.run import RecordedRun
 
 RULES = ("share", "stream", "stated")
 EARLIEST, LATEST = 0.5, 0.9  # shares of the budget between which the reference meets the goal
@@ -66,12 +67,12 @@ def read_procedures(path: Path) -> dict[str, Procedure]:
     return made
 
 
-def whole(run: Run) -> bool:
+def whole(run: RecordedRun) -> bool:
     """Whether a run trained to the end of its budget."""
     return run.record["step"] >= run.record["horizon"]
 
 
-def last(run: Run, goal: dict) -> float:
+def last(run: RecordedRun, goal: dict) -> float:
     """The last value of the goal's first metric, to be minimised; infinite where it does not count.
 
     It does not where the run broke off, or another condition of the goal does not hold.
@@ -84,14 +85,14 @@ def last(run: Run, goal: dict) -> float:
     return value if direction == "at_most" else -value
 
 
-def _values(run: Run, i: int) -> dict[str, float | None]:
+def _values(run: RecordedRun, i: int) -> dict[str, float | None]:
     return {name: column[i] for name, column in run.record["evaluations"]["metrics"].items()}
 
 
-def _others_hold(run: Run, goal: dict, values: dict) -> bool:
+def _others_hold(run: RecordedRun, goal: dict, values: dict) -> bool:
     """Whether the conditions that are no quality hold (a stream's worst case is a quality)."""
     others = {name: bounds for name, bounds in goal.items() if name not in qualities(goal)}
-    return meets(others, values)
+    return conditions_hold(others, values)
 
 
 def qualities(goal: dict) -> tuple[str, ...]:
@@ -100,7 +101,7 @@ def qualities(goal: dict) -> tuple[str, ...]:
     return tuple(name for name in goal if name in (metric, f"worst_case_{metric}"))
 
 
-def propose(seeds: Sequence[Run], goal: dict, procedure: Procedure) -> dict:
+def propose(seeds: Sequence[RecordedRun], goal: dict, procedure: Procedure) -> dict:
     """The goal with the bounds that the procedure gives it.
 
     Raises:
@@ -132,7 +133,7 @@ def _middle(values: list[float], direction: str) -> float:
     return worse(values)
 
 
-def at_share(run: Run, goal: dict, share: float) -> float:
+def at_share(run: RecordedRun, goal: dict, share: float) -> float:
     """The metric at the first evaluation from `share` of the budget on where the others hold."""
     metric, direction, _ = primary(goal)
     horizon = run.record["horizon"]
@@ -144,7 +145,7 @@ def at_share(run: Run, goal: dict, share: float) -> float:
     return math.inf if direction == "at_most" else -math.inf
 
 
-def _stream_end(run: Run, name: str, direction: str) -> float:
+def _stream_end(run: RecordedRun, name: str, direction: str) -> float:
     columns = run.record["evaluations"]
     two = columns["metrics"][name][-1], columns["before"][name]
     bad = math.inf if direction == "at_most" else -math.inf
@@ -176,7 +177,7 @@ class Reached:
         return statistics.median_high(self.shares)
 
 
-def reached(seeds: Sequence[Run], definition: Definition) -> Reached:
+def reached(seeds: Sequence[RecordedRun], definition: Definition) -> Reached:
     """The seeds judged by a workload's goal."""
     judged = [again(run, definition) for run in seeds]
     assert all(run.record["workload_hash"] == definition.hash for run in judged)

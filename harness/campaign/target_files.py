@@ -10,7 +10,7 @@ import yaml
 from harness.campaign.target import Procedure, Reached, last
 from harness.catalog.definition import Definition
 from harness.errors import UserError
-from harness.records.run import Run
+from harness.records.run import RecordedRun
 
 NUMBER = r"[-+]?[0-9.]+(?:e[-+]?[0-9]+)?"
 
@@ -70,7 +70,9 @@ def _span(text: str, opening: str, closing: str, start=0, end=None) -> tuple[int
     return first.start(), following.start() if following else end
 
 
-def reference(definition: Definition, winner: Run, seeds: Sequence[Run], found: Reached) -> dict:
+def reference(
+    definition: Definition, winner: RecordedRun, seeds: Sequence[RecordedRun], found: Reached
+) -> dict:
     """The frozen reference: who, its time, and the curve of the seed with the median time."""
     shown = seeds[found.middle]
     columns = shown.record["evaluations"]
@@ -102,8 +104,8 @@ def reference(definition: Definition, winner: Run, seeds: Sequence[Run], found: 
 def evidence(
     definition: Definition,
     procedure: Procedure,
-    trials: Sequence[Run],
-    seeds: Sequence[Run],
+    trials: Sequence[RecordedRun],
+    seeds: Sequence[RecordedRun],
     found: Reached,
     command: str,
 ) -> dict:

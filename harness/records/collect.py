@@ -12,7 +12,7 @@ from harness.records.log import rows as read_rows
 from harness.records.log import verify
 from harness.records.plausibility import confirms
 from harness.records.rejudge import by_present_rules, curve, table
-from harness.records.run import Run, about, check
+from harness.records.run import RecordedRun, about, check
 from harness.system.files import BadFile, read_json
 from harness.system.hashing import canonical
 
@@ -24,7 +24,7 @@ DROPPED = ("config", "chain", "environment", "weights", "wall", "engine")
 class Collection:
     """Records that count, (place, reason) of those that do not, and pairs that cannot be raced."""
 
-    runs: list[Run]
+    runs: list[RecordedRun]
     left_out: list[tuple[str, str]]
     unfit: list["Unfit"] = field(default_factory=list)
 
@@ -45,7 +45,7 @@ def collect(paths: Sequence[Path | str]) -> Collection:
     Raises:
         UserError: a path does not exist.
     """
-    runs: dict[str, Run] = {}
+    runs: dict[str, RecordedRun] = {}
     found = Collection([], [])
     for path in map(Path, paths):
         if not path.exists():
@@ -83,13 +83,13 @@ def collect(paths: Sequence[Path | str]) -> Collection:
     return found
 
 
-def _agree(one: Run, other: Run) -> bool:
+def _agree(one: RecordedRun, other: RecordedRun) -> bool:
     """Whether two records of a run say the same, up to the digits that a compact file keeps."""
     same = one.time == other.time or math.isclose(one.time, other.time, rel_tol=1e-6)
     return same and one.record["outcome"] == other.record["outcome"]
 
 
-def _read(path: Path, left_out: list) -> Iterator[Run]:
+def _read(path: Path, left_out: list) -> Iterator[RecordedRun]:
     if path.is_file():
         yield from read_compact(path, left_out)
         return
@@ -125,7 +125,7 @@ def _unfit(path: Path, left_out: list) -> Iterator[Unfit]:
             yield Unfit(key, name, one["source"], one["training_hash"])
 
 
-def read_folder(folder: Path, where: str = "") -> Run:
+def read_folder(folder: Path, where: str = "") -> RecordedRun:
     """The record in a run folder, checked against its log.
 
     Raises:
@@ -170,6 +170,6 @@ def _stream(block: dict, rows: list[dict]) -> dict:
     return {"ends": seen.ends, "groups": groups}
 
 
-def _run(rec: dict, curve: list, environment: dict, about: dict, where: str) -> Run:
+def _run(rec: dict, curve: list, environment: dict, about: dict, where: str) -> RecordedRun:
     kept = {k: v for k, v in rec.items() if k not in DROPPED}
-    return Run(kept, curve, environment, about, where)
+    return RecordedRun(kept, curve, environment, about, where)

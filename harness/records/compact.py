@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness.catalog.goal import primary
 from harness.records.rejudge import curve
-from harness.records.run import Run, check
+from harness.records.run import RecordedRun, check
 from harness.system.files import atomic_write
 from harness.system.hashing import canonical, digest
 from harness.system.machine import steady
@@ -22,7 +22,7 @@ DIGITS = 5  # of a number in a figure
 POINTS = 120  # of a curve in a figure
 
 
-def write_compact(path: Path, runs: Iterable[Run]) -> None:
+def write_compact(path: Path, runs: Iterable[RecordedRun]) -> None:
     """Write a compact file: the environments, then the runs, sorted, each line with its digest."""
     runs = sorted(
         runs,
@@ -61,7 +61,7 @@ def _signed(row: dict) -> str:
     return json.dumps(row | {"digest": digest(canonical(row))[:16]}, separators=(",", ":"))
 
 
-def read_compact(path: Path, left_out: list) -> Iterator[Run]:
+def read_compact(path: Path, left_out: list) -> Iterator[RecordedRun]:
     """The runs of a compact file; what is wrong with a line goes to `left_out`."""
     environments: dict[str, dict] = {}
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
@@ -88,7 +88,7 @@ def read_compact(path: Path, left_out: list) -> Iterator[Run]:
             left_out.append((where, f"damaged: {error!r}"))
             continue
         environment = environments.get(row.pop("environment", ""), {})
-        yield Run(row, points, environment, row.pop("about", {}), where)
+        yield RecordedRun(row, points, environment, row.pop("about", {}), where)
 
 
 def number(trial: int | None) -> int:

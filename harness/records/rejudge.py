@@ -12,12 +12,12 @@ from functools import cache
 
 from harness.catalog import kinds
 from harness.catalog.definition import Definition, define, tree_of
-from harness.catalog.goal import meets, primary
+from harness.catalog.goal import primary
 from harness.clock import prices, reading, tables
 from harness.errors import UserError
 from harness.records import run_folder, stream_metrics
-from harness.records.judging import crossing
-from harness.records.run import Run
+from harness.records.judging import crossing, rows_of_columns
+from harness.records.run import RecordedRun
 
 DIGITS = 9  # of a number in the table; more than a float32 has
 JUDGED = ("reached", "out_of_budget", "hopeless")  # the goal decides no other outcome
@@ -39,7 +39,7 @@ def table(rec: dict, rows: list[dict]) -> dict:
         "metrics": {name: [_short(row["metrics"].get(name)) for row in seen] for name in names},
     }
     if seen and "stream" in (rec.get("config") or {}):
-        found = stream_metrics.judge(rec["config"], rows, seen[-1]["state_bytes"])[1]
+        found = stream_metrics.goal_metrics(rec["config"], rows, seen[-1]["state_bytes"])[1]
         made["before"] = {name: _short(found.get(name)) for name in names}
     return made
 
@@ -54,7 +54,7 @@ def _short(value: float | None) -> float | None:
     return value if value is None or not math.isfinite(value) else float(f"{value:.{DIGITS}g}")
 
 
-def again(run: Run, definition: Definition | None) -> Run:
+def again(run: RecordedRun, definition: Definition | None) -> RecordedRun:
     """The run as a record of `definition`, in its present prices, if its training is the same."""
     rec = run.record
     if definition is None or "evaluations" not in rec:
@@ -66,7 +66,7 @@ def again(run: Run, definition: Definition | None) -> Run:
     return run if same else _judged(run, definition)
 
 
-def _judged(run: Run, definition: Definition) -> Run:
+def _judged(run: RecordedRun, definition: Definition) -> RecordedRun:
     """The run by the goal of `definition`, where it trained far enough to tell."""
     rec = run.record
     if rec["outcome"] == "hopeless":
@@ -74,7 +74,8 @@ def _judged(run: Run, definition: Definition) -> Run:
     goal, columns = definition.block["goal"], rec["evaluations"]
     metric, _, bound = primary(goal)
     judged = {"workload_hash": definition.hash, "goal": goal, "metric": metric, "target": bound}
-    at = _crossing(columns, goal, "stream" in definition.block)
+    streaming = "stream" in definition.block
+    at = crossing(rows_of_columns(columns, goal, streaming), streaming)
     if rec["outcome"] in JUDGED:
         if at is None and rec["step"] < rec["horizon"]:
             return run
@@ -91,7 +92,7 @@ def _judged(run: Run, definition: Definition) -> Run:
     return replace(run, record={k: v for k, v in (rec | judged).items() if k != "chain"})
 
 
-def _repriced(run: Run, definition: Definition) -> Run:
+def _repriced(run: RecordedRun, definition: Definition) -> RecordedRun:
     """The run in seconds of the frozen table; as it is where that cannot be told without its log.
 
     Every part of the time of a trial that made reference steps alone goes with their price, so all
@@ -136,24 +137,13 @@ def _scaled(value: float | None, factor: float) -> float | None:
     return None if value is None else value * factor
 
 
-def _on_cpu(run: Run) -> bool:
+def _on_cpu(run: RecordedRun) -> bool:
     torch = run.environment.get("torch") or {}
     return "gpus" in torch and not torch["gpus"]
 
 
-def _torch(run: Run) -> str:
+def _torch(run: RecordedRun) -> str:
     return str(run.environment["torch"]["build"]).split("+")[0]
-
-
-def _crossing(columns: dict, goal: dict, stream: bool) -> int | None:
-    names = columns["metrics"]
-    rows = [
-        {"goal": meets(goal, dict(zip(names, values, strict=True)))}
-        for values in zip(*names.values(), strict=True)
-    ]
-    if stream and rows:
-        rows[-1]["goal"] = rows[-1]["goal"] and meets(goal, columns["before"])
-    return crossing(rows, stream) if rows else None
 
 
 @cache
@@ -173,7 +163,7 @@ def frozen(name: str, scale: str, variant: str | None) -> prices.Table:
     return tables.prices(definition, {"device": "cpu"}, [kinds.REFERENCE_STEP])
 
 
-def by_present_rules(run: Run) -> Run:
+def by_present_rules(run: RecordedRun) -> RecordedRun:
     """The run judged by the goal, and told in the prices, that its workload has now."""
     r = run.record
     return again(run, present(r["workload"], r["scale"], r["variant"]))

@@ -16,7 +16,7 @@ NEEDED = (
 
 
 @dataclass(frozen=True)
-class Run:
+class RecordedRun:
     """One checked record and its curve of (step, reference seconds, the goal's first metric)."""
 
     record: dict
@@ -77,7 +77,7 @@ def described(path: Path) -> dict:
     return {"summary": doc.split("\n")[0].rstrip("."), "arxiv": paper[1] if paper else None}
 
 
-def merit(run: Run) -> tuple:
+def tuning_order(run: RecordedRun) -> tuple:
     """Order of tuning runs: time to goal, then the metric's best value, then the trial's number."""
     direction = next(iter(next(iter(run.record["goal"].values()))))
     value = next(iter((run.record.get("best") or {}).values()), None)

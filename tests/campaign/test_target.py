@@ -11,13 +11,13 @@ from harness.campaign import plan, target, target_files
 from harness.catalog import discover
 from harness.catalog.definition import define
 from harness.errors import UserError
-from harness.records.run import Run
+from harness.records.run import RecordedRun
 
 ROOT = Path(__file__).resolve().parents[2]
 PROCEDURE = target.Procedure("share", ("adamw",), share=0.75, digits=3)
 
 
-def run(values, goal=None, others=None, before=None, stopped=False) -> Run:
+def run(values, goal=None, others=None, before=None, stopped=False) -> RecordedRun:
     """A record whose goal's first metric takes these values over ten steps."""
     goal = goal or {"loss": {"at_most": 3.0}}
     metric, n = next(iter(goal)), len(values)
@@ -41,7 +41,7 @@ def run(values, goal=None, others=None, before=None, stopped=False) -> Run:
         "workload_hash": "old",
         "training_hash": "same",
     }
-    return Run(record, [], {})
+    return RecordedRun(record, [], {})
 
 
 def falling(last: float) -> list[float]:

@@ -362,7 +362,7 @@ def test_after_the_goal_a_trial_can_use_up_its_budget_and_be_refined(honest, tmp
 def test_a_record_of_reference_steps_is_told_in_frozen_prices_as_its_log_would_be(monkeypatch):
     from harness.catalog.definition import define
     from harness.records import rejudge
-    from harness.records.run import Run
+    from harness.records.run import RecordedRun
 
     steps = [{}, *[{"forward_backward": 25}] * 4]
     log = rows(steps, [0, 1.6, 1.9, 1.7, 1.8], [0.01, 0.2, 0.3, 0.1, 0.2], [0.06] * 5, setup=0.4)
@@ -385,7 +385,7 @@ def test_a_record_of_reference_steps_is_told_in_frozen_prices_as_its_log_would_b
     table = Table({"forward_backward": price}, "frozen", None, torch="2.13.0")
     monkeypatch.setattr(rejudge, "frozen", lambda *_: table)
     machine = {"torch": {"build": "2.13.0+cpu", "gpus": []}}
-    told = rejudge.by_present_rules(Run(rec, [], machine)).record
+    told = rejudge.by_present_rules(RecordedRun(rec, [], machine)).record
 
     reading.reprice(log, table)
     seconds = [row["reference_seconds"] for row in log]
@@ -399,9 +399,9 @@ def test_a_record_of_reference_steps_is_told_in_frozen_prices_as_its_log_would_b
         assert high >= row["interval"][1] * (1 - 1e-8)
 
     for change in ({"counts": {"forward": 1, "forward_backward": 1}}, {"prices": "frozen"}):
-        run = Run(rec | change, [], machine)
+        run = RecordedRun(rec | change, [], machine)
         assert rejudge.by_present_rules(run) is run
-    elsewhere = Run(rec, [], {"torch": {"build": "2.14.0", "gpus": []}})
+    elsewhere = RecordedRun(rec, [], {"torch": {"build": "2.14.0", "gpus": []}})
     assert rejudge.by_present_rules(elsewhere) is elsewhere
-    with_gpu = Run(rec, [], {"torch": {"build": "2.13.0", "gpus": ["one"]}})
+    with_gpu = RecordedRun(rec, [], {"torch": {"build": "2.13.0", "gpus": ["one"]}})
     assert rejudge.by_present_rules(with_gpu) is with_gpu

@@ -9,7 +9,7 @@ from harness.records.collect import read_folder
 from harness.records.compact import write_compact
 from harness.records.log import Log
 from harness.records.rejudge import curve, table
-from harness.records.run import Run
+from harness.records.run import RecordedRun
 from harness.system.files import atomic_json
 
 GOAL = {"loss": {"at_most": 3.0}}
@@ -119,7 +119,7 @@ def campaign(
                 made, rows = record(name, workload, seed, trial, crossing, price)
                 made |= {"schema": 1, "evaluations": table(made, rows)}
                 runs.append(
-                    Run(
+                    RecordedRun(
                         made,
                         curve(made["evaluations"], "loss"),
                         made.pop("environment"),

@@ -7,7 +7,7 @@ from harness.catalog import discover, identity
 from harness.catalog.definition import tree_of
 from harness.errors import UserError
 from harness.records.collect import Collection
-from harness.records.run import Run, described
+from harness.records.run import RecordedRun, described
 from harness.report.board import score
 from harness.report.board.cells import by_workload, choose, unfit
 from harness.report.board.marks import marks_of
@@ -20,7 +20,7 @@ SCALES = ("mini", "base", "full")
 
 def boards(collection: Collection, references: dict[str, dict]) -> list[Board]:
     """All boards that the records make; what is not used is added to `collection.left_out`."""
-    groups: dict[tuple, list[Run]] = defaultdict(list)
+    groups: dict[tuple, list[RecordedRun]] = defaultdict(list)
     for run in collection.runs:
         groups[_place(run.record)].append(run)
     return [
@@ -43,7 +43,7 @@ def _order(place: tuple[bool, str, str, str]) -> tuple:
 
 def _board(
     place: tuple[bool, str, str, str],
-    runs: list[Run],
+    runs: list[RecordedRun],
     references: dict[str, dict],
     collection: Collection,
 ) -> Board:
@@ -52,7 +52,7 @@ def _board(
     complaints: set[str] = set()
     workloads, kept = _versions(runs, references, collection.left_out, complaints)
     kept = _sources(kept, collection.left_out, complaints)
-    groups: dict[str, list[Run]] = defaultdict(list)
+    groups: dict[str, list[RecordedRun]] = defaultdict(list)
     for run in kept:
         groups[run.record["submission"]].append(run)
     rows = [_row(name, group) for name, group in sorted(groups.items())]
@@ -74,8 +74,8 @@ def _board(
 
 
 def _versions(
-    runs: list[Run], references: dict, left_out: list, complaints: set
-) -> tuple[list[Workload], list[Run]]:
+    runs: list[RecordedRun], references: dict, left_out: list, complaints: set
+) -> tuple[list[Workload], list[RecordedRun]]:
     """Keep the runs of one version of each workload: the reference's, or else the most frequent."""
     workloads, kept = [], []
     for key, group in by_workload(runs).items():
@@ -111,9 +111,9 @@ def _core(name: str) -> bool:
         return False
 
 
-def _sources(runs: list[Run], left_out: list, complaints: set) -> list[Run]:
+def _sources(runs: list[RecordedRun], left_out: list, complaints: set) -> list[RecordedRun]:
     """Keep the runs of one version of each submission: the installed, or the most frequent."""
-    groups: dict[str, list[Run]] = defaultdict(list)
+    groups: dict[str, list[RecordedRun]] = defaultdict(list)
     for run in runs:
         groups[run.record["submission"]].append(run)
     kept = []
@@ -135,7 +135,7 @@ def _sources(runs: list[Run], left_out: list, complaints: set) -> list[Run]:
     return kept
 
 
-def _row(name: str, runs: list[Run]) -> Row:
+def _row(name: str, runs: list[RecordedRun]) -> Row:
     source = runs[0].record["submission_hash"]
     told = next((run.about for run in runs if run.about), {})
     shipped = discover.submissions().get(name)

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 
 from harness.catalog.goal import primary
-from harness.records.run import Run
+from harness.records.run import RecordedRun
 from harness.report.board import score
 from harness.report.board.cells import Choice
 from harness.report.board.stats import Cell
@@ -54,11 +54,11 @@ class Row:
         return {key: choice.cell for key, choice in self.choices.items()}
 
     @property
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[RecordedRun]:
         return [run for choice in self.choices.values() for run in choice.runs]
 
     @property
-    def counting(self) -> list[Run]:
+    def counting(self) -> list[RecordedRun]:
         """The runs that `counted` rests on."""
         return [run for choice in self.counted.values() for run in choice.runs]
 
@@ -138,7 +138,7 @@ class Board:
         return {w.key: w.time for w in self.bases if w.time}
 
 
-def metric_at(run: Run, seconds: float) -> float | None:
+def metric_at(run: RecordedRun, seconds: float) -> float | None:
     """The last finite value of the goal's metric at or before `seconds`."""
     values = [
         value
