@@ -4,6 +4,7 @@ import copy
 from dataclasses import dataclass
 from types import ModuleType, SimpleNamespace
 
+from harness import contract
 from harness.catalog import discover, identity, streams
 from harness.errors import NoScale, UserError, nearest
 from harness.system.hashing import canonical, digest
@@ -13,7 +14,7 @@ DEADLINES = {
     "step": 120.0,
     "save": 120.0,
 }  # seconds; workload.SCALE.deadlines.step=600 changes one
-FUNCTIONS = ("data", "size", "batch", "model", "loss", "metric", "score")
+FUNCTIONS = tuple(contract.parameters(contract.Workload))
 
 
 def namespace(block):

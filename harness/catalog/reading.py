@@ -7,21 +7,13 @@ from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from harness import contract
 from harness.errors import UserError
 from harness.system.paths import ROOT
 
 ENTRY_POINTS = "harness.submissions"
 DESCRIBING = ("BADGE", "STATE", "SKIPS", "VARIANTS")  # literals that say what a file is, not does
-SIGNATURES = {
-    "optimizer": ("params", "hp"),
-    "init": ("params", "hp"),
-    "update": ("params", "grads", "state", "hp", "progress"),
-    "adapt": ("model", "task", "hp"),
-    "evaluate_view": ("params", "state"),
-    "export": ("model",),
-    "schedule": ("progress", "hp"),
-    "predict": ("algorithm", "inputs"),
-}
+SIGNATURES = contract.parameters(contract.Submission)
 
 
 @cache

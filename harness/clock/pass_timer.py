@@ -15,6 +15,8 @@ from harness.catalog.data import open_data
 from harness.catalog.definition import Definition, load_workload
 from harness.catalog.kinds import REFERENCE_STEP, parse_kind
 from harness.clock.measure import YARDSTICK
+from harness.depth import depth as depth_of
+from harness.depth import set_depth
 from harness.errors import UserError
 from harness.system import processes
 from harness.train.task import Task
@@ -37,7 +39,7 @@ class Bench:
     def fits(self, kind: str) -> bool:
         """Whether the workload can make this pass: of whole examples that it has, and blocks."""
         _, batch, depth = parse_kind("forward_backward@batch=1/2" if kind == "split" else kind)
-        blocks = len(getattr(self.task.model, "active", [])) or 1
+        blocks = len(depth_of(self.task.model) or [True])
         examples, passed = batch * self.task.batch_size, depth * blocks
         if examples.denominator != 1 or passed.denominator != 1 or examples > self.task.examples:
             return False
@@ -53,8 +55,8 @@ class Bench:
         operation, batch, depth = parse_kind(
             "forward_backward@batch=1/2" if kind == "split" else kind
         )
-        if active := getattr(task.model, "active", None):
-            active[:] = [i < depth * len(active) for i in range(len(active))]
+        blocks = len(depth_of(task.model) or ())
+        set_depth(task.model, [block < depth * blocks for block in range(blocks)])
         data = task._gather(torch.arange(int(batch * task.batch_size)) % task.examples)
         extra = self._extra(operation, data)
         before = sum(task.meter.inside().values())

@@ -8,7 +8,7 @@ from types import ModuleType, SimpleNamespace
 import torch
 from torch import Tensor, nn
 
-from harness import derivatives, roles, surgery
+from harness import depth, derivatives, roles, surgery
 from harness.catalog import streams
 from harness.catalog.kinds import kind_of
 from harness.derivatives import Batch, Loss
@@ -284,9 +284,8 @@ class Task:
 
     @contextmanager
     def _pass(self, operation: str, batch: Batch):
-        active = getattr(self.model, "active", None)
-        depth = Fraction(sum(active), len(active)) if active else Fraction(1)
-        kind = kind_of(operation, Fraction(_examples(batch), self.batch_size), depth)
+        examples = Fraction(_examples(batch), self.batch_size)
+        kind = kind_of(operation, examples, depth.share(self.model))
         with self.meter.kind(kind, self.model):
             yield
         if operation == "forward_backward" and self.masks:
