@@ -12,6 +12,9 @@ from torch import Tensor
 
 from harness.schedules import warmup_cosine
 
+FUSED_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+# Subclasses such as DTensor have rules of their own, which the fused kernels may lack.
+PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 def zeros(params: Sequence[Tensor]) -> list[Tensor]:
     """One zero tensor for each parameter."""
@@ -33,28 +36,93 @@ def adam_(params, grads, m, v, step, lr, betas, eps, wd=0.0, largest=()):
         betas: β1 and β2.
         largest: AMSGrad's running maximum of v, which then takes the place of v.
     """
-    if not params:
-        return
-    steps = [torch.full((), float(step), device=params[0].device)] * len(params)
-    torch._fused_adamw_(
-        list(params), _laid_out(params, grads), m, v, list(largest), steps,
-        lr=lr, beta1=betas[0], beta2=betas[1], eps=eps, weight_decay=wd,
-        amsgrad=bool(largest), maximize=False,
-    )  # fmt: skip
+    known = [params, grads, m, v, *([largest] if largest else [])]
+    plain, rest = _sorted_by_kernel(known)
+    if plain:
+        p, g, mean, square, *peak = plain
+        steps = [torch.full((), float(step), device=p[0].device)] * len(p)
+        torch._fused_adamw_(
+            p, _laid_out(p, g), mean, square, peak[0] if peak else [], steps,
+            lr=lr, beta1=betas[0], beta2=betas[1], eps=eps, weight_decay=wd,
+            amsgrad=bool(largest), maximize=False,
+        )  # fmt: skip
+    for each in rest:
+        _adam_unfused_(*each, step=step, lr=lr, betas=betas, eps=eps, wd=wd)
 
 
 def sgd_(params, grads, lr, wd=0.0, momentum=0.0, buffers=(), nesterov=False):
     """p ← p − lr·u in one pass, where u = g + wd·p, or with momentum b ← momentum·b + g + wd·p.
 
     Without momentum g may be any direction, and wd is then the decoupled decay of AdamW and Lion.
+    The buffers are then left as they are.
     """
-    if not params:
-        return
-    torch._fused_sgd_(
-        list(params), _laid_out(params, grads), list(buffers),
-        lr=lr, weight_decay=wd, momentum=momentum, nesterov=nesterov,
-        dampening=0.0, maximize=False, is_first_step=False,
-    )  # fmt: skip
+    moving = bool(momentum) and bool(len(buffers))
+    plain, rest = _sorted_by_kernel([params, grads, *([buffers] if moving else [])])
+    if plain:
+        p, g, *kept = plain
+        torch._fused_sgd_(
+            p, _laid_out(p, g), kept[0] if kept else [],
+            lr=lr, weight_decay=wd, momentum=momentum if moving else 0.0,
+            nesterov=nesterov and moving, dampening=0.0, maximize=False, is_first_step=False,
+        )  # fmt: skip
+    for p, g, *kept in rest:
+        u = g + wd * p if wd else g
+        for b in kept:
+            b.mul_(momentum).add_(u)
+            u = u + momentum * b if nesterov else b
+        p.sub_(lr * u)
+
+
+def _adam_unfused_(p, g, m, v, *peak, step, lr, betas, eps, wd) -> None:
+    """`adam_` of one tensor of any layout, written op by op."""
+    p.mul_(1.0 - lr * wd)
+    m.lerp_(g.to(m.dtype), 1.0 - betas[0])
+    v.mul_(betas[1]).addcmul_(g, g, value=1.0 - betas[1])
+    largest = v
+    for w in peak:
+        largest = torch.maximum(w, v, out=w)
+    root = (1.0 - betas[1] ** step) ** 0.5
+    p.sub_(lr / (1.0 - betas[0] ** step) * m / (largest.sqrt() / root + eps))
+
+
+def _sorted_by_kernel(lists: Sequence[Sequence[Tensor]]) -> tuple[list[list[Tensor]], list]:
+    """Split parallel lists into those that torch's fused kernels handle, and the other rows.
+
+    The kernels walk memory from each tensor's first element: a view with gaps, or two tensors of
+    unlike layout, would write outside of the tensor. The gradients, the second list, may have any
+    strides, for `_laid_out` copies them. Empty tensors are left out.
+
+    Returns:
+        the lists without the other rows (empty if no row is left), and the other rows.
+    """
+    rows = [row for row in zip(*lists, strict=True) if row[0].numel()]
+    fit = [_fits_kernel(*row) for row in rows]
+    plain = [list(column) for column in zip(*(r for r, f in zip(rows, fit) if f), strict=True)]
+    return plain, [row for row, f in zip(rows, fit) if not f]
+
+
+def _fits_kernel(p: Tensor, g: Tensor, *state: Tensor) -> bool:
+    """Return True if a fused kernel can update `p` with gradient `g` and its state."""
+    if p.is_contiguous():
+        laid = all(t.is_contiguous() for t in state)
+    else:
+        laid = _is_dense(p) and all(t.stride() == p.stride() for t in state)
+    return (
+        laid
+        and p.dtype in FUSED_DTYPES
+        and all(t.dtype == p.dtype and type(t) in PLAIN for t in (p, g, *state))
+        and p.shape == g.shape
+    )
+
+
+def _is_dense(p: Tensor) -> bool:
+    """Return True if the tensor's elements fill one piece of memory, in any order of its axes."""
+    expected = 1
+    for stride, size in sorted((s, n) for s, n in zip(p.stride(), p.shape, strict=True) if n > 1):
+        if stride != expected:
+            return False
+        expected *= size
+    return True
 
 
 def _laid_out(params: Sequence[Tensor], tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -127,7 +195,7 @@ def cautious(update: Callable, scale: str) -> Callable:
         masks = [u.mul(g).lt_(0) for u, g in zip(steps, grads, strict=True)]
         kept = torch.stack([mask.sum() for mask in masks]).tolist()
         for p, u, mask, count in zip(params, steps, masks, kept, strict=True):
-            mean = max(count / p.numel(), 1e-3)
+            mean = max(count / max(1, p.numel()), 1e-3)
             p.addcmul_(u, mask, value=p.numel() / (count + 1) if scale == "paper" else 1.0 / mean)
 
     return wrapped
