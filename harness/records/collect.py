@@ -1,5 +1,6 @@
-"""Read run records from run folders and compact files; say of every record left out why."""
+"""Read run records from run folders and compact files, and give a reason for each one left out."""
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -7,7 +8,8 @@ from pathlib import Path
 
 from harness.catalog.goal import primary
 from harness.errors import UserError
-from harness.records.compact import number, read_compact, short, thinned
+from harness.records import stream_metrics
+from harness.records.compact import order, read_compact, short, thinned
 from harness.records.log import rows as read_rows
 from harness.records.log import verify
 from harness.records.plausibility import confirms
@@ -18,15 +20,8 @@ from harness.system.hashing import canonical
 
 # not needed once a record is checked
 DROPPED = ("config", "chain", "environment", "weights", "wall", "engine")
-
-
-@dataclass
-class Collection:
-    """Records that count, (place, reason) of those that do not, and pairs that cannot be raced."""
-
-    runs: list[RecordedRun]
-    left_out: list[tuple[str, str]]
-    unfit: list["Unfit"] = field(default_factory=list)
+DAMAGED = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError)
+FAILED = ".failed.json"
 
 
 @dataclass(frozen=True)
@@ -37,96 +32,125 @@ class Unfit:
     submission: str
     source: str
     training_hash: str
+    reason: str = ""
+
+
+@dataclass
+class Collection:
+    """What was read. Every record is in one of three lists, so their lengths add up to `read`.
+
+    Attributes:
+        runs: the records that count.
+        left_out: (place, reason) of each record that does not count.
+        copies: (place, place of the record that is used) of each second record of the same run.
+        unfit: the pairs that cannot be raced; these are not records.
+        folders: places of the runs that were read from run folders, not from compact files.
+    """
+
+    runs: list[RecordedRun]
+    left_out: list[tuple[str, str]]
+    copies: list[tuple[str, str]] = field(default_factory=list)
+    unfit: list[Unfit] = field(default_factory=list)
+    folders: set[str] = field(default_factory=set)
+
+    @property
+    def read(self) -> int:
+        """The number of records read."""
+        return len(self.runs) + len(self.left_out) + len(self.copies)
 
 
 def collect(paths: Sequence[Path | str]) -> Collection:
-    """Every record under results folders, run folders or compact files: each run once, in order.
+    """Read all records under results folders, run folders or compact files, in order.
 
     Raises:
         UserError: a path does not exist.
     """
     runs: dict[str, RecordedRun] = {}
-    found = Collection([], [])
-    for path in map(Path, paths):
+    result = Collection([], [])
+    for path in dict.fromkeys(map(Path, paths)):  # a path that is given twice is read once
         if not path.exists():
             raise UserError(
                 f"there is no {path}",
                 "a results folder, a run folder or a .jsonl file",
                 "harness report results",
             )
-        found.unfit += _unfit(path, found.left_out)
-        for run in map(by_present_rules, _read(path, found.left_out)):
-            known = runs.setdefault(run.record["run_id"], run)
-            if known is run:
-                continue
-            if confirms(known.record, known.environment, run.record, run.environment):
-                runs[run.record["run_id"]] = replace(known, confirmed=True)
-            elif not _agree(known, run):
-                found.left_out.append(
-                    (
-                        run.where,
-                        f"says another result than {known.where} of the same run, which is used",
-                    )
-                )
-    found.runs = sorted(
-        runs.values(),
-        key=lambda r: (
-            r.key,
-            r.record["submission"],
-            r.record["study"],
-            number(r.record["trial"]),
-            r.record["seed"],
-            r.record["run_id"],
-        ),
-    )
-    found.left_out = sorted(set(found.left_out))
-    return found
+        result.unfit += [pair for pair in _unfit(path, result.left_out) if pair not in result.unfit]
+        for run in _read(path, result):
+            _add(run, runs, result)
+    result.runs = sorted(runs.values(), key=lambda run: (run.key, *order(run)))
+    result.left_out.sort()
+    return result
 
 
-def _agree(one: RecordedRun, other: RecordedRun) -> bool:
-    """Whether two records of a run say the same, up to the digits that a compact file keeps."""
-    same = one.time == other.time or math.isclose(one.time, other.time, rel_tol=1e-6)
-    return same and one.record["outcome"] == other.record["outcome"]
+def _add(run: RecordedRun, runs: dict[str, RecordedRun], result: Collection) -> None:
+    """Add a run as its workload judges it now, or name why it is not used."""
+    try:
+        run = by_present_rules(run)
+    except DAMAGED as error:
+        result.left_out.append((run.where, f"damaged: {error!r}"))
+        return
+    known = runs.setdefault(run.record["run_id"], run)
+    if known is run:
+        return
+    if confirms(known.record, known.environment, run.record, run.environment):
+        runs[run.record["run_id"]] = replace(known, confirmed=True)
+        result.copies.append((run.where, known.where))
+    elif _agree(known, run):
+        result.copies.append((run.where, known.where))
+    else:
+        reason = f"has another result than {known.where} of the same run, which is used"
+        result.left_out.append((run.where, reason))
 
 
-def _read(path: Path, left_out: list) -> Iterator[RecordedRun]:
+def _agree(first: RecordedRun, second: RecordedRun) -> bool:
+    """Return True if two records of a run agree, up to the digits that a compact file keeps."""
+    same = first.time == second.time or math.isclose(first.time, second.time, rel_tol=1e-6)
+    return same and first.record["outcome"] == second.record["outcome"]
+
+
+def _read(path: Path, result: Collection) -> Iterator[RecordedRun]:
+    """Yield the records of a file or a folder; name the others in `result.left_out`."""
     if path.is_file():
-        yield from read_compact(path, left_out)
+        yield from read_compact(path, result.left_out)
         return
     inner = path / "runs" if (path / "runs").is_dir() else path
-    folders = (
-        [path]
-        if (path / "log.jsonl").exists()
-        else sorted(p.parent for p in inner.glob("*/*/*/log.jsonl"))
-    )
-    for folder in folders:
+    for folder in sorted(log.parent for log in inner.rglob("log.jsonl")):
         where = folder.relative_to(path).as_posix() if folder != path else folder.name
         if not (folder / "run.json").exists():
-            left_out.append((where, "unfinished: there is no run.json"))
+            result.left_out.append((where, "unfinished: there is no run.json"))
             continue
         try:
-            yield read_folder(folder, where)
-        except (ValueError, BadFile, OSError) as error:
-            left_out.append((where, str(error)))
+            run = read_folder(folder, where)
+        except (*DAMAGED, BadFile, OSError) as error:
+            plain = isinstance(error, ValueError | BadFile | OSError)
+            result.left_out.append((where, str(error) if plain else f"damaged: {error!r}"))
+        else:
+            result.folders.add(run.where)
+            yield run
     for file in sorted((path / "board").glob("*.jsonl")):
-        yield from read_compact(file, left_out)
+        yield from read_compact(file, result.left_out)
 
 
 def _unfit(path: Path, left_out: list) -> Iterator[Unfit]:
-    """What a campaign gave up, of a results folder or beside a compact file."""
-    end = ".failed.json"
-    files = sorted((path / "board").glob(f"*{end}"))
+    """Yield the pairs that a campaign gave up, of a results folder or beside a compact file."""
+    files = sorted((path / "board").glob(f"*{FAILED}"))
     if path.is_file():
-        files = [file for file in [path.with_name(path.stem + end)] if file.exists()]
+        files = [file for file in [path.with_name(path.stem + FAILED)] if file.exists()]
     for file in files:
-        key = file.name.removesuffix(end)
-        for name, one in read_json(file).items():
-            left_out.append((f"{name} on {key}", f"could not be raced: {one['reason']}"))
-            yield Unfit(key, name, one["source"], one["training_hash"])
+        key = file.name.removesuffix(FAILED)
+        try:
+            pairs = [
+                Unfit(key, name, str(pair["source"]), str(pair["training_hash"]), pair["reason"])
+                for name, pair in read_json(file).items()
+            ]
+        except (*DAMAGED, BadFile) as error:
+            left_out.append((file.name, f"damaged: {error}"))
+        else:
+            yield from pairs
 
 
 def read_folder(folder: Path, where: str = "") -> RecordedRun:
-    """The record in a run folder, checked against its log.
+    """Return the record in a run folder, checked against its log.
 
     Raises:
         ValueError, BadFile: what is wrong with it.
@@ -147,29 +171,35 @@ def read_folder(folder: Path, where: str = "") -> RecordedRun:
     rec["evaluations"] = table(rec, rows)
     if "stream" in (rec.get("config") or {}):
         rec["stream"] = _stream(rec["config"], rows)
-    return _run(
-        rec,
-        curve(rec["evaluations"], primary(rec["goal"])[0]),
-        rec.get("environment") or {},
-        about(folder, rec["submission"]),
-        where or folder.name,
-    )
+    check(rec)
+    points = curve(rec["evaluations"], primary(rec["goal"])[0])
+    kept = {k: v for k, v in rec.items() if k not in DROPPED}
+    described = about(folder, rec["submission"])
+    return RecordedRun(kept, points, rec.get("environment") or {}, described, where or folder.name)
 
 
 def _stream(block: dict, rows: list[dict]) -> dict:
-    """What a stream's figures need: the ends of its tasks, and each task's quality over steps."""
-    from harness.records import stream_metrics
-
-    seen = stream_metrics.history(block, rows)
-    ends = set(seen.ends)
+    """Return what a stream's figures need: ends of tasks, and each task's quality over steps."""
+    history = stream_metrics.history(block, rows)
+    ends = set(history.ends)
     groups = []
-    for points in seen.groups:
-        found = [[seen.steps[n], short(seen.sign * value)] for n, value in points]
-        kept = {point[0] for point in thinned(found)} | ends
-        groups.append([point for point in found if point[0] in kept])
-    return {"ends": seen.ends, "groups": groups}
+    for points in history.groups:
+        values = [[history.steps[n], short(history.sign * value)] for n, value in points]
+        kept = {point[0] for point in thinned(values)} | ends
+        groups.append([point for point in values if point[0] in kept])
+    return {"ends": history.ends, "groups": groups}
 
 
-def _run(rec: dict, curve: list, environment: dict, about: dict, where: str) -> RecordedRun:
-    kept = {k: v for k, v in rec.items() if k not in DROPPED}
-    return RecordedRun(kept, curve, environment, about, where)
+def varied(runs: Sequence[RecordedRun]) -> list[str]:
+    """Return the names of the hyperparameters that differ between these runs, in order."""
+    names = sorted({name for run in runs for name in run.record["hp"]})
+    missing = object()
+    return [
+        name
+        for name in names
+        if len({_text(run.record["hp"].get(name, missing), missing) for run in runs}) > 1
+    ]
+
+
+def _text(value: object, missing: object) -> str:
+    return "" if value is missing else json.dumps(value, sort_keys=True, default=str)

@@ -1,9 +1,9 @@
 """Compact files: one line a run, for version control.
 
-results/board/<workload>.<scale>[.<variant>].jsonl has one line a run: run.json with the steps,
-seconds and goal's metrics of its evaluations (harness/records/rejudge.py), its environment
-named and written once. Every line carries a digest of its own content, so that an edited or
-truncated line shows and files of several people merge line by line.
+results/board/<workload>.<scale>[.<variant>].jsonl has one line for each run: run.json with the
+steps, seconds and goal's metrics of its evaluations (harness/records/rejudge.py). An environment
+is written once, on a line of its own, and runs name it. Every line carries a digest of its own
+content, so an edited or truncated line is detected, and files of several people merge line by line.
 """
 
 import json
@@ -24,73 +24,79 @@ POINTS = 120  # of a curve in a figure
 
 def write_compact(path: Path, runs: Iterable[RecordedRun]) -> None:
     """Write a compact file: the environments, then the runs, sorted, each line with its digest."""
-    runs = sorted(
-        runs,
-        key=lambda r: (
-            r.record["submission"],
-            r.record["study"],
-            number(r.record["trial"]),
-            r.record["seed"],
-            r.record["run_id"],
-        ),
-    )
+    runs = sorted(runs, key=order)
     environments = {
         digest(canonical(steady(r.environment)))[:8]: steady(r.environment) for r in runs
     }
     lines = [
-        _signed({"id": name, "environment": value}) for name, value in sorted(environments.items())
+        signed({"id": name, "environment": value}) for name, value in sorted(environments.items())
     ]
     for run in runs:
         name = digest(canonical(steady(run.environment)))[:8]
-        lines.append(_signed(run.record | {"environment": name, "about": run.about}))
+        lines.append(signed(run.record | {"environment": name, "about": run.about}))
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, "".join(f"{line}\n" for line in lines))
 
 
 def thinned(points: list, most: int = POINTS) -> list:
-    """At most about `most` of the points, evenly, the first and the last among them."""
+    """Return about `most` of the points, evenly spaced, with the first and the last."""
     every = math.ceil(len(points) / most) or 1
     return [p for i, p in enumerate(points) if i % every == 0 or i == len(points) - 1]
 
 
 def short(value: float | None) -> float | None:
+    """Return the value with as many digits as a figure needs."""
     return value if value is None or not math.isfinite(value) else float(f"{value:.{DIGITS}g}")
 
 
-def _signed(row: dict) -> str:
+def signed(row: dict) -> str:
+    """Return a row as a line of JSON with the digest of its content."""
     return json.dumps(row | {"digest": digest(canonical(row))[:16]}, separators=(",", ":"))
 
 
 def read_compact(path: Path, left_out: list) -> Iterator[RecordedRun]:
-    """The runs of a compact file; what is wrong with a line goes to `left_out`."""
+    """Yield the runs of a compact file; add (place, reason) to `left_out` for each other line."""
     environments: dict[str, dict] = {}
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
         where = f"{path.name} line {number}"
         try:
-            row = json.loads(line)
-            stated = row.pop("digest")
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            left_out.append((where, "edited or truncated: it is no record with a digest"))
-            continue
-        if stated != digest(canonical(row))[:16]:
-            left_out.append((where, f"edited: its content does not have the digest {stated}"))
-            continue
-        if "id" in row and "run_id" not in row:
-            environments[row["id"]] = row["environment"]
-            continue
-        try:
+            row = _content(line)
+            if "id" in row and "run_id" not in row:
+                environments[row["id"]] = row["environment"]
+                continue
             check(row)
             points = curve(row["evaluations"], primary(row["goal"])[0])
+            environment = environments.get(row.pop("environment", ""), {})
         except ValueError as error:
             left_out.append((where, str(error)))
-            continue
         except (KeyError, TypeError, AttributeError, StopIteration) as error:
             left_out.append((where, f"damaged: {error!r}"))
-            continue
-        environment = environments.get(row.pop("environment", ""), {})
-        yield RecordedRun(row, points, environment, row.pop("about", {}), where)
+        else:
+            yield RecordedRun(row, points, environment, row.pop("about", None) or {}, where)
+
+
+def _content(line: bytes) -> dict:
+    """Return a line's content without its digest.
+
+    Raises:
+        ValueError: the line was edited or truncated.
+    """
+    try:
+        row = json.loads(line)
+        stated = row.pop("digest")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise ValueError("edited or truncated: it is not a record with a digest") from None
+    if stated != digest(canonical(row))[:16]:
+        raise ValueError("edited: its content does not have the digest that it states")
+    return row
 
 
 def number(trial: int | None) -> int:
-    """A trial's place in an order: runs without a trial come first."""
+    """Return a trial's place in an order: runs without a trial come first."""
     return -1 if trial is None else trial
+
+
+def order(run: RecordedRun) -> tuple:
+    """Return the sort key of runs in files and tables."""
+    rec = run.record
+    return rec["submission"], rec["study"], number(rec["trial"]), rec["seed"], rec["run_id"]

@@ -14,7 +14,7 @@ from harness.cli import main
 from harness.clock.prices import load_table
 from harness.records import manifest, plausibility
 from harness.records.collect import collect
-from harness.records.compact import _signed, write_compact
+from harness.records.compact import signed, write_compact
 from harness.records.log import Log, rows
 from harness.records.references import references
 from harness.records.rules import RULES, Case, logged, provenance
@@ -26,13 +26,6 @@ from tests.support import records, tiny
 from tests.support.racing import Watcher
 
 GOAL = {"goal": {"relative_error": {"at_most": 0.9}}}  # gd meets it at steps 6 and 9 of 12
-
-
-@pytest.fixture(autouse=True, scope="module")
-def no_pictures():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.report.run.picture.draw_trial", lambda *_: None)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -274,7 +267,7 @@ def _line(path, **stated):
     first, line = path.read_text().splitlines()
     row = json.loads(line)
     row.pop("digest")
-    path.write_text(f"{first}\n{_signed(row | stated)}\n")
+    path.write_text(f"{first}\n{signed(row | stated)}\n")
 
 
 def test_an_honest_line_passes_and_says_what_it_cannot_show(compact):
