@@ -58,6 +58,12 @@ class Collection:
         """The number of records read."""
         return len(self.runs) + len(self.left_out) + len(self.copies)
 
+    def leave_out(self, dropped: Sequence[tuple[RecordedRun, str]]) -> None:
+        """Move runs from those that count to those left out, each with its reason."""
+        ids = {run.record["run_id"] for run, _ in dropped}
+        self.runs = [run for run in self.runs if run.record["run_id"] not in ids]
+        self.left_out += [(run.where, reason) for run, reason in dropped]
+
 
 def collect(paths: Sequence[Path | str]) -> Collection:
     """Read all records under results folders, run folders or compact files, in order.

@@ -3,7 +3,7 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from harness.records.run import RecordedRun, tuning_order
 from harness.report.board.stats import Cell, Sample
@@ -12,22 +12,43 @@ from harness.system.hashing import canonical
 
 @dataclass(frozen=True)
 class Choice:
-    """A cell, and where it comes from: the runs it rests on, the tuning runs, the point."""
+    """A cell, and the runs of its submission on its workload by their use.
+
+    Attributes:
+        runs: the runs that the cell rests on, all of the point `hp`.
+        tuning: the tuning runs.
+        others: runs of other points, and second runs of a seed; they do not count.
+        tuned: the point is the best of the tuning runs.
+        selected: several points had as many runs as this one, which was the fastest.
+    """
 
     cell: Cell
     runs: list[RecordedRun]
     tuning: list[RecordedRun]
     hp: dict
-    tuned: bool  # the point is the best of the tuning runs
+    tuned: bool
+    others: list[RecordedRun] = field(default_factory=list)
+    selected: bool = False
+
+    @property
+    def every(self) -> list[tuple[RecordedRun, str]]:
+        """Each run once, with its use: "counts", "tuning" or "other point"."""
+        used = {id(run) for run in self.runs}
+        rest = [(run, "tuning") for run in self.tuning if id(run) not in used]
+        return [
+            *((run, "counts") for run in self.runs),
+            *rest,
+            *((run, "other point") for run in self.others),
+        ]
 
 
 def choose(runs: Sequence[RecordedRun]) -> Choice:
-    """Decide what the runs of one submission on one workload show.
+    """Decide which runs of one submission on one workload count.
 
-    Runs with a trial number are tuning; runs without are evidence. Per study: if it has evidence,
-    its samples are the runs of one point: the best tuning run's if that was re-run, else the point
-    with most runs (the first in canonical order among equals). Studies without evidence count only
-    when no study has any; then each is one sample, its best trial's time.
+    Runs with a trial number are tuning; runs without one are evidence. If a study has evidence, its
+    samples are the runs of one point: the best tuning run's if that was re-run, else the point with
+    the most runs, of equals the fastest. Studies without evidence count only when no study has any;
+    then each is one sample, its best trial's time.
     """
     studies: dict[int, list[RecordedRun]] = defaultdict(list)
     for run in runs:
@@ -45,28 +66,60 @@ def choose(runs: Sequence[RecordedRun]) -> Choice:
         if not group:
             continue
         trials = [r for r in tuning if r.record["study"] == study]
-        point, tuned = _point(group, trials)
+        point, how = _point(group, trials)
         picked = {r.record["seed"]: r for r in group if canonical(r.record["hp"]) == point}
         samples.append(tuple(_sample(run, seed) for seed, run in sorted(picked.items())))
         chosen += [run for _, run in sorted(picked.items())]
-        points.append(tuned)
-    return Choice(Cell(tuple(samples)), chosen, tuning, chosen[0].record["hp"], all(points))
+        points.append(how)
+    used = {id(run) for run in [*chosen, *tuning]}
+    return Choice(
+        Cell(tuple(samples)),
+        chosen,
+        tuning,
+        chosen[0].record["hp"],
+        all(how == "tuned" for how in points),
+        [run for run in runs if id(run) not in used],
+        "fastest" in points,
+    )
 
 
 def unfit(others: Sequence[Cell]) -> Choice:
-    """A submission that cannot be raced there: a miss, of as many seeds as its other cells have."""
+    """Return the cell of a submission that cannot be raced: misses, as many as its seeds elsewhere.
+
+    Args:
+        others: the submission's cells on other workloads.
+    """
     units = sorted({unit for cell in others for unit in cell.units()})
     cell = Cell((tuple(Sample(unit, math.inf) for unit in units),), "unfit")
     return Choice(cell, [], [], {}, False)
 
 
-def _point(group: list[RecordedRun], trials: list[RecordedRun]) -> tuple[str, bool]:
-    counts = Counter(canonical(run.record["hp"]) for run in group)
+def _point(group: list[RecordedRun], trials: list[RecordedRun]) -> tuple[str, str]:
+    """Return the point that counts, as canonical text, and how it was chosen.
+
+    It is "tuned" where it is the best tuning run's, "most raced" where it has the most seeds, and
+    "fastest" where it is the fastest of several points with the most seeds.
+    """
+    seeds = Counter(point for point, _ in {(_text(run), run.record["seed"]) for run in group})
     if trials:
-        best = canonical(min(trials, key=tuning_order).record["hp"])
-        if best in counts:
-            return best, True
-    return min(counts, key=lambda point: (-counts[point], point)), False
+        best = _text(min(trials, key=tuning_order))
+        if best in seeds:
+            return best, "tuned"
+    equals = [point for point, count in seeds.items() if count == max(seeds.values())]
+    if len(equals) == 1:
+        return equals[0], "most raced"
+    return min(equals, key=lambda point: (*_speed(group, point), point)), "fastest"
+
+
+def _text(run: RecordedRun) -> str:
+    return canonical(run.record["hp"])
+
+
+def _speed(group: list[RecordedRun], point: str) -> tuple[float, float]:
+    """Return a point's median time and median best value, each lower for a better point."""
+    orders = [tuning_order(run)[:2] for run in group if _text(run) == point]
+    times, values = (sorted(column) for column in zip(*orders, strict=True))
+    return times[len(times) // 2], values[len(values) // 2]
 
 
 def _sample(run: RecordedRun, unit: int) -> Sample:
@@ -75,8 +128,8 @@ def _sample(run: RecordedRun, unit: int) -> Sample:
 
 
 def by_workload(runs: Sequence[RecordedRun]) -> Mapping[str, list[RecordedRun]]:
-    """Runs by workload key."""
-    found: dict[str, list[RecordedRun]] = defaultdict(list)
+    """Return the runs by workload key."""
+    groups: dict[str, list[RecordedRun]] = defaultdict(list)
     for run in runs:
-        found[run.key].append(run)
-    return dict(sorted(found.items()))
+        groups[run.key].append(run)
+    return dict(sorted(groups.items()))

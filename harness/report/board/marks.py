@@ -1,4 +1,4 @@
-"""Marks on a row of the leaderboard: every weakness of its records, by rule."""
+"""Marks on a row of the leaderboard: each names a weakness of its records, by rule."""
 
 from pathlib import Path
 
@@ -11,6 +11,8 @@ MARKS = {
     " was not re-run",
     "defaults": "a point is the submission's default (or one set by hand), not one that "
     "tuning chose",
+    "selected": "several points were raced equally often, and the fastest is shown, which chance"
+    " favours; the others are listed with the row",
     "unfit": "it fails on a workload whenever it is raced there, for the reason that is listed:"
     " counted as a miss",
     "misses": "a workload's goal was missed: counted as four times the reference's time",
@@ -31,7 +33,11 @@ MARKS = {
 
 
 def marks_of(row, board, complained: bool) -> list[str]:
-    """The marks of a board's row, in MARKS's order; `complained`: some records were left out."""
+    """Return the marks of a board's row, in the order of MARKS.
+
+    Args:
+        complained: some records of the submission were left out.
+    """
     outcomes = {run.record["outcome"] for run in row.counting}
     choices = row.counted.values()
     prices = {
@@ -45,6 +51,7 @@ def marks_of(row, board, complained: bool) -> list[str]:
         "partial": bool(board.references.keys() - row.choices.keys()),
         "tuning only": any(choice.cell.evidence == "tuning" for choice in choices),
         "defaults": any(choice.cell.evidence == "seeds" and not choice.tuned for choice in choices),
+        "selected": any(choice.selected for choice in choices),
         "unfit": any(choice.cell.evidence == "unfit" for choice in choices),
         "misses": 0 < row.reached < len(row.counted),
         "all missed": row.reached == 0,
@@ -56,14 +63,14 @@ def marks_of(row, board, complained: bool) -> list[str]:
         "disqualified": "invalid" in outcomes,
         "diverged": "diverged" in outcomes,
         "hopeless": "hopeless" in outcomes,
-        "no reference": bool(row.choices.keys() - {w.key for w in board.workloads if w.time}),
+        "no reference": any(w.key in row.choices for w in board.without_reference),
         "left out": complained,
     }
     return [mark for mark in MARKS if true[mark]]
 
 
 def _too_good(run, board) -> bool:
-    """Whether a run's result waits for being reproduced."""
+    """Return True if a run's result must be reproduced before it is ranked."""
     if run.confirmed or reproduced(run.record, run.key):
         return False
     frozen = next((w.reference for w in board.workloads if w.key == run.key), None)

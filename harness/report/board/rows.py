@@ -32,8 +32,8 @@ class Workload:
 class Row:
     """One submission on one board.
 
-    What is told of a row as a whole is told of `counted`: the cells on the workloads that make the
-    headline or, if it has none there, of all.
+    Columns about a row as a whole are computed from `counted`: its cells on the workloads that make
+    the headline or, if it has none of these, all its cells.
     """
 
     name: str
@@ -124,13 +124,19 @@ class Board:
 
     @property
     def mains(self) -> list[Workload]:
-        """The workloads that are no variant of another here."""
-        return [w for w in self.workloads if self.constraint or w.key.count(".") == 1]
+        """The workloads that are not a variant or another horizon of one here."""
+        whole = [w for w in self.workloads if "@" not in w.key]
+        return [w for w in whole if self.constraint or w.key.count(".") == 1]
 
     @property
     def bases(self) -> list[Workload]:
         """The workloads that make the headline: the core of the mains, or else all of them."""
         return [w for w in self.mains if w.core] or self.mains
+
+    @property
+    def without_reference(self) -> list[Workload]:
+        """The workloads that have no frozen reference; other horizons never have one."""
+        return [w for w in self.workloads if not w.time and "@" not in w.key]
 
     @property
     def references(self) -> dict[str, float]:
