@@ -16,13 +16,21 @@ class Plugin:
 
     @property
     def variant(self) -> bool:
-        """Whether it is an entry of its file's VARIANTS."""
+        """True if it is an entry of its file's VARIANTS."""
         return self.target is None and self.name != self.path.stem
 
     @property
     def place(self) -> str:
-        """What `discover.find` takes where the name will not do: the class's or the file's path."""
-        return self.target or str(self.path)
+        """What `discover.find` takes where the name will not do: a class's path, or a file's.
+
+        Of a variant it is the file's path, a colon and the variant's name.
+        """
+        return self.target or (f"{self.path}:{self.name}" if self.variant else str(self.path))
+
+    @property
+    def base(self) -> Path | None:
+        """The folder whose files the plugin may import, or None for a plugin of a package."""
+        return None if self.package or self.target else self.path.parent
 
 
 @dataclass(frozen=True)

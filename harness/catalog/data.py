@@ -23,7 +23,7 @@ def prepare(definition: Definition, split: str, seed: int = 0) -> Path | None:
     parameter, `seed`, draws a problem of its own for each trial's seed. The workload's module is
     imported only where something is to be made. None: the workload has no such split.
     """
-    offered = discover.functions(discover.find_workload(definition.name))
+    offered = discover.functions(definition.plugin)
     if split == PRETRAINED and PRETRAINED not in offered:
         return None
     race_only = ("goal", "horizon", "evaluate", "batch", "deadlines")

@@ -1,24 +1,25 @@
-"""A workload: its file of pure functions, its block of numbers, its data on disk."""
+"""A workload: its file of pure functions and its block of numbers."""
 
 import copy
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 from harness import contract
 from harness.catalog import discover, identity, streams
+from harness.catalog.card import Plugin
 from harness.errors import NoScale, UserError, nearest
 from harness.system.hashing import canonical, digest
 
-DEADLINES = {
-    "setup": 300.0,
-    "step": 120.0,
-    "save": 120.0,
-}  # seconds; workload.SCALE.deadlines.step=600 changes one
+# Seconds; workload.SCALE.deadlines.step=600 changes one.
+DEADLINES = {"setup": 300.0, "step": 120.0, "save": 120.0}
+# A block of the YAML that is no scale: numbers of the laws' small workload.
+TINY = "tiny"
 FUNCTIONS = tuple(contract.parameters(contract.Workload))
 
 
 def namespace(block):
-    """A nested dictionary as attributes: config.model.width."""
+    """Return a nested dictionary as attributes: config.model.width."""
     if isinstance(block, dict):
         return SimpleNamespace(**{k: namespace(v) for k, v in block.items()})
     return block
@@ -26,14 +27,25 @@ def namespace(block):
 
 @dataclass(frozen=True)
 class Definition:
-    """The numbers of one workload at one scale and variant: what a record is a record of."""
+    """The numbers of one workload at one scale and variant: what a record is a record of.
+
+    Attributes:
+        source: hash of the workload's code.
+        place: path of the workload's file where its name does not find it, else empty.
+    """
 
     name: str
     scale: str
     variant: str | None
     track: str
     block: dict
-    source: str  # hash of the workload's code
+    source: str
+    place: str = ""
+
+    @property
+    def plugin(self) -> Plugin:
+        """Where the workload's file is."""
+        return discover.find_workload(self.place or self.name)
 
     @property
     def config(self) -> SimpleNamespace:
@@ -46,9 +58,8 @@ class Definition:
     @property
     def hash(self) -> str:
         """Version of the workload: any changed number or line of its code is another version."""
-        numbers = {
-            k: v for k, v in self.block.items() if k != "deadlines"
-        }  # these change no result
+        # Deadlines change no result.
+        numbers = {k: v for k, v in self.block.items() if k != "deadlines"}
         return digest(self.key, canonical(numbers), self.source)[:16]
 
     @property
@@ -62,71 +73,129 @@ class Definition:
         return digest(self.key, canonical(numbers), canonical(goal), self.source)[:16]
 
 
-def _merge(block: dict, changes: dict, where: str) -> dict:
+def merge(block: dict, changes: dict, where: str) -> dict:
+    """Return the block with a variant's changes; a goal is replaced as a whole."""
     merged = copy.deepcopy(block)
     for key, value in changes.items():
         if isinstance(value, dict) and isinstance(merged.get(key), dict) and key != "goal":
-            merged[key] = _merge(merged[key], value, f"{where}.{key}")
+            merged[key] = merge(merged[key], value, f"{where}.{key}")
         else:
             merged[key] = value
     return merged
 
 
+def numbers_path(plugin: Plugin) -> Path:
+    """Return the path of a workload's YAML: conf/workload/NAME.yaml, else beside its own file."""
+    if plugin.package == "workloads":
+        return discover.ROOT / "conf" / "workload" / f"{plugin.name}.yaml"
+    return plugin.path.with_suffix(".yaml")
+
+
+def _whole_tree(name: str) -> dict:
+    """Return the YAML of a workload's numbers, the block `tiny` included."""
+    import yaml
+
+    path = numbers_path(discover.find_workload(name))
+    if not path.exists():
+        raise UserError(f"workload {name} has no numbers: there is no {path}")
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict) or not scales_of(tree):
+        raise UserError(
+            f"{path} has no scale", "a block of numbers such as mini:", "harness new workload NAME"
+        )
+    return tree
+
+
 def tree_of(name: str) -> dict:
-    """The YAML of a workload's numbers: conf/workload/NAME.yaml.
+    """Return the numbers of a workload by scale; `name` may be the path of its file.
 
     Raises:
         UserError: there is no such workload, or it has no numbers.
     """
-    import yaml
+    tree = _whole_tree(name)
+    return {key: value for key, value in tree.items() if key != TINY} | {"name": name}
 
-    discover.find_workload(name)
-    path = discover.ROOT / "conf" / "workload" / f"{name}.yaml"
-    if not path.exists():
-        raise UserError(f"workload {name} has no numbers: there is no {path}")
-    return yaml.safe_load(path.read_text()) | {"name": name}
+
+def tiny_of(name: str) -> dict | None:
+    """Return the changes that make a workload small for the laws, or None if it has none."""
+    path = numbers_path(discover.find_workload(name))
+    # Most files have no such block; parsing them all would take half a second.
+    if not path.exists() or f"\n{TINY}:" not in path.read_text():
+        return None
+    return _whole_tree(name)[TINY]
+
+
+def scales_of(tree: dict) -> list[str]:
+    """Return the scales of a workload's numbers, in the order of the file."""
+    return [key for key, value in tree.items() if isinstance(value, dict) and key != TINY]
 
 
 def define(name: str, tree: dict, scale: str, variant: str | None) -> Definition:
-    """Pick the scale (and variant) out of the workload's YAML tree."""
+    """Return the numbers of one scale and variant out of the workload's YAML tree.
+
+    Args:
+        name: the workload's name, or the path of its file.
+
+    Raises:
+        UserError: the workload, the variant or a number does not exist or cannot be raced.
+        NoScale: the workload does not have this scale.
+    """
     plugin = discover.find_workload(name)
-    scales = [k for k, v in tree.items() if isinstance(v, dict)]
+    scales = scales_of(tree)
     if scale not in scales:
         raise NoScale(
-            f"workload {name} has no scale {scale!r}", nearest(scale, scales), f"scale={scales[0]}"
+            f"workload {plugin.name} has no scale {scale!r}",
+            nearest(scale, scales),
+            f"scale={scales[0]}",
         )
     block = dict(tree[scale])
     variants = block.pop("variants", None) or {}
     if variant is not None:
         if variant not in variants:
             raise UserError(
-                f"workload {name} has no variant {variant!r} at scale {scale}",
+                f"workload {plugin.name} has no variant {variant!r} at scale {scale}",
                 nearest(variant, variants),
             )
         changes = {k: v for k, v in variants[variant].items() if k != "track"}
-        block = _merge(block, changes, f"{name}.{variant}")
+        block = merge(block, changes, f"{plugin.name}.{variant}")
     _check_block(block, f"workload.{scale}")
     track = track_of(tree, scale, variant)
-    return Definition(name, scale, variant, track, block, identity.source_hash(plugin))
+    place = "" if plugin.package else str(plugin.path)
+    source = identity.source_hash(plugin)
+    return Definition(plugin.name, scale, variant, track, block, source, place)
 
 
 def track_of(tree: dict, scale: str, variant: str | None) -> str:
-    """The kind of goal: the workload's, or a variant's own."""
+    """Return the kind of goal: the workload's, or a variant's own."""
     own = (tree[scale].get("variants") or {}).get(variant, {})
     return own.get("track", tree.get("track", "train"))
 
 
 def _check_block(block: dict, where: str) -> None:
-    """Refuse numbers that no race can be run with."""
+    """Raise UserError for numbers that no race can be run with."""
+    for key in ("batch", "horizon", "evaluate", "goal"):
+        if key not in block:
+            raise UserError(f"{where} has no {key}", "batch, horizon, evaluate and goal")
     evaluate = block["evaluate"]
     counts = {"batch": block["batch"], "horizon": block["horizon"]}
-    counts |= {f"evaluate.{key}": evaluate[key] for key in ("points", "batch")}
+    counts |= {f"evaluate.{key}": evaluate.get(key) for key in ("points", "batch")}
     for key, value in counts.items():
-        if not isinstance(value, int) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise UserError(f"{where}.{key}={value!r}", "a whole number from 1 up")
     if "stream" in block:
         streams.check(block, where)
-    for metric, condition in block["goal"].items() or [("", None)]:
+    _check_goal(block["goal"], where)
+    for key, value in block.get("deadlines", {}).items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            raise UserError(f"{where}.deadlines.{key}={value!r}", "seconds above 0")
+
+
+def _check_goal(goal: dict, where: str) -> None:
+    """Raise UserError unless every metric of the goal has bounds that are numbers."""
+    for metric, condition in goal.items() or [("", None)]:
         if (
             not isinstance(condition, dict)
             or not condition
@@ -136,23 +205,22 @@ def _check_block(block: dict, where: str) -> None:
                 f"{where}.goal: {metric!r} is {condition!r}",
                 "metrics with {at_most: X} or {at_least: X}",
             )
-        if any(
-            isinstance(bound, bool) or not isinstance(bound, int | float)
-            for bound in condition.values()
-        ):
-            raise UserError(f"{where}.goal.{metric}: {condition} is no bound", "a number")
-    for key, value in block.get("deadlines", {}).items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            raise UserError(f"{where}.deadlines.{key}={value!r}", "seconds above 0")
+        for bound in condition.values():
+            if isinstance(bound, bool) or not isinstance(bound, int | float):
+                raise UserError(f"{where}.goal.{metric}: {condition} is no bound", "a number")
 
 
 def load_workload(definition: Definition) -> ModuleType:
-    """Import the workload's module and check that it has every function of the contract."""
-    module = discover.load(discover.find_workload(definition.name))
-    missing = [f for f in FUNCTIONS if not hasattr(module, f)]
+    """Return the workload's module, imported, with every function of the contract.
+
+    Raises:
+        UserError: a function is missing.
+    """
+    module = discover.load(definition.plugin, "workload")
+    missing = [name for name in FUNCTIONS if not hasattr(module, name)]
     if missing:
         raise UserError(
             f"workload {definition.name} lacks {', '.join(missing)}",
-            f"a workload has {', '.join(FUNCTIONS)}",
+            f"a workload has {', '.join(FUNCTIONS)} (harness/contract.py)",
         )
     return module

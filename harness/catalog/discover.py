@@ -5,17 +5,16 @@ milliseconds and never runs their code.
 """
 
 import ast
-import importlib
-import importlib.util
-import sys
+import re
+from collections.abc import Iterator
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 
-from harness.catalog import reading
+from harness.catalog import modules, reading
 from harness.catalog.card import Card, Plugin
-from harness.catalog.reading import ENTRY_POINTS, roots
+from harness.catalog.reading import ENTRY_POINTS, WORKLOAD_ENTRY_POINTS, roots
 from harness.catalog.space import check
 from harness.errors import UserError, nearest
 from harness.system.paths import ROOT
@@ -28,8 +27,14 @@ LITERALS = (
     "ELEMENTWISE",
     "PASSES",
     "TRACKS",
-    *reading.DESCRIBING,
+    "SKIPS",
+    "VARIANTS",
 )
+# Literals that files had until 0.1.0, and what took their place.
+RETIRED = {
+    "BADGE": "badges are read off the project's tests: results/methods.json",
+    "STATE": "the state that a method keeps is measured: state_bytes in its records",
+}
 TRACKS = ("train", "finetune", "compress", "continual")
 FORMS = {"optimizer": "a", "update": "b", "BASE": "b", "Algorithm": "c"}
 
@@ -66,49 +71,97 @@ def _variants(path: Path) -> dict[str, dict]:
 
 @cache
 def submissions() -> dict[str, Plugin]:
-    """All submissions by name: the shipped folders, then packages of the entry point group."""
+    """Return all submissions by name: the shipped folders, then packages of the entry point."""
     found = _folder(ROOT / "submissions", "submissions")
-    for entry in entry_points(group=ENTRY_POINTS):
-        parts = entry.value.split(".")
-        folder = roots().get(parts[0], Path()).joinpath(*parts)
-        if parts[0] not in roots() or not folder.is_dir():
-            raise UserError(
-                f"package {entry.name!r} offers submissions in {entry.value!r}: no package",
-                do="install it again, or uninstall it",
-            )
+    for entry, folder in _packages(ENTRY_POINTS, "submissions"):
         for name, plugin in _folder(folder, entry.value).items():
             if name in found:
-                told = f"package {entry.name!r} brings a submission {name!r} that exists already"
-                raise UserError(f"{told}: {found[name].path}", do="rename one of them")
+                message = f"package {entry.name!r} brings a submission {name!r} that exists already"
+                raise UserError(f"{message}: {found[name].path}", do="rename one of them")
             found[name] = plugin
     return found
 
 
+def _packages(group: str, what: str) -> Iterator[tuple[EntryPoint, Path]]:
+    """Yield each entry point of a group with the folder of the package that it names."""
+    for entry in entry_points(group=group):
+        parts = entry.value.split(".")
+        folder = roots().get(parts[0], Path()).joinpath(*parts)
+        if parts[0] not in roots() or not folder.is_dir():
+            raise UserError(
+                f"package {entry.name!r} offers {what} in {entry.value!r}: no package",
+                do="install it again, or uninstall it",
+            )
+        yield entry, folder
+
+
 @cache
 def workloads() -> dict[str, Plugin]:
-    """All workloads by name: a Python file in workloads/ with a YAML file of its numbers."""
-    return {
+    """Return all workloads by name: the shipped folder, then packages of the entry point.
+
+    A shipped one is a Python file in workloads/ with a YAML in conf/workload/; one of a package is
+    a Python file with its YAML beside it.
+    """
+    found = {
         path.stem: Plugin(path.stem, path, "", "workloads")
         for path in sorted((ROOT / "workloads").glob("*.py"))
         if not path.stem.startswith("_")
     }
+    for entry, folder in _packages(WORKLOAD_ENTRY_POINTS, "workloads"):
+        for path in sorted(folder.glob("*.py")):
+            if not path.with_suffix(".yaml").is_file():
+                continue
+            if path.stem in found:
+                message = f"package {entry.name!r} brings a workload {path.stem!r} that exists"
+                raise UserError(f"{message}: {found[path.stem].path}", do="rename one of them")
+            found[path.stem] = Plugin(path.stem, path, "", entry.value)
+    return found
+
+
+def is_path(name: str) -> bool:
+    """Return True if `name` is a path: of a plugin's file, a variant in it, or its folder."""
+    return name.endswith(".py") or ".py:" in name or "/" in name
+
+
+def _file_of(name: str, what: str) -> Path:
+    """Return the plugin's file at a path: the file, or NAME.py in the folder NAME.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    path = Path(name).expanduser().resolve()
+    if path.is_dir():
+        inside = path / f"{path.name}.py"
+        if not inside.is_file():
+            raise UserError(f"{name} is a folder without {inside.name}", f"{name}/FILE.py")
+        return inside
+    if not path.is_file():
+        beside = [str(p.relative_to(Path.cwd())) for p in Path.cwd().glob("*.py")]
+        raise UserError(
+            f"{what} file {name} does not exist",
+            nearest(Path(name).name, beside) if beside else "",
+            f"to write one: harness new {what} {Path(name).stem}",
+        )
+    return path
 
 
 def find(name: str) -> Plugin:
-    """The submission called `name`, or the one in the file at path `name`."""
-    if name.endswith(".py") or "/" in name:
-        path = Path(name).expanduser().resolve()
-        if not path.is_file():
-            beside = [str(p.relative_to(Path.cwd())) for p in Path.cwd().glob("*.py")]
-            raise UserError(
-                f"submission file {name} does not exist",
-                nearest(Path(name).name, beside) if beside else "",
-                f"to write one: harness new submission {Path(name).stem}",
-            )
+    """Return the submission called `name`, or the one in the file at path `name`.
+
+    `./file.py:variant` is a variant of a file, `./folder` is the file folder/folder.py.
+
+    Raises:
+        UserError: there is none.
+    """
+    if is_path(name):
+        place, _, variant = name.rpartition(":") if ".py:" in name else (name, "", "")
+        path = _file_of(place, "submission")
         for plugin in submissions().values():
-            if plugin.path == path and not plugin.variant:
+            if plugin.path == path and plugin.name == (variant or path.stem):
                 return plugin
-        return Plugin(path.stem, path, "", None)
+        if variant and variant not in (names := _variants(path)):
+            raise UserError(f"{place} has no variant {variant!r}", nearest(variant, names))
+        return Plugin(variant or path.stem, path, "", None)
     if "." in name:
         from harness.catalog import optimizer_classes
 
@@ -121,6 +174,22 @@ def find(name: str) -> Plugin:
 
 
 def find_workload(name: str) -> Plugin:
+    """Return the workload called `name`, or the one in the file at path `name`.
+
+    Raises:
+        UserError: there is none, or a file has the name of another workload.
+    """
+    if is_path(name):
+        path = _file_of(name, "workload")
+        known = workloads().get(path.stem)
+        if known and known.path == path:
+            return known
+        if known:
+            raise UserError(
+                f"{path} has the name of another workload, {known.path}",
+                do="give your file another name",
+            )
+        return Plugin(path.stem, path, "", None)
     if name not in workloads():
         raise UserError(
             f"no workload is called {name!r}", nearest(name, workloads()), "harness list workloads"
@@ -141,7 +210,7 @@ def tracks(card: Card) -> list[str]:
 def functions(plugin: Plugin) -> dict[str, list[str]]:
     """The functions of a plugin's file, those it imports by name among them, and the names of
     their parameters, by the text alone."""
-    return reading.functions(plugin.path)
+    return reading.functions(plugin.path, plugin.base)
 
 
 @cache
@@ -180,10 +249,10 @@ def read(plugin: Plugin) -> Card:
         plugin,
         ast.get_docstring(tree) or "",
         forms[0],
-        reading.literals(plugin.path, LITERALS),
+        reading.literals(plugin.path, LITERALS, plugin.base),
         frozenset(defined),
     )
-    reading.check(plugin.path, tree)
+    reading.check(plugin.path, tree, plugin.base)
     _check_literals(card, tree)
     _take_variant(card)
     return card
@@ -205,6 +274,7 @@ def _check_literals(card: Card, tree: ast.Module) -> None:
         raise UserError(
             f"{where} has no SPACE", 'a dictionary such as SPACE = {"lr": {"log": [1e-4, 1e-2]}}'
         )
+    _refuse_retired(where, tree)
     for name in (n for n in card.functions if n.isupper() and n not in LITERALS):
         close = nearest(name, LITERALS)
         if close.startswith("did you mean"):
@@ -228,32 +298,62 @@ def _check_literals(card: Card, tree: ast.Module) -> None:
             )
 
 
+def _refuse_retired(path: Path, parsed: ast.Module) -> None:
+    """Raise UserError for a literal that was read once, unless the file's own code uses the name.
+
+    It would be ignored in silence otherwise. Removing it changes no identity.
+    """
+    used = {
+        n.id for n in ast.walk(parsed) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)
+    }
+    for node in parsed.body:
+        target = node.targets[0] if isinstance(node, ast.Assign) else None
+        if isinstance(target, ast.Name) and target.id in RETIRED and target.id not in used:
+            raise UserError(
+                f"{path}:{node.lineno}: {target.id} is no longer read",
+                RETIRED[target.id],
+                "remove the line; no run of the file is lost by that",
+            )
+
+
 def sources(plugin: Plugin) -> list[Path]:
-    """The plugin's file and every plugin's file that it imports or names, directly or not."""
+    """Return the plugin's file and every plugin's file that it imports or names, at any depth.
+
+    Of a plugin outside of a package, the files in its folder that it imports are among them.
+    """
     seen, todo = set(), [plugin.path]
     while todo:
         path = todo.pop()
         if path not in seen:
             seen.add(path)
-            todo += reading.imported(path)
-            named = reading.literals(path, ("FALLBACK", "BASE")).values()
+            inside = plugin.base and path.is_relative_to(plugin.base)
+            base = plugin.base if inside else None
+            todo += reading.imported(path, base)
+            named = reading.literals(path, ("FALLBACK", "BASE"), base).values()
             todo += [submissions()[name].path for name in named if name in submissions()]
     return sorted(seen)
 
 
-def load(plugin: Plugin) -> ModuleType:
-    """Import the plugin's module (this runs its code)."""
+def inside(plugin: Plugin, path: Path) -> Path:
+    """Return where a source file lies in the project, in the plugin's own folder, or its name."""
+    if path.is_relative_to(ROOT):
+        return path.relative_to(ROOT)
+    if plugin.base and path.is_relative_to(plugin.base):
+        return path.relative_to(plugin.base)
+    return Path(path.name)
+
+
+def load(plugin: Plugin, what: str = "submission") -> ModuleType:
+    """Import the plugin's module; this runs its code.
+
+    Args:
+        what: the kind of plugin, for the module's name where it is a file of its own.
+    """
     if plugin.target:
         from harness.catalog import optimizer_classes
 
         return optimizer_classes.module(plugin.target)
     if plugin.package:
-        return importlib.import_module(f"{plugin.package}.{plugin.path.stem}")
-    name = f"submission_{plugin.name}"
-    spec = importlib.util.spec_from_file_location(name, plugin.path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+        return modules.load_packaged(f"{plugin.package}.{plugin.path.stem}", plugin.path)
+    name = re.sub(r"\W", "_", f"{what}_{plugin.name}")
+    return modules.load_files(name, plugin.path, sources(plugin))

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, TypeGuard
 from harness.catalog import discover
 from harness.catalog.card import Plugin
 from harness.catalog.discover import sources
-from harness.catalog.reading import DESCRIBING, tree
+from harness.catalog.reading import tree
 from harness.system import hashing
-from harness.system.paths import ROOT
 
 if TYPE_CHECKING:
     from harness.catalog.definition import Definition
+
+
+# Literals that describe a file. BADGE and STATE are in no file now, but in sources that runs keep.
+DESCRIBING = ("BADGE", "STATE", "SKIPS", "VARIANTS")
 
 
 def source_hash(plugin: Plugin) -> str:
@@ -30,8 +33,7 @@ def source_hash(plugin: Plugin) -> str:
         return hash_of([(plugin.target, optimizer_classes.release(plugin.target).encode())])
     parts = []
     for path, content in identity(sources(plugin)).items():
-        inside = path.relative_to(ROOT) if path.is_relative_to(ROOT) else Path(path.name)
-        parts.append((str(inside), content))
+        parts.append((str(discover.inside(plugin, path)), content))
     if plugin.variant:  # its values are among the hyperparameters; it is a run of its own
         parts.append((plugin.name, b""))
     return hash_of(parts)
@@ -105,8 +107,8 @@ OFF_STEP = ("data", "size", "tokens", "batch", "metric", "score")
 def step_hash(definition: "Definition") -> str:
     """Version of what a step computes: the workload's passes, model and shapes; no comments."""
     parts = []
-    for path in discover.sources(discover.find_workload(definition.name)):
-        if "data" not in path.parts:
+    for path in discover.sources(definition.plugin):
+        if "data" not in discover.inside(definition.plugin, path).parts:
             tree = ast.parse(path.read_text())
             for node in ast.walk(tree):
                 body = getattr(node, "body", None)

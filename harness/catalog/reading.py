@@ -1,8 +1,9 @@
-"""What Python files say, read as text: literals, imports, signatures. Nothing is run."""
+"""Read Python files as text: literals, imports, signatures. Nothing is run."""
 
 import ast
 import importlib.util
-from collections.abc import Collection
+import sys
+from collections.abc import Callable, Collection
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -12,15 +13,17 @@ from harness.errors import UserError
 from harness.system.paths import ROOT
 
 ENTRY_POINTS = "harness.submissions"
-DESCRIBING = ("BADGE", "STATE", "SKIPS", "VARIANTS")  # literals that say what a file is, not does
+WORKLOAD_ENTRY_POINTS = "harness.workloads"
+# A file beside a submission cannot take the place of one of these.
+RESERVED = sys.stdlib_module_names | {"harness", "torch", "numpy"}
 SIGNATURES = contract.parameters(contract.Submission)
 
 
 @cache
 def roots() -> dict[str, Path]:
-    """Top-level packages whose files are plugins: the folder each is in (nothing is imported)."""
+    """Return the folder of each top-level package whose files are plugins; import nothing."""
     found: dict[str, Path] = {"submissions": ROOT, "workloads": ROOT}
-    for entry in entry_points(group=ENTRY_POINTS):
+    for entry in (*entry_points(group=ENTRY_POINTS), *entry_points(group=WORKLOAD_ENTRY_POINTS)):
         spec = importlib.util.find_spec(entry.value.split(".")[0])
         if spec and spec.submodule_search_locations:
             found[spec.name] = Path(spec.submodule_search_locations[0]).parent
@@ -33,7 +36,11 @@ def package_folders() -> list[Path]:
 
 
 def tree(path: Path) -> ast.Module:
-    """The file's syntax tree, to be read only; UserError where it is no valid Python."""
+    """Return the file's syntax tree, to be read only.
+
+    Raises:
+        UserError: the file is not valid Python.
+    """
     try:
         return _parsed(path, path.read_text(encoding="utf-8"))
     except (SyntaxError, UnicodeDecodeError) as error:
@@ -47,71 +54,117 @@ def _parsed(path: Path, text: str) -> ast.Module:
 
 @cache
 def _imports(parsed: ast.Module) -> dict[str, str]:
-    """Local name -> dotted module, for the imports of a file."""
+    """Return local name -> dotted module for a file's imports; leading dots stay in front."""
     names = {}
     for node in ast.walk(parsed):
-        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
-            names.setdefault(f"<{node.module}>", node.module)
+        if isinstance(node, ast.ImportFrom):
+            source = "." * node.level + (node.module or "")
+            separator = "." if node.module else ""
+            names |= {a.asname or a.name: f"{source}{separator}{a.name}" for a in node.names}
+            names.setdefault(f"<{source}>", source)
         elif isinstance(node, ast.Import):
             names |= {a.asname or a.name: a.name for a in node.names}
     return names
 
 
-def _module_file(dotted: str) -> Path | None:
-    """The file of a dotted module in a package of plugins."""
-    parts = dotted.split(".")
-    if parts[0] not in roots():
+def module_file(dotted: str, path: Path, base: Path | None) -> Path | None:
+    """Return the file of a module that the plugin file `path` imports, or None if it is no plugin.
+
+    Args:
+        base: the folder of a plugin outside of a package, whose files may import each other.
+    """
+    parts = dotted.lstrip(".").split(".")
+    level = len(dotted) - len(dotted.lstrip("."))
+    if level:
+        folder = path.parents[level - 1] if level <= len(path.parents) else path.parent
+        inside = base or package_folder(path)
+        if inside is None or not folder.is_relative_to(inside):
+            return None
+        return _beside(folder, parts)
+    if parts[0] in roots():
+        file = roots()[parts[0]].joinpath(*parts).with_suffix(".py")
+        return file if file.is_file() else None
+    if base is None or parts[0] in RESERVED:
         return None
-    path = roots()[parts[0]].joinpath(*parts).with_suffix(".py")
-    return path if path.is_file() else None
+    return _beside(base, parts)
 
 
-def imported(path: Path) -> list[Path]:
-    """The plugins' files that a file imports."""
-    return [file for dotted in _imports(tree(path)).values() if (file := _module_file(dotted))]
+def package_folder(path: Path) -> Path | None:
+    """Return the folder of the package of plugins that a file belongs to, or None."""
+    return next((f for f in package_folders() if path.is_relative_to(f)), None)
 
 
-def functions(path: Path) -> dict[str, list[str]]:
-    """A file's functions, those imported by name among them, and their parameters' names."""
+def _beside(folder: Path, parts: list[str]) -> Path | None:
+    """Return the module or package of this dotted name below a folder, or None."""
+    place = folder.joinpath(*parts)
+    for file in (place.with_name(f"{place.name}.py"), place / "__init__.py"):
+        if place != folder and file.is_file():
+            return file
+    return None
+
+
+def imported(path: Path, base: Path | None = None) -> list[Path]:
+    """Return the plugins' files that a file imports, `__init__.py` of their folders included."""
+    found = []
+    for dotted in _imports(tree(path)).values():
+        file = module_file(dotted, path, base)
+        if file is None:
+            continue
+        found.append(file)
+        if base and file.is_relative_to(base):
+            folders = [f for f in file.parents if f != base and f.is_relative_to(base)]
+            found += [f / "__init__.py" for f in folders if (f / "__init__.py").is_file()]
+    return found
+
+
+def functions(path: Path, base: Path | None = None) -> dict[str, list[str]]:
+    """Return a file's functions, those imported by name too, and their parameters' names."""
     found = {}
     for node in tree(path).body:
         if isinstance(node, ast.FunctionDef):
             found[node.name] = [a.arg for a in (*node.args.args, *node.args.kwonlyargs)]
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            file = _module_file(node.module or "")
-            offered = functions(file) if file else {}
+        elif isinstance(node, ast.ImportFrom):
+            file = module_file("." * node.level + (node.module or ""), path, base)
+            offered = functions(file, base) if file else {}
             names = {a.asname or a.name: a.name for a in node.names}
             found |= {mine: offered[theirs] for mine, theirs in names.items() if theirs in offered}
     return found
 
 
-def _value(node: ast.expr, imports: dict[str, str], names: Collection[str]):
-    """A literal that may build on another plugin's: `lion.SPACE`, `{**lion.SPACE, ...}`."""
+def _value(node: ast.expr, files: Callable[[str], Path | None], names: Collection[str], base):
+    """Return a literal that may build on another plugin's: `lion.SPACE`, `{**lion.SPACE, ...}`."""
     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-        file = _module_file(imports.get(node.value.id, ""))
+        file = files(node.value.id)
         if file:
-            return literals(file, names)[node.attr]
+            return literals(file, names, base)[node.attr]
     if isinstance(node, ast.Dict):
         merged: dict = {}
         for key, value in zip(node.keys, node.values, strict=True):
-            part = _value(value, imports, names)
+            part = _value(value, files, names, base)
             merged |= part if key is None else {ast.literal_eval(key): part}
         return merged
     return ast.literal_eval(node)
 
 
-def literals(path: Path, names: Collection[str]) -> dict:
-    """The values a file gives to the upper-case `names`; UserError where one is no literal."""
-    parsed = tree(path)
-    imports, values = _imports(parsed), {}
+def literals(path: Path, names: Collection[str], base: Path | None = None) -> dict:
+    """Return the values a file gives to the upper-case `names`.
+
+    Raises:
+        UserError: one of them is not a literal.
+    """
+    parsed, values = tree(path), {}
+    imports = _imports(parsed)
+
+    def file_of(name: str) -> Path | None:
+        return module_file(imports[name], path, base) if name in imports else None
+
     for node in parsed.body:
         if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Name):
             continue
         name = node.targets[0].id
         if name in names:
             try:
-                values[name] = _value(node.value, imports, names)
+                values[name] = _value(node.value, file_of, names, base)
             except (ValueError, KeyError):
                 raise UserError(
                     f"{path}:{node.lineno}: {name} is not a literal",
@@ -120,14 +173,9 @@ def literals(path: Path, names: Collection[str]) -> dict:
     return values
 
 
-def check(path: Path, parsed: ast.Module) -> None:
-    """Refuse functions the harness cannot call, and imports whose source it cannot keep."""
-    for node in ast.walk(parsed):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            raise UserError(
-                f"{path}:{node.lineno}: an import with leading dots",
-                do="write it from the top, so that its source is kept",
-            )
+def check(path: Path, parsed: ast.Module, base: Path | None = None) -> None:
+    """Raise UserError for functions that cannot be called as the contract says."""
+    check_imports(path, parsed, base)
     for node in parsed.body:
         if not isinstance(node, ast.FunctionDef) or node.name not in SIGNATURES or node.args.vararg:
             continue
@@ -138,4 +186,26 @@ def check(path: Path, parsed: ast.Module) -> None:
             raise UserError(
                 f"{path}:{node.lineno}: {written} is called with {len(wanted)} arguments",
                 f"{node.name}({', '.join(wanted)})",
+            )
+
+
+def check_imports(path: Path, parsed: ast.Module, base: Path | None) -> None:
+    """Raise UserError for imports whose file does not exist, or could be another module's."""
+    for node in ast.walk(parsed):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            source = "." * node.level + (node.module or "")
+            dot = "." if node.module else ""
+            names = [f"{source}{dot}{alias.name}" for alias in node.names]
+            if not any(module_file(name, path, base) for name in (source, *names)):
+                raise UserError(
+                    f"{path}:{node.lineno}: there is no file for `from {source} import ...`",
+                    "modules in the file's own folder or below it",
+                )
+    for dotted in _imports(parsed).values():
+        top = dotted.partition(".")[0]
+        if base and top in RESERVED and (base / f"{top}.py").is_file():
+            raise UserError(
+                f"{path} imports {top}, and {base / f'{top}.py'} has that name as well",
+                "a name that neither Python nor the harness uses",
+                "rename the file beside it",
             )

@@ -14,12 +14,12 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from harness import surgery
+from harness import depth, surgery
 from harness.catalog import discover, reading, space
 from harness.catalog.discover import Card
 from harness.clock import prices
 from harness.errors import UserError
-from harness.laws.small_workloads import PROBLEMS, Problem
+from harness.laws.small_workloads import SmallWorkload, small_workloads
 from harness.seeds import derive
 from harness.train import checkpoint, predictor
 from harness.train.submission import Submission
@@ -44,7 +44,7 @@ class Run:
 class Subject:
     """A submission on the small problem of its kind; its runs are made once."""
 
-    def __init__(self, card: Card, problem: Problem | None = None):
+    def __init__(self, card: Card, problem: SmallWorkload | None = None):
         self.card = card
         self.space = card.literals["SPACE"]
         space.validate(self.space, str(card.plugin.path))
@@ -53,7 +53,7 @@ class Subject:
         self.folder = tempfile.mkdtemp(prefix="harness-check-")
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
-    def suitable(self) -> Problem:
+    def suitable(self) -> SmallWorkload:
         """The first problem of the submission's tracks that lets it begin and make a step.
 
         Raises:
@@ -61,7 +61,7 @@ class Subject:
         """
         tracks = discover.tracks(self.card)
         errors = []
-        for problem in (p for p in PROBLEMS if p.track in tracks):
+        for problem in (p for p in small_workloads() if p.track in tracks):
             try:
                 run = self.begin(problem)
                 self.advance(run, 1)
@@ -73,7 +73,7 @@ class Subject:
                             "compress, continual")  # fmt: skip
         raise errors[0]
 
-    def begin(self, problem: Problem | None = None) -> Run:
+    def begin(self, problem: SmallWorkload | None = None) -> Run:
         """A run at its start, seeded as a trial is."""
         problem = problem or self.problem
         task = problem.task(self.passes)
@@ -130,7 +130,7 @@ class Subject:
 
     def handed(self, run: Run) -> float:
         """The loss of the weights that a run hands over now."""
-        return self.problem.judge(handed_over(run), getattr(run.task.model, "active", None))
+        return self.problem.judge(handed_over(run), depth.depth(run.task.model))
 
 
 class Predictor(nn.Module):

@@ -49,12 +49,7 @@ def begin(trial) -> None:
         trial.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(trial.describe()))
     )
     for path in discover.sources(trial.card.plugin):
-        inside = (
-            path.relative_to(discover.ROOT)
-            if path.is_relative_to(discover.ROOT)
-            else Path(path.name)
-        )
-        target = trial.folder / "source" / inside
+        target = trial.folder / "source" / discover.inside(trial.card.plugin, path)
         target.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(target, path.read_bytes())
 

@@ -62,7 +62,10 @@ def test_reading_a_file_does_not_run_it(tmp_path):
         ({"init": "def init(params, hp, *, more): return {}"}, "is called with 2 arguments"),
         ({"more": "def evaluate_view(params): ..."}, r"evaluate_view\(params, state\)"),
         ({"more": "def broken(:"}, "is not valid Python"),
-        ({"more": "from . import other"}, "leading dots"),
+        ({"more": "from . import other"}, "there is no file for `from . import"),
+        ({"more": "from ..up import other"}, "there is no file for `from ..up import"),
+        ({"more": "STATE = 2"}, "STATE is no longer read; the state .* is measured"),
+        ({"more": 'BADGE = "formula"'}, "BADGE is no longer read; .* remove the line"),
     ],
 )
 def test_a_wrong_file_is_refused_in_words(changed, said, tmp_path):
@@ -105,16 +108,16 @@ def test_the_source_hash_covers_what_a_file_imports(tmp_path):
     assert identity.source_hash(alone) != before
 
 
-DESCRIBED = GOOD | {"BADGE": 'BADGE = "formula"\nSTATE = (\n    2\n)  # words', "end": "x = 1"}
+DESCRIBED = GOOD | {"SKIPS": "SKIPS = {}\nVARIANTS = (\n    {}\n)  # words", "end": "x = 1"}
 
 
 def test_the_source_hash_is_blind_to_what_only_describes(tmp_path):
     """A badge that a method earns after it has been raced does not void its runs."""
-    plain = card(tmp_path, **(DESCRIBED | {"BADGE": "", "SPACE": GOOD["SPACE"] + "\n\n"})).plugin
+    plain = card(tmp_path, **(DESCRIBED | {"SKIPS": "", "SPACE": GOOD["SPACE"] + "\n\n"})).plugin
     before = identity.source_hash(plain)
-    said = GOOD["SPACE"] + '\nBADGE = "formula"\nSTATE = (\n    2\n)  # words\n\n'
-    text = card(tmp_path, **(DESCRIBED | {"BADGE": "", "SPACE": said})).plugin.path.read_text()
-    assert "STATE" in text
+    said = GOOD["SPACE"] + "\nSKIPS = {}\nVARIANTS = (\n    {}\n)  # words\n\n"
+    text = card(tmp_path, **(DESCRIBED | {"SKIPS": "", "SPACE": said})).plugin.path.read_text()
+    assert "VARIANTS" in text
     assert identity.source_hash(plain) == before
 
 
