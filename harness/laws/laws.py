@@ -12,7 +12,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from harness.catalog import space, state_size
+from harness.catalog import space
 from harness.catalog.discover import Card
 from harness.errors import UserError, nearest
 from harness.laws.small_run import Run, Subject, declared_hooks, handed_over
@@ -213,23 +213,6 @@ def passes(subject: Subject) -> str:
     return ", ".join(f"{run.task.meter.counts[kind]} {kind}" for kind in declared)
 
 
-def memory(subject: Subject) -> str:
-    """The bytes of state are the words per trained parameter that STATE declares."""
-    run, most = subject.whole, subject.whole.most
-    declared = state_size.expected(subject.card, run.submission)
-    if declared is None:
-        raise Idle(f"no STATE; measured {most / 4 / max(1, _trained(run)):.4g} words a parameter")
-    low, high = declared
-    if not low <= most <= high:
-        told = f"{most:,} bytes of state; STATE declares {low:,.0f} to {high:,.0f}"
-        raise Broken(told, "init")
-    return f"{most / 4 / max(1, _trained(run)):.3g} words a trained parameter"
-
-
-def _trained(run: Run) -> int:
-    return sum(p.numel() for p in run.task.params)
-
-
 def exports(subject: Subject) -> str:
     """The loss of the weights handed over is the loss of the model as the submission has it."""
     run = subject.whole
@@ -278,7 +261,7 @@ LAWS: dict[str, Callable[[Subject], str]] = {
     law.__name__: law
     for law in (
         points, runs, descends, acts, repeats, stores, resumes, gradients, zeros, missing, passes,
-        memory, exports, hooks, masks,
+        exports, hooks, masks,
     )
 }  # fmt: skip
 

@@ -17,8 +17,6 @@ from submissions.continual import er, finetune
 TRACKS = ["continual"]
 PASSES = {"forward_backward": 2}
 SPACE = finetune.SPACE
-BADGE = "formula"
-STATE = "1 + examples"
 
 
 def dot(a, b):

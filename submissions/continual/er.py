@@ -18,8 +18,6 @@ from submissions.continual import finetune
 TRACKS = ["continual"]
 PASSES = {"forward_backward": 2}
 SPACE = {**finetune.SPACE, "share": {"linear": [0.1, 0.9]}}
-BADGE = "formula"
-STATE = "1 + examples"
 
 
 def mix(task, batch, memory, share, loss_of=None):

@@ -15,8 +15,6 @@ from submissions.continual import er
 TRACKS = ["continual"]
 PASSES = er.PASSES
 SPACE = er.SPACE
-BADGE = "self-consistent"
-STATE = "1 + examples"
 
 
 class Algorithm(er.Algorithm):

@@ -25,8 +25,6 @@ SPACE = {
     "decay": {"choice": [1.0, 0.9]},
     "batches": 16,
 }
-BADGE = "formula"
-STATE = "3 + examples"
 SKIPS = {
     "passes": "importances cost the same at every boundary, and a short run has as many as a race",
 }

@@ -18,8 +18,6 @@ SPACE = {
     "momentum": 0.9,
     "adaptive": {"choice": [False, True]},
 }
-BADGE = "reference"
-STATE = 1
 
 
 def init(params, hp):

@@ -20,8 +20,6 @@ from submissions.continual import finetune
 TRACKS = ["continual"]
 PASSES = {"forward_backward": 3}
 SPACE = {**finetune.SPACE, "margin": {"choice": [0.5, 0.0, 0.1]}}
-BADGE = "formula"
-STATE = "1 + examples"
 
 
 def project(g, past, margin):

@@ -14,8 +14,6 @@ from submissions.continual import finetune
 
 TRACKS = ["continual"]
 SPACE = finetune.SPACE
-BADGE = "formula"
-STATE = "1 + examples"
 
 
 class Algorithm:

@@ -15,8 +15,6 @@ from submissions.continual import finetune
 
 TRACKS = ["continual"]
 SPACE = {**finetune.SPACE, "lam": {"log": [1e-4, 10.0], "default": 0.01}}
-BADGE = "formula"
-STATE = 2
 
 
 class Algorithm:

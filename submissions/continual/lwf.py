@@ -20,8 +20,6 @@ from submissions.continual import finetune
 TRACKS = ["continual"]
 PASSES = {"forward_backward": 1, "forward": 1}
 SPACE = {**finetune.SPACE, "alpha": {"log": [0.1, 100.0], "default": 1.0}, "temperature": 2.0}
-BADGE = "formula"
-STATE = 2
 
 
 class Algorithm:

@@ -16,8 +16,6 @@ from submissions.continual import ewc
 TRACKS = ["continual"]
 PASSES = ewc.PASSES
 SPACE = {**ewc.SPACE, "lam": {"log": [1e-3, 100.0], "default": 0.1}}
-BADGE = "formula"
-STATE = "3 + examples"
 SKIPS = {
     "passes": "importances cost the same at every boundary, and a short run has as many as a race",
 }

@@ -28,8 +28,6 @@ SPACE = {
     "warmup": {"log": [0.01, 0.1]},
     "replay": {"choice": [0.25, 0.05, 0.5]},
 }
-BADGE = "formula"
-STATE = "2 + examples"
 
 
 def re_decay(params, grads, state, hp, progress):

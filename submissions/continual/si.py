@@ -22,8 +22,6 @@ SPACE = {
     "lam": {"log": [1e-3, 100.0], "default": 0.1},
     "damping": {"log": [1e-3, 1.0], "default": 0.1},
 }
-BADGE = "formula"
-STATE = 4
 
 
 class Algorithm:

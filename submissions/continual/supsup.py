@@ -20,9 +20,6 @@ from harness import ops
 
 TRACKS = ["continual"]
 SPACE = {"lr": {"log": [1e-4, 0.3], "default": 3e-3}, "beta1": 0.9, "beta2": 0.99}
-BADGE = "formula"
-STATE = 3
-SKIPS = {"memory": "each task adds a mask, a quarter of a word for each weight"}
 
 
 class Algorithm:

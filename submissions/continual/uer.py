@@ -19,8 +19,6 @@ from submissions.continual import er, finetune
 TRACKS = ["continual"]
 PASSES = er.PASSES
 SPACE = {**er.SPACE, "scale": {"log": [3.0, 30.0]}}
-BADGE = "formula"
-STATE = "1 + examples"
 
 
 class Algorithm(er.Algorithm):

@@ -16,8 +16,6 @@ from harness import ops
 from submissions.first_order import adamw
 
 SPACE = {**adamw.SPACE, "memory": {"linear": [0.5, 0.9]}, "strength": {"linear": [1.0, 7.0]}}
-BADGE = "formula"
-STATE = "2 + examples"
 
 
 class Algorithm:

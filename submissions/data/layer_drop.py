@@ -18,8 +18,6 @@ from submissions.first_order import adamw
 
 PASSES = {"forward_backward": 0.25, "forward_backward@depth=3/4": 0.75}
 SPACE = adamw.SPACE
-BADGE = "formula"
-STATE = 2
 
 
 class Algorithm:

@@ -21,8 +21,6 @@ PASSES = {
     "forward_backward": 0.53,
 }
 SPACE = {**adamw.SPACE, "first": 0.25, "second": 0.47}
-BADGE = "formula"
-STATE = 2
 
 
 class Algorithm:

@@ -20,8 +20,6 @@ from submissions.first_order import adamw
 CANDIDATES, FIRST = 4, 0.2  # batches a step; share of the horizon. PASSES follows from both
 PASSES = {"forward_backward": 1, "forward@batch=4": 1.6}
 SPACE = {**adamw.SPACE, "holdout": {"linear": [0.1, 0.3]}}
-BADGE = "formula"
-STATE = 4
 
 
 class Algorithm:

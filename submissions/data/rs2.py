@@ -15,8 +15,6 @@ from harness import ops
 from submissions.first_order import adamw
 
 SPACE = {**adamw.SPACE, "share": {"log": [0.02, 0.5]}}
-BADGE = "formula"
-STATE = "2 + examples"
 
 
 class Algorithm:

@@ -17,8 +17,6 @@ from submissions.first_order import adamw
 
 PASSES = {"forward": 3, "forward_backward": 1}
 SPACE = {**adamw.SPACE, "memory": {"int": [256, 4096], "default": 1024}}
-BADGE = "formula"
-STATE = "2 + examples"
 SKIPS = {"passes": "the faster the loss falls, the fewer examples of a batch are kept"}
 
 

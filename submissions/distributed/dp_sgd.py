@@ -16,8 +16,6 @@ from submissions.first_order import sgd
 
 PASSES = {"per_example_gradients": 1}
 SPACE = {**sgd.SPACE, "clip": {"log": [0.1, 10.0]}, "noise": {"choice": [0.1, 0.0, 1.0]}}
-BADGE = "formula"
-STATE = 1
 
 
 def privatise(examples, clip, noise, generator):

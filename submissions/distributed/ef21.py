@@ -24,8 +24,6 @@ SPACE = {
     "eta": {"choice": [0.1, 1.0]},
     "warmup": 0.05,
 }
-BADGE = "formula"
-STATE = 8
 
 
 def top(x, share):

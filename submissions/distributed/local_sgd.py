@@ -24,8 +24,6 @@ SPACE = {
     "every": {"choice": [10, 1, 100, 0]},
     "graph": {"choice": ["ring", "complete"]},
 }
-BADGE = "formula"
-STATE = 8
 
 
 class Algorithm:

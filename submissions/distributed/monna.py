@@ -25,8 +25,6 @@ SPACE = {
     "attack": {"choice": [10.0, 0.0]},
     "warmup": 0.05,
 }
-BADGE = "formula"
-STATE = 8
 
 
 def nearest_mean(own, models, count):

@@ -23,8 +23,6 @@ from submissions.first_order import adagrad
 EVERY = 50  # batches between two tests: PASSES has its inverse
 PASSES = {"forward_backward": 1, "per_example_gradients": 0.02}
 SPACE = {**adagrad.SPACE, "eta": {"log": [0.3, 3.0]}, "most": 8}
-BADGE = "formula"
-STATE = 2
 
 
 def wanted(examples, eta):

@@ -24,8 +24,6 @@ SPACE = {
     "eps2": 1e-3,
     "warmup": 0.05,
 }
-BADGE = "reference"
-STATE = "m + n"
 
 
 def init(params, hp):

@@ -22,8 +22,6 @@ SPACE = {
     "eps": 1e-10,
     "warmup": 0.05,
 }
-BADGE = "reference"
-STATE = 1
 
 
 def init(params, hp):

@@ -19,8 +19,6 @@ SPACE = {
     "b0": 1e-2,
     "warmup": 0.05,
 }
-BADGE = "formula"
-STATE = 0
 
 
 def init(params, hp):

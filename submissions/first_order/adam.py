@@ -16,8 +16,6 @@ from submissions.first_order import adamw
 
 ELEMENTWISE = True
 SPACE = {**adamw.SPACE, "wd": {"log": [1e-7, 1e-4]}}
-BADGE = "reference"
-STATE = 2
 init = adamw.init
 
 

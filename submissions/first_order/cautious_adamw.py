@@ -13,8 +13,6 @@ from harness import ops
 from submissions.first_order import adamw
 
 SPACE = {**adamw.SPACE, "scale": {"choice": ["mean", "paper"]}}
-BADGE = "formula"
-STATE = 2
 init = adamw.init
 
 

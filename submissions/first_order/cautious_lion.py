@@ -13,8 +13,6 @@ from harness import ops
 from submissions.first_order import lion
 
 SPACE = {**lion.SPACE, "scale": {"choice": ["paper", "mean"]}}
-BADGE = "reference"
-STATE = 1
 init = lion.init
 
 

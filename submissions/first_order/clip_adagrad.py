@@ -22,8 +22,6 @@ SPACE = {
     "b0": 1.0,
     "warmup": 0.05,
 }
-BADGE = "formula"
-STATE = 0
 
 
 def init(params, hp):

@@ -22,8 +22,6 @@ SPACE = {
     "wd": {"log": [1e-6, 1e-3]},
     "warmup": 0.05,
 }
-BADGE = "formula"
-STATE = 1
 
 
 def init(params, hp):

@@ -14,8 +14,6 @@ from harness import ops
 from submissions.first_order import adamw
 
 SPACE = {**adamw.SPACE, "clip": {"log": [1e-3, 1.0]}}
-BADGE = "formula"
-STATE = 2
 init = adamw.init
 
 

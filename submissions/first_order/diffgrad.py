@@ -18,8 +18,6 @@ from submissions.first_order import adamw
 
 ELEMENTWISE = True
 SPACE = adamw.SPACE
-BADGE = "reference"
-STATE = 3
 
 
 def init(params, hp):

@@ -16,8 +16,6 @@ from harness import ops
 
 ELEMENTWISE = True
 SPACE = {"lr": 1.0, "reps": {"log": [1e-7, 1e-3]}, "eps": 1e-8}
-BADGE = "reference"
-STATE = 2
 DECAY = 8.0  # the paper's γ, Section 4
 
 

@@ -17,8 +17,6 @@ from submissions.first_order import adamw
 
 ELEMENTWISE = True
 SPACE = {**adamw.SPACE, "copies": {"int": [2, 10], "default": 6}, "every": {"log": [2e-3, 5e-2]}}
-BADGE = "reference"
-STATE = "(2 + copies) * m * n"
 
 
 def init(params, hp):

@@ -21,8 +21,6 @@ SPACE = {
     "beta2": {"choice": [0.99, 0.98]},
     "warmup": 0.05,
 }
-BADGE = "reference"
-STATE = 1
 
 
 def init(params, hp):

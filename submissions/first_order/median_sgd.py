@@ -24,8 +24,6 @@ SPACE = {
     "wd": {"log": [1e-5, 1e-2]},
     "warmup": 0.05,
 }
-BADGE = "formula"
-STATE = 1
 
 
 def init(params, hp):

@@ -29,8 +29,6 @@ SPACE = {
     "fallback_lr": {"log": [1e-3, 2e-2]},
     "fallback_wd": 0.1,
 }
-BADGE = "reference"
-STATE = 1
 
 
 def init(params, hp):

@@ -23,8 +23,6 @@ SPACE = {
     "eps": 1e-8,
     "warmup": 0.05,
 }
-BADGE = "formula"
-STATE = 2
 
 
 def init(params, hp):

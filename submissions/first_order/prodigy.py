@@ -31,8 +31,6 @@ SPACE = {
     "eps": 1e-8,
     "warmup": 0.05,
 }
-BADGE = "reference"
-STATE = 4
 
 
 def init(params, hp):

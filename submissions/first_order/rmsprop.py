@@ -23,8 +23,6 @@ SPACE = {
     "eps": 1e-8,
     "warmup": 0.05,
 }
-BADGE = "reference"
-STATE = "(1 + (momentum > 0)) * m * n"
 
 
 def init(params, hp):

@@ -16,8 +16,6 @@ from submissions.first_order import adamw
 
 PASSES = {"forward_backward": 2}
 SPACE = {**adamw.SPACE, "rho": {"log": [1e-2, 0.25]}}
-BADGE = "formula"
-STATE = 2
 
 
 class Algorithm:

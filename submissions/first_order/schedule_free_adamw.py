@@ -24,8 +24,6 @@ SPACE = {
     "eps": 1e-8,
     "warmup": 0.05,
 }
-BADGE = "reference"
-STATE = 2
 
 
 def init(params, hp):

@@ -19,8 +19,6 @@ SPACE = {
     "wd": {"log": [1e-6, 1e-3]},
     "warmup": 0.05,
 }
-BADGE = "reference"
-STATE = 1
 
 
 VARIANTS = {"heavy_ball": {"nesterov": False}, "nesterov": {"nesterov": True}}

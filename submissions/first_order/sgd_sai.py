@@ -20,8 +20,6 @@ SPACE = {
     "eps": 1e-8,
     "warmup": 0.05,
 }
-BADGE = "reference"
-STATE = 1
 
 
 def init(params, hp):

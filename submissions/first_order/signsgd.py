@@ -21,8 +21,6 @@ SPACE = {
     "momentum": {"choice": [0.9, 0.95, 0.0]},
     "warmup": 0.05,
 }
-BADGE = "reference"
-STATE = 1
 
 
 def init(params, hp):

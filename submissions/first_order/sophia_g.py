@@ -27,8 +27,6 @@ SPACE = {
     "eps": 1e-12,
     "warmup": 0.05,
 }
-BADGE = "formula"
-STATE = 2
 
 
 def descend(params, grads, state, hp, progress):

@@ -18,8 +18,6 @@ from submissions.first_order import sophia_g
 
 PASSES = {"forward_backward": 1, "hvp": 0.1}
 SPACE = {**sophia_g.SPACE, "gamma": {"log": [1e-3, 1.0]}}
-BADGE = "formula"
-STATE = 2
 
 
 class Algorithm(sophia_g.Algorithm):

@@ -24,8 +24,6 @@ SPACE = {
     "fallback_lr": {"log": [1e-3, 2e-2]},
     "fallback_wd": 0.1,
 }
-BADGE = "formula"
-STATE = "m * n / 4 + m * n / 128 + m + n if m * n > above else 2 * m * n"
 BLOCK = 128
 LEVELS = [0.0055, 0.0325, 0.0775, 0.2125, 0.4375, 0.6625, 0.8875]
 SIGNED = torch.tensor([*(-x for x in reversed(LEVELS)), 0.0, *LEVELS, 1.0], dtype=torch.float64)

@@ -37,8 +37,6 @@ SPACE = {
     "fallback_lr": {"log": [1e-3, 2e-2]},
     "fallback_wd": 0.1,
 }
-BADGE = "formula"
-STATE = "2 * min(rank, m) * (n + 1) + m * n * feedback"
 
 
 def cosines(n, like):

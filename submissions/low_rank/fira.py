@@ -20,8 +20,6 @@ from submissions.low_rank import galore
 HANDLES = ["hidden"]
 FALLBACK = "adamw"
 SPACE = {**galore.SPACE, "limit": 1.01}
-BADGE = "reference"
-STATE = "min(rank, m) * (m + 2 * n)"
 
 
 def init(params, hp):

@@ -31,8 +31,6 @@ SPACE = {
     "fallback_lr": {"log": [1e-3, 2e-2]},
     "fallback_wd": 0.1,
 }
-BADGE = "formula"
-STATE = "2 * density * (m + 1) * n"
 
 
 def init(params, hp):

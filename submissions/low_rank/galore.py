@@ -35,8 +35,6 @@ SPACE = {
     "fallback_lr": {"log": [1e-3, 2e-2]},
     "fallback_wd": 0.1,
 }
-BADGE = "reference"
-STATE = "min(rank, m) * (m + 2 * n)"
 
 
 def tall(p):

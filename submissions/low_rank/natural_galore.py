@@ -19,8 +19,6 @@ from submissions.low_rank import galore
 HANDLES = ["hidden"]
 FALLBACK = "adamw"
 SPACE = {**galore.SPACE, "history": {"choice": [10, 5, 20]}, "damping": {"log": [1e-2, 10.0]}}
-BADGE = "formula"
-STATE = "min(rank, m) * (m + (2 + history) * n)"
 
 
 def init(params, hp):

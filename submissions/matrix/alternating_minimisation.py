@@ -17,8 +17,6 @@ import torch
 
 PASSES = {"forward_backward": 9}
 SPACE = {"inner": 8}
-BADGE = "self-consistent"
-STATE = 0
 
 
 class Algorithm:

@@ -17,8 +17,6 @@ from harness import ops
 
 HANDLES = ["factor"]
 SPACE = {"lr": {"log": [5e-2, 2.0], "default": 0.5}}
-BADGE = "formula"
-STATE = 0
 
 
 def init(params, hp):

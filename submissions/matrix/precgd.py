@@ -20,8 +20,6 @@ SPACE = {
     "lr": {"log": [0.1, 1.0], "default": 0.5},
     "damping": {"log": [0.1, 10.0], "default": 1.0},
 }
-BADGE = "formula"
-STATE = 0
 
 
 class Algorithm:

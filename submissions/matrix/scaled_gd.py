@@ -22,8 +22,6 @@ from submissions.matrix import scaled_gd_lambda
 HANDLES = ["factor"]
 SMALL = 1e-4  # ε: the quadratic part of the gradient is ε² of the linear one
 SPACE = {"lr": {"log": [0.1, 1.0], "default": 0.5}, "power": {"int": [2, 60], "default": 20}}
-BADGE = "formula"
-STATE = 0
 
 
 def init(params, hp):

@@ -24,8 +24,6 @@ SPACE = {
     "damping": {"log": [1e-4, 1.0], "default": 1e-2},
     "shrink": {"log": [1e-8, 1.0], "default": 1e-4},
 }
-BADGE = "formula"
-STATE = 0
 
 
 def partners(factors):

@@ -20,8 +20,6 @@ SPACE = {
     "lr": {"log": [0.05, 1.0], "default": 0.3},
     "final": {"log": [1e-8, 1e-3], "default": 1e-6},
 }
-BADGE = "formula"
-STATE = 0
 
 
 def init(params, hp):

@@ -37,8 +37,6 @@ SPACE = {
     "smooth": 0.85,  # β1 and β2 of the importance
     "settle": 0.2,
 }
-BADGE = "formula"
-STATE = "4 * m * n"
 
 
 class AdaLoRA(surgery.Adapted):

@@ -24,7 +24,6 @@ SPACE = {
     "share": {"log": [1e-3, 0.1], "default": 0.0099, "goal": "trainable"},  # of all parameters
     "rank": 1,
 }
-BADGE = "formula"
 
 
 def adapt(model, task, hp):

@@ -16,7 +16,6 @@ from submissions.peft import head_only
 BASE = "adamw"
 TRACKS = ["finetune"]
 SPACE = {**head_only.SPACE, "base_lr": {"log": [1e-3, 5e-2]}}
-BADGE = "formula"
 
 
 def adapt(model, task, hp):

@@ -24,7 +24,6 @@ SPACE = {
     "share": {"linear": [0.0, 1.0], "default": 1.0, "goal": "trainable"},  # bounds the rank
     "alpha": 8.0,
 }
-BADGE = "reference"
 
 
 class DoRA(lora.LoRA):

@@ -13,7 +13,6 @@ from submissions.peft import head_only
 BASE = "adamw"
 TRACKS = ["finetune"]
 SPACE = {**head_only.SPACE, "base_lr": {"log": [3e-4, 1e-2]}}
-BADGE = "formula"
 
 
 def adapt(model, task, hp):

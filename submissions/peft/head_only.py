@@ -14,7 +14,6 @@ from submissions.first_order import adamw
 BASE = "adamw"
 TRACKS = ["finetune"]
 SPACE = {"head_lr": 5e-3, "base_wd": 0.01, "base_warmup": 0.05}
-BADGE = "formula"
 
 
 def adapt(model, task, hp):

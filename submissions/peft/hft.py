@@ -30,8 +30,6 @@ SPACE = {
     "head_lr": 5e-3,
     "rounds": 8,
 }
-BADGE = "formula"
-STATE = 2
 
 
 class Algorithm(lisa.Algorithm):

@@ -27,8 +27,6 @@ SPACE = {
     "blocks": {"int": [1, 4], "default": 2},
     "period": {"int": [5, 50], "default": 20},
 }
-BADGE = "formula"
-STATE = 2
 
 
 class Algorithm:

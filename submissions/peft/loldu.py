@@ -24,7 +24,6 @@ SPACE = {
     "rank": {"int": [4, 64], "default": 20},
     "alpha": 20.0,
 }
-BADGE = "formula"
 
 
 class LoLDU(surgery.Adapted):

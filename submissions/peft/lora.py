@@ -31,7 +31,6 @@ SPACE = {
     "scale": {"choice": ["standard", "rank_stable"]},
     "start": {"choice": ["zero", "pissa"]},
 }
-BADGE = "reference"
 VARIANTS = {"rslora": {"scale": "rank_stable"}, "pissa": {"start": "pissa"}}
 
 

@@ -27,7 +27,6 @@ SPACE = {
     "first": {"log": [1e-5, 1e-3]},  # η
     "examples": 60,
 }
-BADGE = "formula"
 
 
 def adapt(model, task, hp):

@@ -26,7 +26,6 @@ SPACE = {
     "alpha": 16.0,
     "deviation": 1e-5,
 }
-BADGE = "formula"
 
 
 class Framed(surgery.Adapted):

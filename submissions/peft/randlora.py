@@ -28,7 +28,6 @@ SPACE = {
     "scale": 20.0,  # α/r
     "pairing": {"choice": ["paper", "code"]},
 }
-BADGE = "formula"
 
 
 class RandLoRA(surgery.Adapted):

@@ -28,7 +28,6 @@ SPACE = {
     "dimension": {"int": [32, 2048], "default": 320},  # d, the matrices' λ among them
     "share": {"linear": [0.0, 1.0], "default": 1.0, "goal": "trainable"},  # bounds the dimension
 }
-BADGE = "formula"
 
 
 def hadamard(x):

@@ -31,9 +31,6 @@ SPACE = {
     "period": 20,
     "window": 5,
 }
-BADGE = "formula"
-STATE = 2
-SKIPS = {"memory": "during a window it sums the gradients of whole matrices"}
 
 
 class Places(surgery.Adapted):

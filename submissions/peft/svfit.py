@@ -24,7 +24,6 @@ SPACE = {
     "rank": {"int": [4, 64], "default": 64},
     "share": {"linear": [0.0, 1.0], "default": 1.0, "goal": "trainable"},  # bounds the rank
 }
-BADGE = "formula"
 
 
 class SVFit(surgery.Adapted):

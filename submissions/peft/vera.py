@@ -25,7 +25,6 @@ SPACE = {
     "share": {"linear": [0.0, 1.0], "default": 1.0, "goal": "trainable"},  # bounds the rank
     "d_initial": 0.1,
 }
-BADGE = "formula"
 
 
 class VeRA(surgery.Adapted):

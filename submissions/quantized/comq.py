@@ -22,8 +22,6 @@ SPACE = {
     "examples": 32,
     "sweeps": {"int": [1, 5], "default": 4},
 }
-BADGE = "formula"
-STATE = 0
 SKIPS = {
     "descends": "what adapt() rounds stays as it is: a step does nothing",
     "passes": "a step does nothing: it makes no pass",

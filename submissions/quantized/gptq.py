@@ -19,8 +19,6 @@ from submissions.sparse import sparsegpt
 
 TRACKS = ["compress"]
 SPACE = {"bits": {"int": [2, 8], "default": 4, "goal": "bits"}, "examples": 32, "damp": 0.01}
-BADGE = "formula"
-STATE = 0
 SKIPS = {
     "descends": "what adapt() rounds stays as it is: a step does nothing",
     "passes": "a step does nothing: it makes no pass",

@@ -21,7 +21,6 @@ SPACE = {
     "base_wd": 0.0,
     "bits": {"int": [2, 8], "default": 8, "goal": "bits"},
 }
-BADGE = "formula"
 
 
 class Rounded(surgery.Adapted):

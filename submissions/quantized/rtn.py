@@ -12,8 +12,6 @@ from harness import surgery
 
 TRACKS = ["compress"]
 SPACE = {"bits": {"int": [2, 8], "default": 4, "goal": "bits"}}
-BADGE = "formula"
-STATE = 0
 SKIPS = {
     "descends": "what adapt() rounds stays as it is: a step does nothing",
     "passes": "a step does nothing: it makes no pass",

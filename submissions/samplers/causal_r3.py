@@ -18,8 +18,6 @@ import torch
 from submissions.samplers import r3, uniform
 
 SPACE = {**uniform.SPACE, "speed": {"log": [1.0, 20.0], "default": 4.0}, "tolerance": 20.0}
-BADGE = "formula"
-STATE = "2 + examples"
 
 
 def gate(times, c):

@@ -9,8 +9,6 @@ Departures from the paper: AdamW with warm-up and cosine decay.
 from submissions.samplers import uniform
 
 SPACE = uniform.SPACE
-BADGE = "formula"
-STATE = "2 + examples"
 
 
 class Algorithm(uniform.Algorithm):

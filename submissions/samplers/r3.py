@@ -18,8 +18,6 @@ import torch
 from submissions.samplers import uniform
 
 SPACE = uniform.SPACE
-BADGE = "formula"
-STATE = "2 + examples"
 
 
 def retained(fitness):

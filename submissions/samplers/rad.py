@@ -16,8 +16,6 @@ from submissions.samplers import uniform
 
 PASSES = {"forward_backward": 1, "forward@batch=20": 0.01}
 SPACE = {**uniform.SPACE, "k": 1.0, "c": 1.0}
-BADGE = "formula"
-STATE = "2 + examples"
 
 
 def density(residuals, k, c):

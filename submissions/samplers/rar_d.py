@@ -17,8 +17,6 @@ from submissions.samplers import rad, uniform
 
 PASSES = {"forward_backward": 1, "forward@batch=20": 0.01}
 SPACE = {**uniform.SPACE, "k": 2.0, "c": 0.0, "share": 0.05}
-BADGE = "formula"
-STATE = "2 + examples"
 
 
 class Algorithm(uniform.Algorithm):

@@ -20,8 +20,6 @@ SPACE = {
     "eps": 1e-8,
     "warmup": 0.02,
 }
-BADGE = "formula"
-STATE = "2 + examples"
 
 
 def draw(task, count):

@@ -15,8 +15,6 @@ from submissions.first_order import adamw
 
 ELEMENTWISE = True
 SPACE = adamw.SPACE
-BADGE = "reference"
-STATE = 2
 init = adamw.init
 
 

@@ -18,8 +18,6 @@ from harness.schedules import warmup_linear
 from submissions.first_order import adamw
 
 SPACE = {**adamw.SPACE, "window": 0.1}
-BADGE = "formula"
-STATE = 3
 
 
 def refine(norms, window):

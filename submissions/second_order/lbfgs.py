@@ -24,8 +24,6 @@ SPACE = {
     "armijo": 1e-4,
     "curved": 1e-8,
 }
-BADGE = "formula"
-STATE = "2 * pairs * m * n"
 
 
 def flat(tensors):

@@ -24,8 +24,6 @@ SPACE = {
     "history": {"choice": [32, 16, 64]},
     "warmup": 0.05,
 }
-BADGE = "formula"
-STATE = "(history + 1) * m * n"
 
 
 def init(params, hp):

@@ -35,8 +35,6 @@ SPACE = {
     "fallback_lr": {"log": [1e-3, 2e-2]},
     "fallback_wd": 0.1,
 }
-BADGE = "reference"
-STATE = "m * n + m ** 2 + n ** 2"
 TINY = torch.finfo(torch.bfloat16).tiny
 
 

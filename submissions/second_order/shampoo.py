@@ -32,8 +32,6 @@ SPACE = {
     "fallback_lr": {"log": [1e-3, 2e-2]},
     "fallback_wd": 0.1,
 }
-BADGE = "reference"
-STATE = "(1 + graft) * m * n + 2 * (m ** 2 + n ** 2)"
 
 
 def init(params, hp):

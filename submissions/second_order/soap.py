@@ -34,8 +34,6 @@ SPACE = {
     "fallback_lr": {"log": [1e-3, 2e-2]},
     "fallback_wd": 0.1,
 }
-BADGE = "reference"
-STATE = "2 * (m * n + m ** 2 + n ** 2)"
 
 
 def init(params, hp):

@@ -18,7 +18,6 @@ BASE = "adamw"
 TRACKS = ["compress"]
 PASSES = {"forward_backward": 1, "hvp": 0.004}
 SPACE = random_mask.SPACE
-BADGE = "formula"
 
 
 def adapt(model, task, hp):

@@ -29,8 +29,6 @@ SPACE = {
     "rewind": {"choice": ["rate", "weights"]},
     "point": 0,
 }
-BADGE = "formula"
-STATE = "(2 + (rewind == 'weights')) * m * n"
 VARIANTS = {"lottery": {"rewind": "weights"}, "lottery_late": {"rewind": "weights", "point": 10}}
 
 

@@ -25,7 +25,6 @@ SPACE = {
     "two_four": {"choice": [False, True], "goal": "two_four"},
     "scope": {"choice": ["global", "layer", "row", "distribution"]},
 }
-BADGE = "formula"
 
 
 def kept(scores, sparsity, scope="global", two_four=False):

@@ -30,8 +30,6 @@ SPACE = {
     "warm": 0.05,
     "cool": 0.5,
 }
-BADGE = "formula"
-STATE = 2
 
 
 class Masked(torch.autograd.Function):

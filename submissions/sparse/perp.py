@@ -24,7 +24,6 @@ SPACE = {
     "rank": {"int": [0, 16], "default": 8},
     "alpha": 16.0,
 }
-BADGE = "formula"
 
 
 class MaskLoRA(lora.LoRA):

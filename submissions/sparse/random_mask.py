@@ -22,7 +22,6 @@ SPACE = {
     "sparsity": {"linear": [0.0, 0.99], "default": 0.8, "goal": "sparsity"},
     "two_four": {"choice": [False, True], "goal": "two_four"},
 }
-BADGE = "formula"
 
 
 def adapt(model, task, hp):

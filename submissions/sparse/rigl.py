@@ -33,8 +33,6 @@ SPACE = {
     "until": 0.75,
     "fraction": 0.3,
 }
-BADGE = "formula"
-STATE = 2
 
 
 def densities(shapes, density, kind):

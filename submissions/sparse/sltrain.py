@@ -24,7 +24,6 @@ SPACE = {
     "scale": {"log": [0.25, 4.0], "default": 1.0},  # α/r
     "density": {"log": [0.01, 0.1], "default": 0.03},
 }
-BADGE = "formula"
 
 
 class SparseLowRank(surgery.Adapted):

@@ -15,8 +15,6 @@ from submissions.sparse import magnitude, movement
 
 TRACKS = ["compress"]
 SPACE = {**movement.SPACE, "head_lr": {"log": [3e-3, 1e-1]}}
-BADGE = "formula"
-STATE = 2
 
 
 def adapt(model, task, hp):

@@ -14,7 +14,6 @@ from submissions.sparse import magnitude, random_mask
 BASE = "adamw"
 TRACKS = ["compress"]
 SPACE = {**random_mask.SPACE, "batches": 4}
-BADGE = "formula"
 
 
 def gradients(task, batches):

@@ -28,8 +28,6 @@ SPACE = {
     "scope": "global",
     "copies": {"int": [2, 5], "default": 3},
 }
-BADGE = "formula"
-STATE = 4
 
 
 class Algorithm:

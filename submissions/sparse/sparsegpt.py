@@ -21,7 +21,6 @@ from submissions.sparse import magnitude, random_mask
 BASE = "adamw"
 TRACKS = ["compress"]
 SPACE = {**random_mask.SPACE, "examples": 32, "damp": 0.01, "columns": 64}  # of a block
-BADGE = "formula"
 
 
 def sweep(weight, x, damp, columns, plan):

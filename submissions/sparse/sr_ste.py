@@ -27,7 +27,6 @@ SPACE = {
     "flow": {"choice": ["none", "linear"]},
     "cool": 0.5,
 }
-BADGE = "formula"
 
 
 class Refined(torch.autograd.Function):

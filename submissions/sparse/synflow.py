@@ -23,7 +23,6 @@ from submissions.sparse import magnitude, random_mask
 BASE = "adamw"
 TRACKS = ["compress"]
 SPACE = {**random_mask.SPACE, "rounds": 20}
-BADGE = "formula"
 
 
 def flow(model):

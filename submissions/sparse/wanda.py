@@ -15,7 +15,6 @@ from submissions.sparse import magnitude, random_mask
 BASE = "adamw"
 TRACKS = ["compress"]
 SPACE = {**random_mask.SPACE, "examples": 32}
-BADGE = "formula"
 
 
 def score(weight, x):

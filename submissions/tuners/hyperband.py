@@ -22,8 +22,6 @@ from submissions.first_order import adamw
 
 ETA, HIGHEST = 3, 2
 SPACE = {**adamw.SPACE, "spread": {"log": [3.0, 30.0]}}
-BADGE = "formula"
-STATE = "30 * m * n"
 
 
 def plan(horizon):

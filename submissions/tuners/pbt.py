@@ -23,8 +23,6 @@ SPACE = {
     "turn": {"choice": [10, 5, 20]},
     "spread": {"log": [3.0, 30.0]},
 }
-BADGE = "formula"
-STATE = 18
 
 
 class Algorithm:

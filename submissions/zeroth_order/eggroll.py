@@ -23,8 +23,6 @@ SPACE = {
     "rank": 1,
     "warmup": 0.0,
 }
-BADGE = "formula"
-STATE = 0
 
 
 def noise(params, seed, rank):

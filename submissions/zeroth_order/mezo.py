@@ -19,8 +19,6 @@ SPACE = {
     "eps": 1e-3,
     "warmup": 0.0,
 }
-BADGE = "formula"
-STATE = 0
 
 
 class Algorithm:

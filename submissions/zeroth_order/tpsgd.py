@@ -23,8 +23,6 @@ SPACE = {
     "spread": {"log": [0.1, 3.0]},
     "warmup": 0.05,
 }
-BADGE = "formula"
-STATE = 0
 
 
 class Algorithm:

@@ -1,31 +1,66 @@
-"""A badge is never without its test, nor a test without its badge; what STATE says is declared."""
+"""results/methods.json is what the tests prove and what a short run measures, for every method."""
 
 import re
 
 import pytest
 
-from harness.catalog import badges, discover, state_size
-from harness.catalog.badges import BADGES, Evidence
+from harness.catalog import discover, methods
+from harness.catalog.methods import BADGES, Evidence
+from harness.errors import UserError
+from scripts import badges
 
 FILES = sorted(n for n, plugin in discover.submissions().items() if not plugin.variant)
+NAMES = sorted(discover.submissions())
+# One of each form and problem, for the fast suite.
+SAMPLE = ["adamw", "galore", "lora", "er", "scaled_gd", "rad", "magnitude", "nesterov"]
 
 
-@pytest.mark.parametrize("name", FILES)
+def test_every_submission_is_described_and_nothing_else():
+    assert sorted(methods.methods()) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_badge_is_what_the_tests_earn(name):
-    said = discover.read(discover.find(name)).literals.get("BADGE")
-    assert said == badges.badge(badges.earned().get(name, []))
+    here, kept = badges.badged(name), methods.of(name)
+    assert (kept.badge, kept.tests) == (here.badge, here.tests)
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_state_words_are_declared(name):
-    """tests/laws/test_laws.py measures them."""
-    assert state_size.stated_by(discover.read(discover.find(name))) is not None
+@pytest.mark.parametrize("name", SAMPLE)
+def test_the_state_is_what_a_short_run_measures(name):
+    assert badges.agrees(badges.described(name), methods.of(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(set(NAMES) - set(SAMPLE)))
+def test_every_state_is_what_a_short_run_measures(name):
+    assert badges.agrees(badges.described(name), methods.of(name))
+
+
+@pytest.mark.parametrize("name, expected", [("gd", 0), ("lion", 1), ("adamw", 2)])
+def test_known_states_are_measured_exactly(name, expected):
+    assert methods.of(name).state == expected
+
+
+def test_low_rank_methods_keep_less_than_adamw():
+    assert 0 < methods.of("galore").state < methods.of("adamw").state
+
+
+def test_another_state_or_badge_does_not_agree():
+    kept = methods.of("lion")
+    assert badges.agrees(kept, kept)
+    for other in (
+        None,
+        methods.Method("formula", kept.tests, kept.state, kept.measured_on),
+        methods.Method(kept.badge, kept.tests, 1.1, kept.measured_on),
+        methods.Method(kept.badge, (), kept.state, kept.measured_on),
+    ):
+        assert not badges.agrees(kept, other)
 
 
 def test_evidence_is_of_tests_and_submissions_that_exist():
-    for name, found in badges.earned().items():
+    for name, method in methods.methods().items():
         assert name in discover.submissions()
-        for each in found:
+        for each in method.tests:
             file, test = each.test.split(": ")
             assert f"def {test}(" in (discover.ROOT / file).read_text()
 
@@ -35,11 +70,27 @@ def test_the_best_evidence_counts():
     assert badges.badge(known["lion"]) == "reference"
     packages = {e.package for e in known["lion"]}
     assert packages >= {"lion-pytorch", "pytorch_optimizer"}
-    assert badges.badge(known["gd"]) == "formula"  # by a literal list of names
-    assert badges.badge(known["subgm"]) == "formula"  # by the test's own name
+    # by a literal list of names, by the test's own name
+    assert badges.badge(known["gd"]) == "formula"
+    assert badges.badge(known["subgm"]) == "formula"
     assert badges.badge(known["alternating_minimisation"]) == "self-consistent"
     assert badges.badge([]) is None
     assert badges.badge([Evidence(b, "") for b in reversed(BADGES)]) == BADGES[0]
+
+
+def test_nothing_is_known_of_a_submission_of_ones_own():
+    assert methods.of("mine") == methods.Method()
+    assert methods.of("mine").words == "-"
+
+
+@pytest.mark.parametrize("text", [None, "{", '{"lion": {}}', "[]"])
+def test_a_damaged_file_is_said(text, tmp_path, monkeypatch):
+    path = tmp_path / "methods.json"
+    if text is not None:
+        path.write_text(text)
+    monkeypatch.setattr(methods, "PATH", path)
+    with pytest.raises(UserError, match=r"methods\.json cannot be read.*version control"):
+        methods.methods.__wrapped__()
 
 
 def test_a_file_that_departs_from_its_paper_says_how():

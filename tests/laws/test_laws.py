@@ -49,7 +49,6 @@ GOOD = '''"""Momentum, as it should be."""
 import torch
 TRACKS = ["train"]
 SPACE = {"lr": 0.5, "beta": 0.9}
-STATE = 1
 def init(params, hp):
     return {"m": [torch.zeros_like(p) for p in params]}
 def update(params, grads, state, hp, progress):
@@ -94,9 +93,6 @@ MISTAKES = [  # law, file, what is replaced by what, what is said
      "self.task.next_batch())\n        self.count += 1", "36 passes 'forward_backward'"),
     ("passes", OWN, "        self.count += 1", "        self.task.forward(self.task.next_batch())",
      "which PASSES does not declare"),
-    ("memory", GOOD, "STATE = 1", "STATE = 2", "bytes of state; STATE declares"),
-    ("memory", GOOD, "STATE = 1", 'STATE = "m + n"', "bytes of state; STATE declares"),
-    ("memory", GOOD, "STATE = 1", 'STATE = "rank * m"', "words a parameter, or an expression"),
     ("hooks", OWN, "class Algorithm", "def evaluate_view(params, state):\n    return params\n"
      "class Algorithm", "evaluate_view"),
     ("masks", OWN, "p.data.sub_(p.grad, alpha=self.hp.lr)", "p.data = p.data - self.hp.lr * p.grad",

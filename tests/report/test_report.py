@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.catalog import discover, identity
+from harness.catalog import discover, identity, methods
 from harness.cli import main
 from harness.records.collect import collect, read_folder
 from harness.records.compact import write_compact
@@ -396,8 +396,7 @@ def test_a_workload_that_a_submission_fails_on_is_a_miss(results):
 
 
 def test_a_badge_is_shown_where_its_file_is_what_was_raced(results, monkeypatch):
-    badged = discover.Card(discover.find("lion"), "", "b", {"BADGE": "reproduced"})
-    monkeypatch.setattr(discover, "read", lambda plugin: badged)
+    monkeypatch.setattr(methods, "of", lambda name: methods.Method("reproduced"))
     seeds(results, [12], submission_hash=identity.source_hash(discover.find("adamw")))
     assert row(results).badge == "reproduced"
     seeds(results, [12], submission="lion", submission_hash="older")

@@ -1,24 +1,22 @@
 """harness show NAME: a submission's or a workload's own words and numbers, nothing imported."""
 
-import argparse
 import ast
 import json
 from pathlib import Path
 
-from harness.catalog import discover, state_size
+from harness.catalog import discover, methods
 from harness.catalog.discover import ROOT, Card
+from harness.cli.arguments import parser
 from harness.errors import UserError, nearest
 
 ONE_PASS = {"forward_backward": 1}  # what a file without PASSES does in a step
 
 
-def show(arguments: list[str]) -> int:
-    """Print all that is known of one submission or workload; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="harness show", description="Show one submission or workload in full."
-    )
-    parser.add_argument("name", help="a submission's name or file, or a workload's name")
-    name = parser.parse_args(arguments).name
+def run(arguments: list[str]) -> int:
+    """Print all that is known of one submission or workload."""
+    reader = parser("show", "Show one submission or workload in full.")
+    reader.add_argument("name", help="a submission's name or file, or a workload's name")
+    name = reader.parse_args(arguments).name
     if name in discover.workloads():
         path = discover.workloads()[name].path
         numbers = (ROOT / "conf" / "workload" / f"{name}.yaml").read_text()
@@ -40,12 +38,12 @@ def _show_submission(card: Card) -> None:
         print(f"  {key:12} {_range(spec)}")
     print(f"\n{'tracks':14} {', '.join(discover.tracks(card))}")
     _show_badge(card)
-    stated = state_size.stated_by(card)
-    unit = "a matrix of m x n, m <= n" if isinstance(stated, str) else "a parameter"
-    print(f"{'STATE':14} {'-' if stated is None else f'{stated} (words {unit})'}")
+    known = methods.of(plugin.name)
+    state = "-" if known.state is None else f"{known.state:g} bytes a byte of trained parameters"
+    print(f"{'state':14} {state}{f' (on {known.measured_on})' if known.measured_on else ''}")
     print(f"{'PASSES':14} {card.literals.get('PASSES', ONE_PASS)} (a step)")
     for key, value in card.literals.items():
-        if key not in ("SPACE", "TRACKS", "BADGE", "STATE", "PASSES"):
+        if key not in ("SPACE", "TRACKS", "PASSES"):
             print(f"{key:14} {value}")
     _show_tuned(plugin.name)
     _show_board(plugin.name)
@@ -65,26 +63,22 @@ def _range(spec) -> str:
 
 
 def _show_badge(card: Card) -> None:
-    """The badge and the tests that earn it; a checkout has them, a wheel does not."""
-    badge = card.literals.get("BADGE")
-    print(f"{'BADGE':14} {badge or '- (no test compares it with a second implementation)'}")
-    if not badge:
-        return
-    from harness.catalog import badges
-
-    for found in badges.earned().get(card.plugin.path.stem, []):
-        print(f"  {found.badge}: {found}")
+    """Print the badge and the tests that earn it."""
+    known = methods.of(card.plugin.name)
+    print(f"{'badge':14} {known.badge or '- (no test compares it with a second implementation)'}")
+    for each in known.tests:
+        print(f"  {each.badge}: {each}")
 
 
 def _show_tuned(name: str) -> None:
-    """The points that `tuned=true` takes."""
+    """Print the points that a race uses, by workload."""
     found = {
         path.stem: points[name]
         for path in sorted((ROOT / "results" / "tuned").glob("*.json"))
         if name in (points := json.loads(path.read_text()))
     }
     if found:
-        print("\ntuned points (tuned=true)")
+        print("\ntuned points (a race uses them; tuned=false asks for the defaults)")
     for key, point in found.items():
         values = " ".join(f"{k}={v}" for k, v in point["hp"].items())
         print(f"  {key}: {values}")

@@ -1,9 +1,13 @@
-"""The leaderboard as data: boards by track and scale, rows with score, interval, rank and marks."""
+"""The leaderboard as data: boards by track and scale, rows with score, interval, rank and marks.
+
+Every run that was collected is in a row of a board, or in the collection's list of those left out.
+"""
 
 from collections import Counter, defaultdict
+from dataclasses import replace
 from functools import cache
 
-from harness.catalog import discover, identity
+from harness.catalog import discover, identity, methods
 from harness.catalog.definition import tree_of
 from harness.errors import UserError
 from harness.records.collect import Collection
@@ -19,7 +23,7 @@ SCALES = ("mini", "base", "full")
 
 
 def boards(collection: Collection, references: dict[str, dict]) -> list[Board]:
-    """All boards that the records make; what is not used is added to `collection.left_out`."""
+    """Return all boards of the records; runs that are not used move to `collection.left_out`."""
     groups: dict[tuple, list[RecordedRun]] = defaultdict(list)
     for run in collection.runs:
         groups[_place(run.record)].append(run)
@@ -29,7 +33,7 @@ def boards(collection: Collection, references: dict[str, dict]) -> list[Board]:
 
 
 def _place(rec: dict) -> tuple[bool, str, str, str]:
-    """The board of a record: whether its budget was longer, track, constraint, scale."""
+    """Return the board of a record: whether its budget was longer, track, constraint, scale."""
     longer = (rec.get("budget") or {}).get("factor", 1) != 1
     constraint = (rec["variant"] or "") if rec["track"] in CONSTRAINED else ""
     return longer, rec["track"], constraint, rec["scale"]
@@ -50,23 +54,25 @@ def _board(
     longer, track, constraint, scale = place
     track += f"-{constraint}" * bool(constraint) + SELF_TUNING * longer
     complaints: set[str] = set()
-    workloads, kept = _versions(runs, references, collection.left_out, complaints)
-    kept = _sources(kept, collection.left_out, complaints)
+    workloads, kept = _versions(runs, references, collection, complaints)
+    kept = _sources(kept, collection, complaints)
     groups: dict[str, list[RecordedRun]] = defaultdict(list)
     for run in kept:
         groups[run.record["submission"]].append(run)
     rows = [_row(name, group) for name, group in sorted(groups.items())]
     trainings = {(run.key, run.record.get("training_hash")) for run in kept}
-    for one in collection.unfit:
+    for pair in collection.unfit:
         for row in rows:
-            raced = (row.name, row.source) == (one.submission, one.source)
-            if raced and one.key not in row.choices and (one.key, one.training_hash) in trainings:
-                row.choices[one.key] = unfit([choice.cell for choice in row.choices.values()])
+            raced = (row.name, row.source) == (pair.submission, pair.source)
+            known = (pair.key, pair.training_hash) in trainings
+            if raced and known and pair.key not in row.choices:
+                row.choices[pair.key] = unfit([choice.cell for choice in row.choices.values()])
     board = Board(track, scale, constraint, workloads, rows, {})
     every = {w.key: w.time for w in board.mains if w.time}
-    for row in rows:  # who raced on nothing of the core is scored on what there is
+    # Rows without core workloads are scored on the workloads they have.
+    for row in rows:
         core = {k: choice for k, choice in row.choices.items() if k in board.references}
-        row.counted = core or row.choices
+        row.counted = core or {k: c for k, c in row.choices.items() if "@" not in k} or row.choices
         row.headline = score.headline(row.cells, board.references if core else every)
         row.marks = marks_of(row, board, row.name in complaints)
     _rank(board)
@@ -74,49 +80,63 @@ def _board(
 
 
 def _versions(
-    runs: list[RecordedRun], references: dict, left_out: list, complaints: set
+    runs: list[RecordedRun], references: dict, collection: Collection, complaints: set
 ) -> tuple[list[Workload], list[RecordedRun]]:
-    """Keep the runs of one version of each workload: the reference's, or else the most frequent."""
-    workloads, kept = [], []
+    """Return the workloads of a board and their runs.
+
+    A workload's version is its reference's, or else the most frequent. Runs at another horizon make
+    a workload of their own, KEY@STEPS, which has no reference; other versions are left out.
+    """
+    workloads, kept, dropped = [], [], []
     for key, group in by_workload(runs).items():
+        counts = Counter(run.record["workload_hash"] for run in group)
+        steps = {run.record["workload_hash"]: _steps(run) for run in group}
         frozen = references.get(key)
-        hashes = Counter(run.record["workload_hash"] for run in group)
-        version = (
-            frozen["workload_hash"]
-            if frozen and frozen["workload_hash"] in hashes
-            else min(hashes, key=lambda h: (-hashes[h], h))
-        )
-        if not frozen or frozen["workload_hash"] != version:
+        if not frozen or frozen["workload_hash"] not in counts:
             frozen = None
+        main = frozen["workload_hash"] if frozen else min(counts, key=lambda h: (-counts[h], h))
+        versions = {"": main}
+        for version in sorted(counts, key=lambda h: (-counts[h], h)):
+            if steps[version] != steps[main]:
+                versions.setdefault(f"@{steps[version]:g}", version)
+        labels = {version: label for label, version in versions.items()}
         for run in group:
-            found = run.record["workload_hash"]
-            if found == version:
-                kept.append(run)
+            version = run.record["workload_hash"]
+            if version in labels:
+                kept.append(replace(run, version=labels[version]) if labels[version] else run)
             else:
-                reason = f"another version of the workload {key} ({found}, not {version})"
-                left_out.append((run.where, reason))
+                reason = f"another version of the workload {key} ({version}, not {main})"
+                dropped.append((run, reason))
                 complaints.add(run.record["submission"])
-        goal = next(run.record["goal"] for run in group if run.record["workload_hash"] == version)
-        core = _core(group[0].record["workload"])
-        workloads.append(Workload(key, version, frozen, goal, core))
+        for label, version in versions.items():
+            goal = next(r.record["goal"] for r in group if r.record["workload_hash"] == version)
+            core = not label and _core(group[0].record["workload"])
+            reference = frozen if not label else None
+            workloads.append(Workload(key + label, version, reference, goal, core))
+    collection.leave_out(dropped)
     return workloads, kept
+
+
+def _steps(run: RecordedRun) -> float:
+    """Return the number of steps of a record's budget."""
+    return (run.record.get("budget") or {}).get("steps", run.record["horizon"])
 
 
 @cache
 def _core(name: str) -> bool:
-    """Whether the workload counts for the headline of its track, as its YAML says."""
+    """Return True if the workload counts for the headline of its track, as its YAML says."""
     try:
         return bool(tree_of(name).get("core", False))
-    except UserError:  # somebody else's
+    except UserError:  # a workload from outside of the project
         return False
 
 
-def _sources(runs: list[RecordedRun], left_out: list, complaints: set) -> list[RecordedRun]:
+def _sources(runs: list[RecordedRun], collection: Collection, complaints: set) -> list[RecordedRun]:
     """Keep the runs of one version of each submission: the installed, or the most frequent."""
     groups: dict[str, list[RecordedRun]] = defaultdict(list)
     for run in runs:
         groups[run.record["submission"]].append(run)
-    kept = []
+    kept, dropped = [], []
     for name, group in sorted(groups.items()):
         hashes = Counter(run.record["submission_hash"] for run in group)
         version = min(hashes, key=lambda h: (-hashes[h], h))
@@ -124,30 +144,30 @@ def _sources(runs: list[RecordedRun], left_out: list, complaints: set) -> list[R
             installed = identity.source_hash(discover.submissions()[name])
             version = installed if installed in hashes else version
         for run in group:
-            found = run.record["submission_hash"]
-            if found == version:
+            source = run.record["submission_hash"]
+            if source == version:
                 kept.append(run)
             else:
-                versions = f"{found[:8]}, not {version[:8]}"
-                reason = f"another version of the source of {name} ({versions})"
-                left_out.append((run.where, reason))
+                versions = f"{source[:8]}, not {version[:8]}"
+                dropped.append((run, f"another version of the source of {name} ({versions})"))
                 complaints.add(name)
+    collection.leave_out(dropped)
     return kept
 
 
 def _row(name: str, runs: list[RecordedRun]) -> Row:
     source = runs[0].record["submission_hash"]
-    told = next((run.about for run in runs if run.about), {})
+    about = next((run.about for run in runs if run.about), {})
     shipped = discover.submissions().get(name)
-    if shipped and not told:
-        told = described(shipped.path)
+    if shipped and not about:
+        about = described(shipped.path)
     choices = {key: choose(group) for key, group in by_workload(runs).items()}
     family = shipped.family if shipped else ""
     return Row(
         name,
         source,
-        told.get("summary") or "",
-        told.get("arxiv"),
+        about.get("summary") or "",
+        about.get("arxiv"),
         family,
         _badge(shipped, source),
         choices,
@@ -155,13 +175,10 @@ def _row(name: str, runs: list[RecordedRun]) -> Row:
 
 
 def _badge(shipped: discover.Plugin | None, source: str) -> str | None:
-    """The BADGE of a shipped submission's file, where that is the source that was raced."""
+    """Return the badge of a shipped submission, if its source is the one that was raced."""
     if not shipped or identity.source_hash(shipped) != source:
         return None
-    try:
-        return discover.read(shipped).literals.get("BADGE")
-    except UserError:  # a file that cannot be read is the races' business
-        return None
+    return methods.of(shipped.name).badge
 
 
 def _rank(board: Board) -> None:
