@@ -27,7 +27,9 @@ from harness.errors import UserError
 from harness.records.log import rows
 from harness.records.references import reference
 from harness.records.stream_history import history
-from harness.report.run.frame import GRID, INK, MUTED, REFERENCE, STYLE, TARGET
+from harness.report.palette import GOAL as TARGET
+from harness.report.palette import GRID, INK, MUTED, REFERENCE
+from harness.report.run.frame import STYLE
 from harness.report.run.picture import curve
 from harness.system.files import atomic_write, read_json
 

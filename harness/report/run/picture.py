@@ -1,32 +1,21 @@
 """Draw a run: its metric against reference seconds, beside the frozen reference and the target.
 
-Only matplotlib's Figure and its PNG canvas are imported, when a picture is drawn, and the same
-rows give the same bytes.
+matplotlib is imported only when a picture is drawn, and the same rows give the same bytes.
 """
 
 import math
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 
-from harness.catalog.goal import meets, primary
+from harness.catalog.goal import primary
+from harness.records import judging
+from harness.records.judging import conditions_hold
+from harness.report.palette import FALL, GOAL, GOAL_LINE, REFERENCE, RUN, spans_decades
 from harness.report.run import stream_picture
-from harness.report.run.frame import (
-    DOTS_PER_INCH,
-    GRID,
-    MUTED,
-    REFERENCE,
-    RUN,
-    STYLE,
-    TARGET,
-    label,
-)
+from harness.report.run.frame import frame
 from harness.report.run.text import number, speedup
-from harness.system.files import atomic_write
 
-SIZE = (8.0, 4.5)
-LEFT, BOTTOM, WIDTH, HEIGHT = 0.085, 0.125, 0.765, 0.70  # of the axes, in the figure
-FALL = 0.12  # of the time: a loss above what it was then is cut off at the top
+Point = tuple[float, float]  # reference seconds, value
 
 
 def draw(
@@ -45,40 +34,25 @@ def draw(
         path: the file, replaced as a whole.
         title: for example "gpt2.mini / lion, seed 0".
     """
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     metric, direction, target = primary(goal)
     run, crossing = curve(rows, goal)
-    other, other_crossing = curve(reference_rows or [], goal)
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # a user's matplotlibrc does not change the picture
-        matplotlib.rcParams.update(STYLE)  # type: ignore
-        figure = Figure(figsize=SIZE, dpi=DOTS_PER_INCH, facecolor="white")
-        FigureCanvasAgg(figure)
-        axes = figure.add_axes((LEFT, BOTTOM, WIDTH, HEIGHT))
-        _frame(axes, run, other, target, direction)
+    reference, reference_crossing = curve(reference_rows or [], goal)
+    sentence = _sentence(crossing, reference_crossing, bool(reference))
+    with frame(path, title, sentence) as (axes, labels):
+        _limits(axes, [*run, *reference], target, direction)
         axes.set_ylabel(metric.replace("_", " "))
-        axes.axhline(target, color=TARGET, linewidth=1.1, dashes=(5, 3), zorder=2)
-        labels = [(target, f"target {number(target)}", TARGET)]
+        axes.axhline(target, **GOAL_LINE, zorder=2)
+        labels.append((target, f"target {number(target)}", GOAL))
         for points, colour, width, name in (
-            (other, REFERENCE, 1.8, "reference"),
+            (reference, REFERENCE, 1.8, "reference"),
             (run, RUN, 2.4, "this run"),
         ):
             if points:
                 x, y = zip(*points)
                 axes.plot(x, y, color=colour, linewidth=width, solid_capstyle="round", zorder=3)
                 labels.append((y[-1], f"{name} {number(y[-1])}", colour))
-        _crossing(axes, other_crossing, REFERENCE, filled=False)
-        _crossing(axes, crossing, RUN, filled=True)
-        _labels(axes, labels)
-        figure.text(LEFT, 0.93, title, fontsize=13, fontweight="bold", va="center")
-        told = _sentence(crossing, other_crossing, bool(other))
-        figure.text(LEFT, 0.872, told, fontsize=10, color=MUTED, va="center")
-        paper = BytesIO()
-        figure.savefig(paper, format="png", metadata={"Software": None})
-    atomic_write(path, paper.getvalue())
+        _crossing(axes, reference_crossing, crossing, REFERENCE, filled=False)
+        _crossing(axes, crossing, reference_crossing, RUN, filled=True)
 
 
 def curve(
@@ -93,48 +67,52 @@ def curve(
     found = [row for row in rows if row["metrics"].get(metric) is not None]
     found = [row for row in found if math.isfinite(row["metrics"][metric])]
     points = [(row["reference_seconds"], row["metrics"][metric]) for row in found]
-    held = [meets(goal, row["metrics"]) for row in found]
-    for first, second, point in zip(held[1:], held[2:], points[1:]):
-        if first and second:
-            return points, point
-    return points, None
+    judged = [{"goal": conditions_hold(goal, row["metrics"])} for row in found]
+    at = judging.crossing(judged)
+    return points, None if at is None else points[at]
 
 
-def _frame(axes, run: list, other: list, target: float, direction: str) -> None:
-    """Set limits, ticks and grid: the first fall of a loss may leave the picture at the top."""
-    everything = [*run, *other]
-    end = max([seconds for seconds, _ in everything] or [1.0]) or 1.0
-    values = [value for _, value in everything] or [target]
-    later = [value for seconds, value in everything if seconds >= FALL * end] or values
+def _limits(axes, points: list[Point], target: float, direction: str) -> None:
+    """Set the limits of the axes: the first fall of a loss may leave the picture at the top."""
+    end = max([seconds for seconds, _ in points] or [1.0]) or 1.0
+    values = [value for _, value in points] or [target]
+    axes.set_xlim(0, end * 1.01)
+    axes.set_xlabel("reference seconds")
+    if spans_decades([*values, target], direction):
+        axes.set_yscale("log")
+        axes.set_ylim(min(*values, target) / 1.6, max(*values, target) * 1.6)
+        return
+    later = [value for seconds, value in points if seconds >= FALL * end] or values
     low, high = min([*later, target]), max([*later, target])
     if direction == "at_least":
         low, high = min([low, *values]), max([high, *values])
     margin = 0.08 * ((high - low) or abs(target) or 1.0)
     axes.set_ylim(low - margin, high + margin)
-    axes.set_xlim(0, end * 1.01)
-    axes.set_xlabel("reference seconds")
-    axes.grid(axis="y", color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(length=0, pad=6)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
 
 
-def _crossing(axes, point: tuple[float, float] | None, colour: str, filled: bool) -> None:
-    """Mark where a curve met the goal, with a thin line down to its time."""
+def _crossing(axes, point: Point | None, neighbour: Point | None, colour: str, filled: bool):
+    """Mark where a curve met the goal, with a thin line down to its time.
+
+    The time stands at the right of the line, or at the left where there is no room: at the edge,
+    or just before the other curve's time.
+    """
     if point is None:
         return
-    low = axes.get_ylim()[0]
+    low, width = axes.get_ylim()[0], axes.get_xlim()[1]
     axes.plot([point[0]] * 2, [low, point[1]], color=colour, linewidth=1.0, alpha=0.6, zorder=2)
-    face = colour if filled else "white"
-    axes.plot(
-        *point, "o", color=face, mec=colour if not filled else "white", mew=1.6, ms=8, zorder=5
-    )
-    left = point[0] > 0.88 * axes.get_xlim()[1]  # no room at the right
+    face, edge = (colour, "white") if filled else ("white", colour)
+    axes.plot(*point, "o", color=face, mec=edge, mew=1.6, ms=8, zorder=5)
+    ahead = neighbour[0] - point[0] if neighbour else width
+    first = 0 < ahead < 0.12 * width or (ahead == 0 and not filled)
+    left = first or point[0] > 0.88 * width
+    if left and neighbour and -0.12 * width < ahead < 0:  # both at the edge: one above the other
+        rise = 18
+    else:
+        rise = 5
     axes.annotate(
         f"{point[0]:.1f} s",
         (point[0], low),
-        xytext=(-5 if left else 5, 5),
+        xytext=(-5 if left else 5, rise),
         textcoords="offset points",
         ha="right" if left else "left",
         color=colour,
@@ -144,33 +122,20 @@ def _crossing(axes, point: tuple[float, float] | None, colour: str, filled: bool
     )
 
 
-def _labels(axes, labels: list[tuple[float, str, str]]) -> None:
-    """Write each line's name at its right end, moved apart where they would overlap."""
-    low, high = axes.get_ylim()
-    gap = 0.058 * (high - low)
-    labels = sorted(labels)
-    places = [max(min(value, high), low) for value, _, _ in labels]
-    for _ in range(50):  # neighbours push each other apart until all have room
-        for i in range(len(places) - 1):
-            push = gap - (places[i + 1] - places[i])
-            if push > 0:
-                places[i], places[i + 1] = places[i] - push / 2, places[i + 1] + push / 2
-    for place, (_, text, colour) in zip(places, labels):
-        label(axes, place, text, colour)
-
-
 def _sentence(crossing, reference_crossing, compared: bool) -> str:
-    """Say what the picture shows."""
+    """Return what the picture shows, in words."""
     if crossing is None:
         return "the goal was not reached"
-    told = f"goal reached in {crossing[0]:.1f} reference seconds"
+    text = f"goal reached in {crossing[0]:.1f} reference seconds"
     if reference_crossing is None:
-        return f"{told}; the frozen reference did not get there" if compared else told
+        return f"{text}; the frozen reference did not get there" if compared else text
     ratio = speedup(crossing[0], {"time": reference_crossing[0]})
     if not ratio:
-        return told
+        return text
+    if f"{ratio:.2f}" == "1.00":
+        return f"{text}, as fast as the frozen reference"
     word = f"{ratio:.2f}x faster" if ratio >= 1 else f"{1 / ratio:.2f}x slower"
-    return f"{told}, {word} than the frozen reference ({reference_crossing[0]:.1f} s)"
+    return f"{text}, {word} than the frozen reference ({reference_crossing[0]:.1f} s)"
 
 
 def draw_trial(trial, rows: list[dict], result: dict) -> None:
