@@ -1,23 +1,33 @@
 """Use a submission outside the race: any form (b) method as a `torch.optim.Optimizer`.
 
-    optimizer = as_optimizer("lion", model.parameters(), lr=1e-3, wd=0.3)
+    optimizer = as_optimizer("lion", model, lr=1e-3, weight_decay=0.3)
 
 The learning rate is what the caller makes it: a torch scheduler works on `group["lr"]` as usual.
 With `horizon=N` the method's own warm-up and decay run over N steps instead, as they do in a race.
+docs/optimizers.md says what works with which library.
 """
 
-from collections.abc import Iterable
+import copy
+from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from harness import ops, roles
-from harness.catalog import discover, space
-from harness.errors import UserError, nearest
+from harness.catalog import space
+from harness.errors import UserError
+from harness.optim_roles import check_saved, checked, rule_of, split_by_role
+from harness.optim_rule import Rule
+from harness.optim_step import SHARED, hide_view, show_view, steps_of, update_group
+from harness.optim_tensors import same_draws
 
-SHARED = "shared"  # key of a group's numbers and tensors that belong to no single parameter
+OWN = ("rule", "method", "transposed", "maximize", "training", SHARED)
+# What torch's schedulers and weight averaging write into a group.
+SCHEDULERS = (
+    "initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum", "swa_lr", "param_names",
+)  # fmt: skip
 
 
 class SubmissionOptimizer(torch.optim.Optimizer):
@@ -27,22 +37,58 @@ class SubmissionOptimizer(torch.optim.Optimizer):
     has one of them per group. State is made at a group's first step, from its parameters then.
 
     Args:
-        rules: (module, hyperparameters); a group's key "rule" is its index, 0 if there is none.
+        rules: the method, and if it handles some roles only, the method for the other parameters.
         groups: parameters or parameter groups.
-        horizon: steps of the method's own schedule, or None.
+        maximize: go uphill.
+
+    Attributes:
+        names: for each method, the names of the parameters that it took from models.
     """
 
-    def __init__(self, rules: list[tuple[ModuleType, dict]], groups, horizon: int | None):
-        self.rules, self.horizon = rules, horizon
-        super().__init__(groups, rules[0][1] | {"rule": 0})
+    def __init__(self, rules: list[Rule], groups, maximize: bool = False):
+        self.rules = rules
+        self.names: dict[str, list[str]] = {}
+        super().__init__(groups, rules[0].words(rules[0].values) | {"maximize": maximize})
+
+    def __getstate__(self) -> dict:
+        return super().__getstate__() | {"rules": self.rules, "names": self.names}
+
+    def __repr__(self) -> str:
+        lines = [f"as_optimizer({self.rules[0].name!r})"]
+        for group in self.param_groups:
+            kept = [k for k in group if k not in ("params", "param_names", *OWN)]
+            count = f"{len(group['params'])} parameters"
+            lines.append(
+                f"  {group['method']}, {count}: {', '.join(f'{k}={group[k]}' for k in kept)}"
+            )
+        lines += [f"  {method} takes {', '.join(names)}" for method, names in self.names.items()]
+        return "\n".join(lines)
 
     def add_param_group(self, param_group: dict) -> None:
-        """Add a group of parameters; UserError when it names no hyperparameter of its method."""
-        known = self.rules[param_group.get("rule", 0)][1]
-        for key in param_group.keys() - known.keys() - {"params", "rule", "initial_lr"}:
-            raise UserError(f"a group sets {key!r}, no hyperparameter", nearest(key, known))
-        super().add_param_group(param_group)
+        """Add a group of parameters; its values are in torch's words or the submission's.
 
+        A method that handles some roles only needs the key "role", or a module as "params".
+
+        Raises:
+            UserError: an unknown key or value, a complex parameter, or a role that is missing.
+        """
+        group = dict(param_group)
+        if isinstance(group["params"], nn.Module):
+            for part in split_by_role(group.pop("params"), self.rules, {}, self.names):
+                self.add_param_group(group | part)
+            return
+        role = group.pop("role", None)
+        index = group["rule"] if "rule" in group else rule_of(self.rules, role)
+        rule = self.rules[index]
+        kept = {key: group.pop(key) for key in (*OWN, *SCHEDULERS, "params") if key in group}
+        kept["params"] = checked(kept["params"], rule)
+        words = rule.words(rule.values | rule.own(group))
+        known = {"maximize": self.defaults["maximize"], "transposed": False, "training": True}
+        super().add_param_group(known | words | kept | {"rule": index, "method": rule.name})
+        for key in self.defaults.keys() - words.keys() - {"maximize"}:
+            del self.param_groups[-1][key]
+
+    @torch.compiler.disable
     @torch.no_grad()
     def step(self, closure=None):
         """Update every parameter that has a gradient; return the closure's loss, if any."""
@@ -50,49 +96,67 @@ class SubmissionOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.param_groups:
-            module, known = self.rules[group["rule"]]
-            params, hp = group["params"], SimpleNamespace(**{key: group[key] for key in known})
-            if SHARED not in group:
-                self._begin(group, module.init([p.detach() for p in params], hp))
-            state, steps = self._state(group), group[SHARED]["steps"]
-            # Progress 0 without warm-up is where every schedule is 1.
-            progress = min((steps + 0.5) / self.horizon, 1.0) if self.horizon else 0.0
-            ops.apply(module.update, params, state, hp, progress)
-            group[SHARED] = {key: state[key] for key in group[SHARED]} | {"steps": steps + 1}
+        for index, group in enumerate(self.param_groups):
+            rule = self.rules[group["rule"]]
+            if not group["training"]:
+                raise UserError(
+                    f"{rule.name} is in evaluation mode: its parameters are an average",
+                    do="call optimizer.train() before the next step",
+                )
+            with same_draws(index + len(self.param_groups) * steps_of(group), group["params"]):
+                update_group(rule, group, self.state)
         return loss
+
+    @torch.no_grad()
+    def eval(self) -> None:
+        """Put the values that the method wants evaluated (an average) into the parameters."""
+        for group in self.param_groups:
+            rule = self.rules[group["rule"]]
+            if rule.has_view and group["training"]:
+                group["training"] = False
+                show_view(rule, group, self.state)
+
+    @torch.no_grad()
+    def train(self, mode: bool = True) -> None:
+        """Put back the values that training goes on from; with mode=False do as `eval`."""
+        if not mode:
+            self.eval()
+            return
+        for group in self.param_groups:
+            group["training"] = True
+            hide_view(group, self.state)
 
     @contextmanager
     def evaluation(self):
-        """Within the block the parameters are what the method wants evaluated (an average)."""
-        kept = []
-        with torch.no_grad():
-            for group in self.param_groups:
-                view = getattr(self.rules[group["rule"]][0], "evaluate_view", None)
-                if view and SHARED in group:
-                    params = group["params"]
-                    kept.append((params, ops.copies(params)))
-                    values = view([p.detach() for p in params], self._state(group))
-                    torch._foreach_copy_(params, list(values))
+        """Within the block the parameters are what the method wants evaluated."""
+        training = all(group["training"] for group in self.param_groups)
+        self.eval()
         try:
             yield
         finally:
-            with torch.no_grad():
-                for params, values in kept:
-                    torch._foreach_copy_(params, values)
+            if training:
+                self.train()
 
-    def _begin(self, group: dict, state: dict) -> None:
-        """Keep lists, which run parallel to the parameters, in `self.state`, the rest in group."""
-        lists = {key: value for key, value in state.items() if isinstance(value, list)}
-        for i, p in enumerate(group["params"]):
-            self.state[p] = {key: value[i] for key, value in lists.items()}
-        group[SHARED] = {key: state[key] for key in state.keys() - lists.keys()} | {"steps": 0}
+    def load_state_dict(self, state_dict: Mapping) -> None:
+        """Load a copy of what `state_dict` returned; every tensor keeps the dtype it has there.
 
-    def _state(self, group: dict) -> dict:
-        """The group's state as the submission knows it."""
-        params = group["params"]
-        keys = self.state[params[0]] if params else ()
-        return {key: [self.state[p][key] for p in params] for key in keys} | group[SHARED]
+        Raises:
+            UserError: the state is of another method, or of another kind of optimizer.
+        """
+        seen: list[Mapping] = []
+        # The last hook sees what the hooks before it made.
+        handle = self.register_load_state_dict_pre_hook(lambda _, state: seen.append(state))
+        try:
+            saved = copy.deepcopy(dict(state_dict))
+            check_saved(self.param_groups, saved["param_groups"])
+            super().load_state_dict(saved)
+        finally:
+            handle.remove()
+        for group, saved_group in zip(self.param_groups, seen[0]["param_groups"], strict=True):
+            for p, key in zip(group["params"], saved_group["params"], strict=True):
+                for name, value in seen[0]["state"].get(key, {}).items():
+                    if isinstance(value, Tensor):
+                        self.state[p][name] = value.to(p.device)
 
 
 def as_optimizer(
@@ -100,58 +164,47 @@ def as_optimizer(
     params: nn.Module | Iterable,
     *,
     horizon: int | None = None,
-    **hp,
+    roles: Mapping[str, str] | None = None,
+    fallback: str | None = None,
+    **hp: Any,
 ) -> SubmissionOptimizer:
     """Make a torch optimizer of a submission.
 
     Args:
-        name: a submission's name, the path of its file, or its module.
+        name: a submission's or variant's name, the path of its file, or its module.
         params: parameters, groups (which may set hyperparameters), or a model. A method for some
-            roles only, such as Muon, needs the model: its fallback takes the other parameters.
+            roles only, such as Muon, needs the model, or groups that say their "role": its
+            fallback takes the other parameters.
         horizon: number of steps of the method's own schedule; None leaves lr to the caller.
-        **hp: hyperparameters; the others have the defaults of the submission's SPACE.
+        roles: of parameters or modules of the model, by name, where they are to differ from
+            what `harness.roles` finds: {"score": "readout"}.
+        fallback: the submission for the parameters that the method does not handle.
+        **hp: hyperparameters, in torch's words or the submission's; `fallback_...` are those of
+            the fallback. The others have the defaults of the submission's SPACE.
 
     Raises:
-        UserError: the submission is not of form (b), needs a model, or has no such hyperparameter.
+        UserError: the submission is not of form (b), needs roles, or cannot take a value.
     """
-    module = discover.load(discover.find(name)) if isinstance(name, str) else name
-    title = module.__name__.rpartition(".")[2]
-    if not (hasattr(module, "init") and hasattr(module, "update")):
-        raise UserError(
-            f"{title} owns its step and cannot be a torch optimizer", "form (b) methods can"
-        )
-    known = space.default(module.SPACE)
-    for key in hp:
-        if key not in known:
-            raise UserError(f"{title} has no hyperparameter {key!r}", nearest(key, known))
-    if "warmup" in hp and horizon is None:
-        raise UserError(
-            "warmup is a share of the horizon, which is not known", do="add horizon=STEPS"
-        )
-    own, other = (
-        space.split_fallback(known | hp) if hasattr(module, "FALLBACK") else (known | hp, {})
-    )
-    off = {"warmup": 0.0} if horizon is None else {}
-    rules, groups = [(module, own | off)], params
-    if hasattr(module, "HANDLES"):
-        if not isinstance(params, nn.Module):
-            handled = " and ".join(module.HANDLES)
-            raise UserError(
-                f"{title} handles {handled} parameters only", do="pass the model itself"
-            )
-        split = _by_role(params, module.HANDLES)
-        fallback = discover.load(discover.find(module.FALLBACK))
-        rules.append((fallback, space.default(fallback.SPACE) | other | off))
-        groups = [
-            {"params": part, "rule": i, **rules[i][1]} for i, part in enumerate(split) if part
-        ]
-    elif isinstance(params, nn.Module):
-        groups = params.parameters()
-    return SubmissionOptimizer(rules, groups, horizon)
-
-
-def _by_role(model: nn.Module, kinds: list[str]) -> tuple[list, list]:
-    """The model's trainable parameters whose role is among `kinds`, and the others."""
-    known = roles.of(model)
-    named = [(known[n].kind in kinds, p) for n, p in model.named_parameters() if p.requires_grad]
-    return [p for mine, p in named if mine], [p for mine, p in named if not mine]
+    rule = Rule(name, horizon)
+    other = {k.removeprefix("fallback_"): v for k, v in hp.items() if k.startswith("fallback_")}
+    hp = {k: v for k, v in hp.items() if not k.startswith("fallback_")}
+    maximize = bool(hp.pop("maximize", False))
+    rule.set(hp)
+    rules = [rule]
+    if (fallback or other or roles) and not rule.handles:
+        raise UserError(f"{rule.name} handles all parameters: it takes no roles and no fallback")
+    if rest := fallback or rule.fallback:
+        rules.append(Rule(rest, horizon))
+        declared = space.default(rule.fallback_space) if rest == rule.fallback else {}
+        rules[1].set(declared | other)
+    elif other:
+        raise UserError(f"{rule.name} has no fallback", do='add fallback="adamw"')
+    names: dict[str, list[str]] = {}
+    groups: Any = params
+    if isinstance(params, nn.Module):
+        groups = split_by_role(params, rules, roles or {}, names)
+    elif roles:
+        raise UserError("roles are by the names of a model's parameters", do="pass the model")
+    optimizer = SubmissionOptimizer(rules, groups, maximize)
+    optimizer.names |= names
+    return optimizer

@@ -31,7 +31,7 @@ class Role:
 
 
 def is_transposed(module: nn.Module) -> bool:
-    """Return True for the linear map of GPT-2 in transformers, whose weight is [inputs, outputs]."""
+    """Return True for transformers' Conv1D: a linear map whose weight is [inputs, outputs]."""
     return type(module).__name__ == "Conv1D" and not isinstance(module, nn.modules.conv._ConvNd)
 
 
@@ -78,9 +78,12 @@ def of(model: nn.Module, find_head: bool = False) -> dict[str, Role]:
             kind = _kind(module, name, parameter)
             if kind == "hidden" and any(module is head for head in heads):
                 kind = "readout"
-            fans = math.prod(parameter.shape[1:]), parameter.shape[0] if parameter.ndim else 1
-            turned = is_transposed(module) and parameter.ndim == 2
-            roles[full] = Role(kind, *(fans[::-1] if turned else fans), turned)
+            rows = parameter.shape[0] if parameter.ndim else 1
+            columns = math.prod(parameter.shape[1:])
+            if is_transposed(module) and parameter.ndim == 2:
+                roles[full] = Role(kind, rows, columns, transposed=True)
+            else:
+                roles[full] = Role(kind, columns, rows)
     unknown = {r.kind for r in roles.values()} - set(KINDS)
     if unknown:
         raise ValueError(f"unknown roles {sorted(unknown)}; known: {', '.join(KINDS)}")

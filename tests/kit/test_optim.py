@@ -83,10 +83,8 @@ def test_resume_is_bit_exact(name, tmp_path):
 def test_a_scheduler_scales_the_learning_rate():
     model, optimizer = problem("adamw", lr=0.01)
     peer = copy.deepcopy(model)
-    hp = {k: optimizer.param_groups[0][k] for k in ("wd", "beta1", "beta2", "eps")}
-    second = torch.optim.AdamW(
-        peer.parameters(), 0.01, (hp["beta1"], hp["beta2"]), hp["eps"], hp["wd"], foreach=False
-    )
+    hp = {k: optimizer.param_groups[0][k] for k in ("betas", "eps", "weight_decay")}
+    second = torch.optim.AdamW(peer.parameters(), 0.01, **hp, foreach=False)
     for net, opt in ((model, optimizer), (peer, second)):
         scheduler = torch.optim.lr_scheduler.ExponentialLR(opt, 0.5)
         for step in range(4):
@@ -160,7 +158,7 @@ def test_evaluation_shows_the_average_and_restores_the_parameters():
 @pytest.mark.parametrize(
     "name, hp, says",
     [
-        ("adamw", {"weight_decay": 0.1}, "wd"),
+        ("adamw", {"weight_decy": 0.1}, "weight_decay"),
         ("adamw", {"warmup": 0.1}, "horizon"),
         ("adamv", {}, "adamw"),
         ("sam", {}, "step"),
