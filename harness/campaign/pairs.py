@@ -13,12 +13,13 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from harness.campaign.plan import Plan
 from harness.campaign.trial import apart, settings
 from harness.catalog import discover
 from harness.catalog.definition import Definition, define, tree_of
-from harness.race import plan
+from harness.race import configuration, point
 from harness.records.collect import read_folder
 from harness.records.run import RecordedRun, tuning_order
 from harness.records.run_folder import FINAL
@@ -28,6 +29,11 @@ TRIES = 2  # failures of a pair, none of its trials having finished, after which
 Job = tuple[int, int | None, int]  # study, trial (None: the best point again), seed
 
 
+def _default(key: str) -> Any:
+    """Return a dataclass field whose default is that of conf/config.yaml."""
+    return field(default_factory=lambda: configuration.defaults()[key])
+
+
 @dataclass
 class Pair:
     """One submission on one workload under a ruleset: tuning trials, then the best over seeds."""
@@ -35,11 +41,11 @@ class Pair:
     workload: str
     submission: str
     ruleset: dict
-    scale: str = "mini"
-    variant: str | None = None
-    until: str = "goal"
-    hopeless: bool = False
-    isolation: str = "process"
+    scale: str = _default("scale")
+    variant: str | None = _default("variant")
+    until: str = _default("until")
+    hopeless: bool = _default("hopeless")
+    isolation: str = _default("isolation")
     hp: dict | None = None  # without tuning: the point, instead of the defaults
     asked: set = field(default_factory=set)  # jobs handed out
     done: dict = field(default_factory=dict)  # job -> what `race` returned
@@ -116,7 +122,7 @@ class Pair:
             return self.hp
         card = discover.read(discover.find(self.submission))
         goal = self.definition.block["goal"]
-        return plan.hyperparameters(card, {}, trial, study, None, goal)
+        return point.hyperparameters(card, {}, trial, study, None, goal)
 
     def config(self, job: Job, results: str) -> dict:
         study, trial, seed = job

@@ -21,18 +21,14 @@ from harness.catalog import discover
 from harness.catalog.definition import track_of, tree_of
 from harness.catalog.discover import ROOT
 from harness.errors import UserError, nearest
+from harness.race import configuration
 from harness.race.trial import ISOLATION, UNTIL
 
 NUMBERS = ("studies", "trials", "seeds", "budget")
-DEFAULTS: dict[str, Any] = {
-    "scale": "mini",
-    "ruleset": "external",
-    "until": "goal",
-    "hopeless": False,
-    "isolation": "process",
-    "submissions": None,
-    "workloads": None,
-} | dict.fromkeys(NUMBERS)
+# settings of a race that a plan may change; their defaults are those of conf/config.yaml
+RACE = ("scale", "until", "hopeless", "isolation")
+OWN: dict[str, Any] = {"ruleset": "external", "submissions": None, "workloads": None}
+KEYS = (*RACE, *OWN, *NUMBERS)
 
 
 @dataclass(frozen=True)
@@ -49,10 +45,10 @@ class Block:
     rules: dict
     submissions: tuple[str, ...]
     workloads: tuple[tuple[str, str | None], ...]
-    scale: str = "mini"
-    until: str = "goal"
-    hopeless: bool = False
-    isolation: str = "process"
+    scale: str
+    until: str
+    hopeless: bool
+    isolation: str
 
     def pairs(self) -> Iterator[tuple[str, str, str | None]]:
         """(submission, workload, variant) that fit: a submission races on its tracks alone.
@@ -122,9 +118,11 @@ def load(path: Path) -> Plan:
 
 def _block(given: dict, where: str) -> Block:
     for key in given:
-        if key not in DEFAULTS:
-            raise UserError(f"{where}there is no key {key!r} in a plan", nearest(key, DEFAULTS))
-    made = DEFAULTS | given
+        if key not in KEYS:
+            raise UserError(f"{where}there is no key {key!r} in a plan", nearest(key, KEYS))
+    defaults = configuration.defaults()
+    made: dict[str, Any] = {key: defaults[key] for key in RACE} | OWN | dict.fromkeys(NUMBERS)
+    made |= given
     if made["until"] not in UNTIL:
         raise UserError(f"{where}until: {made['until']!r}", f"one of {', '.join(UNTIL)}")
     if made["isolation"] not in ISOLATION:

@@ -2,7 +2,9 @@
 
 import os
 import sys
+from importlib import import_module
 
+from harness.cli.arguments import COMMANDS
 from harness.errors import EXIT_USAGE, UserError
 
 HELP = """\
@@ -51,10 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
 
             print(f"harness {__version__}")
             return 0
-        from harness.cli.commands import basic
-
-        if arguments[0] in basic.COMMANDS:
-            return basic.run(arguments)
+        if arguments[0] in COMMANDS:
+            return import_module(f"harness.cli.commands.{arguments[0]}").run(arguments[1:])
         from harness.cli import launch
 
         return launch.launch(arguments)

@@ -8,6 +8,7 @@ from harness.catalog import streams
 from harness.catalog.definition import Definition
 from harness.catalog.discover import Card
 from harness.clock import prices
+from harness.records.judging import Terms
 
 ISOLATION = ("process", "strict", "inline")
 UNTIL = ("goal", "budget")
@@ -36,6 +37,7 @@ class Trial:
     results: Path
     hopeless: bool = False  # may be ended early
     factor: int = 1  # of the workload's budget: a self-tuning submission is given more
+    point: str = ""  # where the hyperparameters come from, in words
 
     @property
     def label(self) -> str:
@@ -72,6 +74,11 @@ class Trial:
     def budget(self) -> int:
         """Reference steps that the trial may spend."""
         return self.definition.block["horizon"] * self.factor
+
+    @property
+    def terms(self) -> Terms:
+        """The numbers that the trial is judged by."""
+        return Terms(self.definition.block, self.horizon, self.budget, self.until)
 
     @property
     def slots(self) -> int:

@@ -18,7 +18,7 @@ def failure(error: BaseException) -> dict:
     full = "DiskFull" in type(error).__name__ or getattr(error, "errno", None) in (27, 28, 122)
     return {
         "outcome": "oom" if memory else "disk_full" if full else "failed",
-        "error": _said(error, text),
+        "error": in_one_line(error),
         "traceback": "".join(traceback.format_exception(error))[-4000:],
     }
 
@@ -31,8 +31,9 @@ def of_machine(error: BaseException) -> tuple[str, str] | None:
     return None
 
 
-def _said(error: BaseException, text: str) -> str:
-    """The error in one line, with the place in the submission where it was raised."""
+def in_one_line(error: BaseException) -> str:
+    """Return the error in one line, with the place in the submission where it was raised."""
+    text = str(error) or type(error).__name__
     said = text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
     ours = str(ROOT / "harness") + os.sep
     libraries = ("site-packages", "dist-packages", os.path.dirname(os.__file__))

@@ -1,6 +1,5 @@
 """Laws of campaigns: trials before seeds, the best is re-run, what is written is what was found."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from harness.campaign.trial import apart, failure, settings
 from harness.catalog import discover, identity
 from harness.catalog.definition import define
 from harness.errors import UserError
-from harness.race import plan
+from harness.race import plan, point
 from harness.records import rejudge
 from harness.records.collect import collect
 from harness.system.files import atomic_json
@@ -130,7 +129,7 @@ class Race:
             return failure(config, "it does not fit")
         card = discover.read(discover.find(name))
         settings = {k: v for k, v in config["submission"].items() if k != "name"}
-        hp = plan.hyperparameters(card, settings, trial, study, None, {})
+        hp = point.hyperparameters(card, settings, trial, study, None, {})
         pair = Pair("gpt2", name, RULES, until=config["until"])
         crossing = 12 if trial is None else 9 + trial
         return told(pair, (study, trial, seed), self.results, crossing, hp)
@@ -319,15 +318,12 @@ def test_a_self_tuning_submission_gets_one_point_and_three_budgets(tmp_path):
 def test_a_pair_is_written_though_its_last_jobs_were_known(monkeypatch, tmp_path):
     from types import SimpleNamespace
 
-    spec = importlib.util.spec_from_file_location(
-        "script", discover.ROOT / "scripts" / "campaign.py"
-    )
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    from harness.cli.commands import campaign
+
     written = []
-    monkeypatch.setattr(script, "commit", lambda pairs, results: written.append(pairs[0].name))
+    monkeypatch.setattr(campaign, "commit", lambda pairs, results: written.append(pairs[0].name))
     pairs = [SimpleNamespace(name=name, left=2, done={}, total=2) for name in ("raced", "known")]
-    display, pace = script.Display(pairs, tmp_path), SimpleNamespace(left=lambda pairs: None)
+    display, pace = campaign.Display(pairs, tmp_path), SimpleNamespace(left=lambda pairs: None)
     for pair in pairs:
         for earlier in (pair.name == "known", True):
             pair.left -= 1

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.campaign import plan, target, target_files
+from harness.campaign import target, target_files
 from harness.catalog import discover
-from harness.catalog.definition import define
+from harness.catalog.definition import define, tree_of
 from harness.errors import UserError
 from harness.records.run import RecordedRun
 
@@ -137,7 +137,7 @@ def test_a_reference_out_of_range_is_refused_with_what_would_mend_it(shares, rul
 
 
 def test_seeds_are_judged_by_the_new_goal():
-    tree = plan.tree_of("gpt2")
+    tree = tree_of("gpt2")
     tree["mini"]["goal"] = {"loss": {"at_most": 3.5}}
     definition = define("gpt2", tree, "mini", None)
     seeds = [run(falling(x)) for x in (3.0, 3.2, 3.3)]
@@ -148,11 +148,11 @@ def test_seeds_are_judged_by_the_new_goal():
     assert (found.share, found.times, found.middle) == (5 / 8, [6.0, 10.0, 12.0], 1)
 
 
-@pytest.mark.parametrize("name", sorted(target.read_procedures(ROOT / "scripts/targets.yaml")))
+@pytest.mark.parametrize("name", sorted(target.read_procedures(ROOT / "conf/targets.yaml")))
 def test_every_procedure_names_what_exists_and_its_goal_can_be_written(name):
-    procedure = target.read_procedures(ROOT / "scripts/targets.yaml")[name]
+    procedure = target.read_procedures(ROOT / "conf/targets.yaml")[name]
     bare, _, variant = name.partition(".")
-    tree = plan.tree_of(bare)
+    tree = tree_of(bare)
     definition = define(bare, tree, "mini", variant or None)
     for candidate in procedure.candidates:
         tracks = discover.read(discover.find(candidate)).literals.get("TRACKS", ["train"])

@@ -1,10 +1,10 @@
 """Compares this machine with a workload's price table, kind by kind."""
 
-import argparse
 import sys
 
 from harness.catalog import identity
 from harness.catalog.kinds import REFERENCE_STEP
+from harness.cli.arguments import parser
 from harness.cli.commands import calibrate
 from harness.clock import measure, prices, tables
 from harness.clock.measure import busy
@@ -15,19 +15,17 @@ from harness.system.files import read_json
 FAR = 1.10  # a kind this many times dearer or cheaper here than in the table may change a ranking
 
 
-def audit(arguments: list[str]) -> int:
-    """harness audit: whether rankings by the table would hold on this machine.
+def run(arguments: list[str]) -> int:
+    """Print whether rankings by the table would hold on this machine.
 
     Prices are compared as multiples of the reference step, so a machine that is faster at
     everything agrees with the table.
     """
-    parser = argparse.ArgumentParser(
-        "harness audit", description="Compare this machine with a workload's price table."
-    )
-    parser.add_argument(
+    reader = parser("audit", "Compare this machine with a workload's price table.")
+    reader.add_argument(
         "--processes", type=int, default=3, help="fresh processes, one after the other"
     )
-    definition, engine, kinds, asked = calibrate.chosen(parser, arguments)
+    definition, engine, kinds, asked = calibrate.chosen(reader, arguments)
     path = tables.prices_path(definition, engine)
     table = tables.table_of(definition, engine)
     if table is None:

@@ -4,68 +4,63 @@ import argparse
 import sys
 from pathlib import Path
 
-from harness.catalog import discover
 from harness.catalog.definition import Definition, define, tree_of
 from harness.catalog.kinds import OPERATIONS, REFERENCE_STEP
+from harness.cli.arguments import key_values, parser
 from harness.clock.calibrate import kinds_of, make_table, yardstick
 from harness.clock.measure import busy, level, measure
 from harness.clock.prices import canonical_passes
 from harness.clock.table_checks import lint
 from harness.clock.tables import prices_path
-from harness.errors import UserError, nearest
+from harness.errors import UserError
+from harness.race import configuration
 from harness.system import processes
 from harness.system.files import atomic_json
 
 
 def chosen(
-    parser: argparse.ArgumentParser, arguments: list[str]
+    reader: argparse.ArgumentParser, arguments: list[str]
 ) -> tuple[Definition, dict, list[str], argparse.Namespace]:
-    """Workload, engine, further kinds and options of a command line: `workload=gpt2 scale=mini`."""
-    import yaml
-
-    parser.add_argument(
+    """Return workload, engine, further kinds and options of `workload=gpt2 scale=mini`."""
+    reader.add_argument(
         "settings",
         nargs="*",
         metavar="KEY=VALUE",
         help="workload= scale= variant= engine=, and further kinds",
     )
-    asked = parser.parse_args(arguments)
-    values = {"workload": None, "scale": "mini", "variant": None, "engine": "cpu"}
-    kinds = []
-    for setting in asked.settings:
-        key, _, value = setting.partition("=")
-        if key.split("@")[0] in OPERATIONS:
-            kinds.append(next(iter(canonical_passes({setting: 1}))))
-        elif key in values:
-            values[key] = value
+    asked = reader.parse_args(arguments)
+    kinds, words = [], []
+    for word in asked.settings:
+        if word.split("=")[0].split("@")[0] in OPERATIONS:
+            kinds.append(next(iter(canonical_passes({word: 1}))))
         else:
-            raise UserError(
-                f"{setting!r} is no setting", nearest(key, values), f"{parser.prog} workload=gpt2"
-            )
-    name = values["workload"] or ""
-    tree = tree_of(name)
-    engine = discover.ROOT / "conf" / "engine" / f"{values['engine']}.yaml"
-    if not engine.exists():
-        raise UserError(f"there is no engine {values['engine']!r}", "cpu or gpu")
-    definition = define(name, tree, values["scale"], values["variant"])
-    return definition, yaml.safe_load(engine.read_text()), kinds, asked
-
-
-def calibrate(arguments: list[str]) -> int:
-    """harness calibrate: measure a workload's price table on this machine."""
-    parser = argparse.ArgumentParser(
-        "harness calibrate",
-        description="Measure the price of every kind of pass, in fresh processes.",
+            words.append(word)
+    choices, usual = configuration.default_choices(), configuration.defaults()
+    values = key_values(
+        words,
+        {"workload": "", "scale": usual["scale"], "variant": "", "engine": choices["engine"]},
+        f"{reader.prog} workload={choices['workload']}",
     )
-    parser.add_argument(
+    name = values["workload"]
+    definition = define(name, tree_of(name), values["scale"], values["variant"] or None)
+    engine = configuration.engine_for(
+        configuration.engine_named(values["engine"]), definition.scale
+    )
+    return definition, engine, kinds, asked
+
+
+def run(arguments: list[str]) -> int:
+    """Measure a workload's price table, print it and write it."""
+    reader = parser("calibrate", "Measure the price of every kind of pass, in fresh processes.")
+    reader.add_argument(
         "--processes", type=int, default=5, help="fresh processes, one after the other"
     )
-    parser.add_argument("--rounds", type=int, default=5, help="blocks of every kind in each")
-    parser.add_argument(
+    reader.add_argument("--rounds", type=int, default=5, help="blocks of every kind in each")
+    reader.add_argument(
         "--anyway", action="store_true", help="on a busy machine too; the table says so"
     )
-    parser.add_argument("--out", type=Path, help="file of the table (results/reference/prices/...)")
-    definition, engine, more, asked = chosen(parser, arguments)
+    reader.add_argument("--out", type=Path, help="file of the table (results/reference/prices/...)")
+    definition, engine, more, asked = chosen(reader, arguments)
     load, unit = processes.load_average(), yardstick(definition, engine)
 
     def tell(i: int, found: list[dict]) -> None:

@@ -1,37 +1,29 @@
 """harness compare: two submissions compared by their records."""
 
-import argparse
-
-from harness.errors import UserError, nearest
+from harness.cli.arguments import key_values, parser
 from harness.report.board.compare import versus
 
 
-def compare(arguments: list[str]) -> int:
+def run(arguments: list[str]) -> int:
     """harness compare A B [workload=NAME] [scale=] [results=]: which is faster, and how sure."""
-    parser = argparse.ArgumentParser(
-        prog="harness compare",
-        description="Compare two submissions by their records: "
-        "harness compare lion adamw workload=gpt2",
+    reader = parser(
+        "compare",
+        "Compare two submissions by their records: harness compare lion adamw workload=gpt2",
     )
-    parser.add_argument("first")
-    parser.add_argument("second")
-    parser.add_argument(
+    reader.add_argument("first")
+    reader.add_argument("second")
+    reader.add_argument(
         "settings",
         nargs="*",
         metavar="KEY=VALUE",
         help="workload=NAME (all), scale=NAME (mini), results=FOLDER (results)",
     )
-    asked = parser.parse_args(arguments)
-    options = {"workload": "", "scale": "mini", "results": "results"}
-    for setting in asked.settings:
-        key, _, value = setting.partition("=")
-        if key not in options or not value:
-            raise UserError(
-                f"{setting!r} is no setting of compare",
-                nearest(key, options),
-                "harness compare lion adamw workload=gpt2",
-            )
-        options[key] = value
+    asked = reader.parse_args(arguments)
+    options = key_values(
+        asked.settings,
+        {"workload": "", "scale": "mini", "results": "results"},
+        "harness compare lion adamw workload=gpt2",
+    )
     print(
         versus(asked.first, asked.second, options["workload"], options["scale"], options["results"])
     )

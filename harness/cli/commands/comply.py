@@ -1,28 +1,27 @@
 """harness comply: check records against the rules."""
 
-import argparse
 from pathlib import Path
 
+from harness.cli.arguments import parser
 from harness.errors import EXIT_DISQUALIFIED, EXIT_OK, UserError
 from harness.records.rules import RULES
 from harness.records.rules.verdict import DO, examine, said, summary
 
 
-def comply(arguments: list[str]) -> int:
-    """harness comply [RESULTS or RUN_FOLDER ...]: check records against the rules."""
-    parser = argparse.ArgumentParser(
-        prog="harness comply",
-        description="Check run records against the rules; status 3 where one breaks a rule.",
+def run(arguments: list[str]) -> int:
+    """Print each record's verdict; return 3 if one breaks a rule."""
+    reader = parser(
+        "comply", "Check run records against the rules; status 3 where one breaks a rule."
     )
-    parser.add_argument(
+    reader.add_argument(
         "paths",
         nargs="*",
         default=["results"],
         help="results folders, run folders or compact .jsonl files (results)",
     )
-    parser.add_argument("--why", action="store_true", help="say of every mark why")
-    parser.add_argument("--rules", action="store_true", help="list the rules and end")
-    asked = parser.parse_args(arguments)
+    reader.add_argument("--why", action="store_true", help="say of every mark why")
+    reader.add_argument("--rules", action="store_true", help="list the rules and end")
+    asked = reader.parse_args(arguments)
     if asked.rules:
         print("\n".join(said(rule) for rule in RULES))
         return EXIT_OK

@@ -1,8 +1,8 @@
 """harness refine: find a finished trial's crossing on a finer grid."""
 
-import argparse
 from pathlib import Path
 
+from harness.cli.arguments import parser
 from harness.errors import UserError
 from harness.race.replay import refined
 from harness.records import run_folder
@@ -10,17 +10,14 @@ from harness.records.log import Log
 from harness.system.files import read_json
 
 
-def refine(arguments: list[str]) -> int:
-    """harness refine: find a finished trial's crossing on a finer grid and add it to its record."""
-    parser = argparse.ArgumentParser(
-        "harness refine",
-        description="Replay the segment in which a trial met its goal, on a finer grid.",
-    )
-    parser.add_argument(
+def run(arguments: list[str]) -> int:
+    """Find a finished trial's crossing on a finer grid, add it to its record and print it."""
+    reader = parser("refine", "Replay the segment in which a trial met its goal, on a finer grid.")
+    reader.add_argument(
         "folder", type=Path, help="a run's folder, results/runs/WORKLOAD/SUBMISSION/ID"
     )
-    parser.add_argument("--points", type=int, default=10, help="evaluations in the segment")
-    asked = parser.parse_args(arguments)
+    reader.add_argument("--points", type=int, default=10, help="evaluations in the segment")
+    asked = reader.parse_args(arguments)
     folder = asked.folder.resolve()
     result = run_folder.finished(folder)
     if not result or not result.get("crossing") or not result["verified"]:

@@ -1,25 +1,22 @@
 """From run records to a leaderboard: `harness report`; it reads records only."""
 
-import argparse
 from pathlib import Path
 
+from harness.cli.arguments import parser
 from harness.errors import UserError
 
 
-def report(arguments: list[str]) -> int:
+def run(arguments: list[str]) -> int:
     """harness report [RESULTS ...] [--out FOLDER]: a leaderboard from records."""
-    parser = argparse.ArgumentParser(
-        prog="harness report",
-        description="Make a leaderboard (page, Markdown, CSV, figures) from run records.",
-    )
-    parser.add_argument(
+    reader = parser("report", "Make a leaderboard (page, Markdown, CSV, figures) from run records.")
+    reader.add_argument(
         "results",
         nargs="*",
         default=["results"],
         help="results folders, run folders or compact .jsonl files (results)",
     )
-    parser.add_argument("--out", default="report", metavar="FOLDER", help="where to (report)")
-    asked = parser.parse_args(arguments)
+    reader.add_argument("--out", default="report", metavar="FOLDER", help="where to (report)")
+    asked = reader.parse_args(arguments)
     from harness.records.collect import collect
     from harness.records.references import references
     from harness.report.board.board import boards

@@ -1,0 +1,186 @@
+"""harness campaign: tune every submission on every workload, re-run the best over new seeds."""
+
+import json
+import sys
+from pathlib import Path
+
+from harness.campaign import plan
+from harness.campaign.board import Known, commit
+from harness.campaign.pairs import Job, Pair, duration, pairs_of
+from harness.campaign.pairs import run as run_pairs
+from harness.cli.arguments import parser
+from harness.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UserError
+from harness.race import configuration
+from harness.records.run_folder import FINAL
+
+TEXT = """\
+Run a campaign: tune every submission on every workload, re-run the best points over new seeds.
+
+  harness campaign plan.yaml                 go on until everything is done
+  harness campaign plan.yaml --minutes 170   start nothing new after so long
+  harness campaign plan.yaml --points        print every job with its point, race none
+"""
+MORE = """\
+The plan is a YAML file:
+
+  scale: mini
+  until: budget                # goal, or budget: trials go on after the goal is met
+  isolation: strict            # process, strict or inline
+  blocks:                      # done in order
+    - {submissions: [adamw, nadamw], workloads: all, ruleset: external}
+    - {submissions: all, workloads: all, ruleset: once}
+    - {submissions: [lion, peft], workloads: [gpt2, ft_gpt2.trainable_1], trials: 8}
+
+Submissions are names, families (a folder of submissions/) or `all`; a pair that does not fit is
+left out. A ruleset is a file of conf/ruleset/; a block may change its numbers.
+
+Each trial runs in processes of its own, on one thread; the same command again continues. A job
+whose run is in results/board/ already (same workload version, submission source, point and seed)
+is done, so a fresh clone goes on as well. After each pair the results are written where they can
+be committed: one line a run to results/board/KEY.jsonl, which `harness report` reads, and the
+tuned points to results/tuned/KEY.json. A pair whose first trials fail (the method does not fit the
+workload) is given up, with the reason, in results/board/KEY.failed.json, and not raced again until
+its source or the workload changes, or with --retry.
+
+exit status: 75 when jobs are left because of --minutes or an interrupt, 1 when a trial had no
+result, else 0
+"""
+
+
+def run(arguments: list[str]) -> int:
+    """Race every job of a plan that no record covers, and write what can be committed."""
+    usual = configuration.defaults()
+    reader = parser("campaign", TEXT, MORE)
+    reader.add_argument("plan", type=Path, help="the plan's YAML file")
+    reader.add_argument(
+        "--jobs", type=int, default=usual["jobs"], help=f"trials at a time ({usual['jobs']})"
+    )
+    reader.add_argument("--minutes", type=float, help="start no trial after so many minutes")
+    reader.add_argument(
+        "--results",
+        default=usual["results"],
+        help=f"where runs are kept and records are written ({usual['results']})",
+    )
+    reader.add_argument("--retry", action="store_true", help="also pairs that failed before")
+    reader.add_argument("--points", action="store_true", help="print the jobs, run none")
+    asked = reader.parse_args(arguments)
+    if not asked.plan.is_file():
+        raise UserError(f"there is no plan {asked.plan}", "a YAML file", "harness campaign --help")
+    if asked.jobs < 1:
+        raise UserError(f"--jobs {asked.jobs}", "a whole number from 1 up")
+    results = Path(asked.results)
+    pairs = pairs_of(plan.load(asked.plan))
+    known = Known(results)
+    if asked.points:
+        _print_points(pairs, known)
+        return EXIT_OK
+    total = sum(pair.total for pair in pairs)
+    print(f"{len(pairs)} pairs of submission and workload, {total} trials at most", flush=True)
+    if asked.retry:
+        known.failed = lambda pair: None
+    display, complete = Display(pairs, results), False
+    try:
+        complete = run_pairs(pairs, asked.results, asked.jobs, known, display, asked.minutes)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+    finally:
+        display.close()
+        print("\n".join(commit(pairs, results)))
+    return _summary(pairs, complete)
+
+
+def _summary(pairs: list[Pair], complete: bool) -> int:
+    """Print what was done and what is left; return the exit status."""
+    outcomes = [each["outcome"] for pair in pairs if not pair.failed for each in pair.done.values()]
+    bad = sum(outcome not in FINAL for outcome in outcomes)
+    again = " (run again to retry)" if bad else ""
+    print(f"{len(outcomes)} trials done, {bad} without a result{again}")
+    for pair in pairs:
+        if pair.failed:
+            print(f"could not be raced: {pair.name}: {pair.failed}")
+    if not complete:
+        left = sum(pair.left for pair in pairs)
+        print(f"{left} trials at most are left; the same command continues", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return EXIT_FAILED if bad else EXIT_OK
+
+
+def _print_points(pairs: list[Pair], known: Known) -> None:
+    """Print every job: done (by the board) or to run, its pair, study, trial, seed and point."""
+    for pair in pairs:
+        for job in pair.tuning:
+            record = known(pair, job)
+            if record:
+                pair.take(job, {"outcome": record.record["outcome"]}, record)
+            _print_point("done" if record else "to run", pair, job, json.dumps(pair.point(job)))
+        for study in range(pair.ruleset["studies"]):
+            trials = [job for job in pair.tuning if job[0] == study]
+            for seed in range(1, pair.ruleset["seeds"] + 1):
+                job = study, None, seed
+                if trials and not all(trial in pair.found for trial in trials):
+                    _print_point("to run", pair, job, "the study's best point")
+                else:
+                    state = "done" if known(pair, job) else "to run"
+                    _print_point(state, pair, job, json.dumps(pair.point(job)))
+
+
+def _print_point(state: str, pair: Pair, job: Job, point: str) -> None:
+    study, trial, seed = job
+    kind = f"trial {trial}" if trial is not None else "again"
+    print(f"{state:7} {pair.name:40} study {study} {kind:8} seed {seed}  {point}")
+
+
+def progress(result: dict, number: int, total: int, left: float | None) -> str:
+    """Return one trial's end as a line."""
+    if result.get("time"):
+        value = f"{result['time']:.1f} s"
+    elif result.get("best"):
+        value = json.dumps(result["best"])
+    else:
+        value = result.get("reason") or ""
+    rest = f"  about {duration(left)} left" if left is not None else ""
+    outcome = result["outcome"].replace("_", " ")
+    return f"[{number}/{total}] {result['label']}: {outcome} {value}{rest}"
+
+
+class Display:
+    """A bar on a terminal, a line for each trial that ends; each pair that is over is committed."""
+
+    def __init__(self, pairs: list[Pair], results: Path):
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self.pairs, self.results = pairs, results
+        # pairs with trials that no record had covered
+        self.raced: set[str] = set()
+        self.console = Console(highlight=False)
+        self.bar = Progress(
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=self.console,
+        )
+        self.job = self.bar.add_task("", total=sum(pair.total for pair in pairs), left="")
+        if self.console.is_terminal:
+            self.bar.start()
+
+    def __call__(self, pair: Pair, job: Job, result: dict, pace) -> None:
+        """Show that a job has ended, and commit its pair if that was the last one."""
+        number = sum(len(each.done) for each in self.pairs)
+        left = pace.left(self.pairs)
+        total = number + sum(each.left for each in self.pairs)
+        text = f"about {duration(left)} left" if left else ""
+        self.bar.update(self.job, completed=number, total=total, left=text)
+        if not result["earlier"]:
+            shown = None if self.console.is_terminal else left
+            line = progress(result, number, total, shown)
+            self.console.print(line, markup=False, soft_wrap=True)
+            self.raced.add(pair.name)
+        if not pair.left and pair.name in self.raced:
+            commit([pair], self.results)
+
+    def close(self) -> None:
+        """Stop drawing the bar."""
+        if self.console.is_terminal:
+            self.bar.stop()

@@ -1,0 +1,150 @@
+"""The settings of a race: conf/config.yaml holds every default, and nothing else does.
+
+The command line, a campaign and the Python API compose the same configuration through Hydra.
+"""
+
+import copy
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import yaml
+
+from harness.errors import UserError, nearest
+from harness.race.trial import ISOLATION, UNTIL
+from harness.system.paths import ROOT
+
+CONF = ROOT / "conf"
+# OmegaConf's word for a value that the YAML has to give
+MISSING: Any = "???"
+
+
+@dataclass
+class Schema:
+    """Types of conf/config.yaml's keys; the comments there say what each is for."""
+
+    workload: Any = MISSING
+    submission: Any = MISSING
+    engine: Any = MISSING
+    tracker: Any = MISSING
+    scale: str = MISSING
+    variant: str | None = MISSING
+    seed: int = MISSING
+    trial: int | None = MISSING
+    study: int = MISSING
+    tuned: bool | None = MISSING
+    isolation: str = MISSING
+    until: str = MISSING
+    hopeless: bool = MISSING
+    budget: int = MISSING
+    results: str = MISSING
+    jobs: int = MISSING
+    dry: bool = MISSING
+
+
+SETTINGS = tuple(Schema.__dataclass_fields__)
+
+
+@cache
+def default_choices() -> dict[str, str]:
+    """Return the option of each group that conf/config.yaml names: {"workload": "gpt2", ...}."""
+    listed = yaml.safe_load((CONF / "config.yaml").read_text())["defaults"]
+    pairs = [pair for entry in listed if isinstance(entry, dict) for pair in entry.items()]
+    return {group: option for group, option in pairs if not group.startswith("override ")}
+
+
+@cache
+def _defaults() -> dict:
+    """Compose conf/config.yaml without a submission, which the caller names."""
+    from hydra.core.config_store import ConfigStore
+
+    # an option of the group without a value: the caller names the submission
+    ConfigStore.instance().store(group="submission", name="unnamed", node={})
+    values = compose(["submission=unnamed"])
+    return {key: values[key] for key in SETTINGS if key != "submission"}
+
+
+def defaults() -> dict:
+    """Return the settings of a race that nothing was changed of, but for the submission."""
+    return copy.deepcopy(_defaults())
+
+
+def compose(overrides: list[str]) -> dict:
+    """Return the configuration that Hydra composes of conf/ and these overrides, as plain data."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+
+    ConfigStore.instance().store(name="schema", node=Schema)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = hydra_compose("config", overrides, return_hydra_config=True)
+        workload = composed.hydra.runtime.choices["workload"]
+        # Hydra's own node has values that only a running job knows
+        return plain(OmegaConf.masked_copy(composed, list(SETTINGS)), workload)
+
+
+def plain(config: Any, workload: str) -> dict:
+    """Return a composed configuration as plain data, checked where the schema's types cannot.
+
+    Args:
+        config: what Hydra composed.
+        workload: the option that was chosen of the group `workload`.
+    """
+    from omegaconf import OmegaConf
+
+    values = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(values, dict)
+    values["workload"]["name"] = workload
+    for key, options in (("isolation", ISOLATION), ("until", UNTIL)):
+        if values[key] not in options:
+            raise UserError(f"{key}={values[key]} does not exist", nearest(values[key], options))
+    return values
+
+
+def settings(workload: dict, submission: dict, **changes: object) -> dict:
+    """Return the configuration of one trial: conf/config.yaml's with these values in their place.
+
+    Args:
+        workload: a workload's YAML with its `name` (definition.tree_of).
+        submission: `name`, and hyperparameters where they are not the point's.
+        changes: any other setting.
+    """
+    values = defaults()
+    assert changes.keys() <= values.keys(), changes.keys() - values.keys()
+    return values | {"workload": workload, "submission": submission} | changes
+
+
+def engine_options() -> list[str]:
+    """Return the names of the engines in conf/engine/."""
+    return sorted(path.stem for path in (CONF / "engine").glob("*.yaml"))
+
+
+def engine_named(name: str) -> dict:
+    """Return an engine of conf/engine/."""
+    if name not in engine_options():
+        raise UserError(f"engine={name} does not exist", nearest(name, engine_options()))
+    return yaml.safe_load((CONF / "engine" / f"{name}.yaml").read_text())
+
+
+def engine_for(engine: dict, scale: str) -> dict:
+    """Return an engine with the values of one scale, where it gives a value for each scale.
+
+    Raises:
+        UserError: a value is not one that an engine can have, or the scale has none.
+    """
+    chosen = {}
+    for key, value in engine.items():
+        if isinstance(value, dict) and scale not in value:
+            raise UserError(
+                f"engine.{key} has no value for scale={scale}", nearest(scale, value), "engine=cpu"
+            )
+        chosen[key] = value[scale] if isinstance(value, dict) else value
+    if chosen["threads"] < 1:
+        raise UserError(f"engine.threads={chosen['threads']}", "a whole number from 1 up")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", chosen["device"]):
+        raise UserError(
+            f"engine.device={chosen['device']} does not exist", "cpu, cuda or cuda:NUMBER"
+        )
+    return chosen
