@@ -1,4 +1,4 @@
-"""A submission at work on the small problem of its kind, run once for all the laws about it."""
+"""A submission that trains on the small workload of its kind, once for all the laws about it."""
 
 import math
 import shutil
@@ -27,8 +27,8 @@ from harness.train.task import Task
 
 
 @dataclass
-class Run:
-    """A submission that has trained on a problem, and what was seen on the way."""
+class Training:
+    """A submission that has trained on a small workload, and what was measured on the way."""
 
     task: Task
     submission: Submission
@@ -41,61 +41,65 @@ class Run:
     most: int = 0  # bytes of state, at most
 
 
-class Subject:
-    """A submission on the small problem of its kind; its runs are made once."""
+class SmallRun:
+    """A submission on the small workload of its kind; its trainings are made once."""
 
-    def __init__(self, card: Card, problem: SmallWorkload | None = None):
+    def __init__(self, card: Card, workload: SmallWorkload | None = None):
         self.card = card
         self.space = card.literals["SPACE"]
         space.validate(self.space, str(card.plugin.path))
         self.passes = prices.canonical_passes(card.literals.get("PASSES", {"forward_backward": 1}))
-        self.problem = problem or self.suitable()
+        self.workload = workload or self.suitable()
         self.folder = tempfile.mkdtemp(prefix="harness-check-")
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
     def suitable(self) -> SmallWorkload:
-        """The first problem of the submission's tracks that lets it begin and make a step.
+        """Return the first workload of its tracks on which the submission begins and makes a step.
 
         Raises:
             the error on the first of them, where there is none.
         """
         tracks = discover.tracks(self.card)
         errors = []
-        for problem in (p for p in small_workloads() if p.track in tracks):
+        for workload in (w for w in small_workloads() if w.track in tracks):
             try:
-                run = self.begin(problem)
-                self.advance(run, 1)
-                return problem
-            except Exception as error:  # whatever a submission raises on what it is not for
+                self.advance(self.begin(workload), 1)
+                return workload
+            except Exception as error:
+                # A submission raises anything on a workload that it is not for.
                 errors.append(error)
         if not errors:
-            raise UserError(f"TRACKS of {self.card.plugin.path} is {tracks}", "train, finetune, "
-                            "compress, continual")  # fmt: skip
+            allowed = ", ".join(discover.TRACKS)
+            raise UserError(f"TRACKS of {self.card.plugin.path} is {tracks}", allowed)
         raise errors[0]
 
-    def begin(self, problem: SmallWorkload | None = None) -> Run:
-        """A run at its start, seeded as a trial is."""
-        problem = problem or self.problem
-        task = problem.task(self.passes)
+    def begin(self, workload: SmallWorkload | None = None, point: dict | None = None) -> Training:
+        """Return a training at its start, seeded as a trial is.
+
+        Args:
+            point: hyperparameters; the default of SPACE without them.
+        """
+        task = (workload or self.workload).task(self.passes)
         start = {name: t.clone() for name, t in task.model.state_dict().items()}
         torch.manual_seed(derive(0, "setup"))
-        submission = Submission(self.card, space.default(self.space), task)
-        return Run(task, submission, start, math.nan, task.meter.counts.copy())
+        submission = Submission(self.card, point or space.default(self.space), task)
+        return Training(task, submission, start, math.nan, task.meter.counts.copy())
 
-    def advance(self, run: Run, steps: int) -> None:
+    def advance(self, run: Training, steps: int) -> None:
+        """Make some steps, each seeded as in a trial."""
         for _ in range(steps):
             torch.manual_seed(derive(0, "step", run.task.step))
             run.submission.step()
             run.task.step += 1
 
-    def save(self, run: Run) -> None:
+    def save(self, run: Training) -> None:
         """Write the run's checkpoint, as a runner does."""
         state = {"task": run.task.state_dict(), "submission": run.submission.state_dict()}
         tensors = dict(run.task.model.state_dict())
         checkpoint.save(self.folder, run.task.step, tensors, state)
 
-    def resumed(self) -> Run:
-        """A new run that goes on from the checkpoint."""
+    def resumed(self) -> Training:
+        """Return a new training that goes on from the checkpoint."""
         saved = checkpoint.load(self.folder)
         assert saved
         _, tensors, state = saved
@@ -108,29 +112,32 @@ class Subject:
         return run
 
     @cached_property
-    def whole(self) -> Run:
-        """The run over the whole horizon, hooks watched, a checkpoint in its middle."""
-        half = self.problem.horizon // 2
+    def whole(self) -> Training:
+        """The training over the whole horizon, hooks watched, a checkpoint in its middle."""
+        half = self.workload.horizon // 2
         with watched(self.card) as called:
             run = self.begin()
             run.first = self.judged(run)
             self.advance(run, half)
             self.save(run)
             run.middle, run.most = handed_over(run), run.submission.state_bytes()
-            self.advance(run, self.problem.horizon - half)
+            self.advance(run, self.workload.horizon - half)
             run.last, run.called = self.judged(run), called
         run.most = max(run.most, run.submission.state_bytes())
         return run
 
-    def judged(self, run: Run) -> float:
-        """The loss that a referee would see now: of the answers, where the submission predicts."""
+    def judged(self, run: Training) -> float:
+        """Return the loss that a referee would measure now.
+
+        If the submission predicts by itself, it is the loss of its answers.
+        """
         if predictor.NAME in self.card.functions:
-            return self.problem.loss(Predictor(run.submission))
+            return self.workload.loss(Predictor(run.submission))
         return self.handed(run)
 
-    def handed(self, run: Run) -> float:
-        """The loss of the weights that a run hands over now."""
-        return self.problem.judge(handed_over(run), depth.depth(run.task.model))
+    def handed(self, run: Training) -> float:
+        """Return the loss of the weights that the training hands over now."""
+        return self.workload.judge(handed_over(run), depth.depth(run.task.model))
 
 
 class Predictor(nn.Module):
@@ -144,8 +151,8 @@ class Predictor(nn.Module):
         return predictor.answers(self.submission, inputs)
 
 
-def handed_over(run: Run) -> dict[str, Tensor]:
-    """Copies of what the referee would get: the evaluation view, merged."""
+def handed_over(run: Training) -> dict[str, Tensor]:
+    """Return copies of the weights that the referee would get: the evaluation view, merged."""
     export = getattr(run.submission.module, "export", surgery.export)
     with run.submission.evaluated():
         return {name: t.detach().clone() for name, t in export(run.task.model).items()}
@@ -153,9 +160,10 @@ def handed_over(run: Run) -> dict[str, Tensor]:
 
 @contextmanager
 def watched(card: Card):
-    """Within the block the names of the file's hooks that are called are collected."""
+    """Collect the names of the file's hooks that are called within the block."""
     called: set[str] = set()
-    load, module = discover.load, discover.load(card.plugin)  # a loose file is a new one each time
+    # A file of its own is a new module each time it is loaded.
+    load, module = discover.load, discover.load(card.plugin)
 
     def wrapper(name: str, function: Callable) -> Callable:
         def call(*arguments, **keywords):
@@ -174,5 +182,5 @@ def watched(card: Card):
 
 
 def declared_hooks(card: Card) -> list[str]:
-    """The functions of the contract that the file defines."""
+    """Return the functions of the contract that the file defines."""
     return [name for name in reading.SIGNATURES if name in card.functions]

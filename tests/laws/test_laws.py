@@ -11,8 +11,8 @@ import torch
 from harness.catalog import discover
 from harness.errors import UserError
 from harness.laws import laws
-from harness.laws.laws import Broken, Idle
-from harness.laws.small_run import Subject
+from harness.laws.small_run import SmallRun
+from harness.laws.verdicts import BROKEN, KEPT, NOT_APPLICABLE, Violation, try_law
 from tests.support.racing import environment
 
 NAMES = sorted(discover.submissions())
@@ -21,17 +21,7 @@ NAMES = sorted(discover.submissions())
 @lru_cache(maxsize=1)  # tests come name by name
 def subject(name):
     torch.set_num_threads(1)
-    return Subject(discover.read(discover.find(name)))
-
-
-def verdict(law, on):
-    """What a law says of a submission: (kept, broken or idle, in words)."""
-    try:
-        return "kept", laws.LAWS[law](on)
-    except Idle as error:
-        return "idle", str(error)
-    except Broken as error:
-        return "broken", str(error)
+    return SmallRun(discover.read(discover.find(name)))
 
 
 @pytest.mark.parametrize("law", laws.LAWS)
@@ -39,8 +29,8 @@ def verdict(law, on):
 def test_submission_keeps_the_law(name, law):
     """An exemption is for a law that is broken: none that is kept may be listed."""
     exempt = law in laws.skips(discover.read(discover.find(name)))
-    found, said = verdict(law, subject(name))
-    assert (found == "broken") == exempt, said
+    verdict = try_law(laws.LAWS[law], subject(name))
+    assert (verdict.outcome == BROKEN) == exempt, verdict.text
 
 
 # Each law against a file with one mistake.
@@ -109,8 +99,8 @@ def written(tmp_path, text, name="mine"):
 def broken(tmp_path, law, text):
     """What is said of a file: by its reading, its first step, or the law; '' where all is well."""
     try:
-        laws.LAWS[law](Subject(written(tmp_path, text)))
-    except (UserError, Broken) as error:
+        laws.LAWS[law](SmallRun(written(tmp_path, text)))
+    except (UserError, Violation) as error:
         return str(error)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
@@ -120,9 +110,9 @@ def broken(tmp_path, law, text):
 @pytest.mark.parametrize("text", [GOOD, OWN])
 @pytest.mark.parametrize("law", laws.LAWS)
 def test_a_right_file_keeps_every_law(law, text, tmp_path):
-    found, _ = verdict(law, Subject(written(tmp_path, text)))
-    idle = law in ("memory", "gradients", "zeros", "missing") and text is OWN
-    assert found == ("idle" if idle else "kept")
+    verdict = try_law(laws.LAWS[law], SmallRun(written(tmp_path, text)))
+    idle = law == "values" or (law in ("gradients", "zeros", "missing") and text is OWN)
+    assert verdict.outcome == (NOT_APPLICABLE if idle else KEPT), verdict.text
 
 
 @pytest.mark.parametrize("law, text, old, new, said", MISTAKES)
