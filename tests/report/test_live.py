@@ -138,7 +138,7 @@ def test_the_estimate_handles_shares_and_says_when_it_cannot_know():
         ({"outcome": "reached", "time": 54.1}, {"time": None}, "did not get there"),
         ({"outcome": "reached", "time": 54.1}, None, "no frozen reference"),
         ({"outcome": "out_of_budget", "best": {"loss": 3.31}}, None, "0.03 above the target 3.28"),
-        ({"outcome": "out_of_budget", "best": {"loss": 3.2}}, None, "but the goal was not held"),
+        ({"outcome": "out_of_budget", "best": {"loss": 3.2}}, None, "not at two evaluations in a row"),
         (
             {
                 "outcome": "out_of_budget",
@@ -152,16 +152,29 @@ def test_the_estimate_handles_shares_and_says_when_it_cannot_know():
         ({"outcome": "hopeless", "best": {"loss": 4.28}}, None, "ended early: best loss 4.28"),
         ({"outcome": "out of budget", "best": {}}, None, "no loss was measured"),
         ({"outcome": "diverged", "reason": "the loss is nan"}, None, "diverged: the loss is nan"),
-        ({"outcome": "failed", "reason": "KeyError: 'x'"}, None, "submission=lion"),
-        ({"outcome": "failed", "variant": "deep"}, None, "submission=lion variant=deep"),
+        ({"outcome": "failed", "reason": "KeyError: 'x'"}, None, "failed: KeyError: 'x'"),
+        (
+            {
+                "outcome": "out_of_budget",
+                "best": {"accuracy": 0.716667},
+                "goal": {"accuracy": {"at_least": 0.717}},
+            },
+            None,
+            "best accuracy 0.7167, 0.000333 below the target 0.717",
+        ),
+        (
+            {"outcome": "reached", "time": 0.0234, "goal": {"memory": {"at_most": 2e6}}},
+            {"time": 0.0117},
+            "memory <= 2,000,000 in 0.023 reference seconds: 2.00x slower",
+        ),
     ],
 )
 def test_a_verdict_says_what_happened_where_and_what_next(result, reference, words):
-    about = {"goal": GOAL, "workload": "gpt2", "submission": "lion", "folder": "results/x"}
+    about = {"goal": GOAL, "folder": "results/x", "next": ["python -m harness seed=1"]}
     text = "\n".join(verdict_lines(about | result, reference, colour=False))
     assert words in text
     assert "results/x" in text
-    assert "python -m harness" in text
+    assert "next    python -m harness seed=1" in text
     assert "\x1b" not in text
     assert "\x1b" in "\n".join(verdict_lines(about | result, reference, colour=True))
 

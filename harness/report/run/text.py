@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from io import StringIO
 from typing import Any
 
-from harness.catalog.goal import meets, primary
+from harness.catalog.goal import primary
+from harness.records.judging import conditions_hold
 from harness.system.terminal import coloured
 
 COLOURS = {"reached": "green", "out of budget": "yellow", "hopeless": "yellow"}  # others: red
@@ -24,11 +25,32 @@ def number(value: float | None) -> str:
     return f"{value:.2f}" if size >= 1 else f"{value:.3g}" if size >= 1e-4 else f"{value:.1e}"
 
 
+def bound(value: float) -> str:
+    """Write a goal's bound as it was stated: 3.28, 0.8, 1e-06, 2,000,000."""
+    whole = value == round(value) and abs(value) >= 10_000
+    return f"{value:,.0f}" if whole else f"{value:g}"
+
+
+def seconds(value: float) -> str:
+    """Write reference seconds: 47.1, 1.5, 0.023."""
+    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+
+
+def unlike(value: float, other: float) -> str:
+    """Write a value with as many digits as tell it from another: 0.7167 beside 0.717."""
+    text = number(value)
+    for digits in range(3, 17):
+        if value == other or float(text) != float(f"{other:.6g}"):
+            break
+        text = f"{value:.{digits}g}"
+    return text
+
+
 def spoken(goal: dict) -> str:
     """Write a goal out: loss <= 3.28 and sparsity >= 0.8."""
     signs = {"at_most": "<=", "at_least": ">="}
     return " and ".join(
-        f"{metric} {signs[rule]} {value:g}"
+        f"{metric} {signs[rule]} {bound(value)}"
         for metric, rules in goal.items()
         for rule, value in rules.items()
     )
@@ -39,8 +61,7 @@ def verdict_lines(result: dict, reference: dict | None, colour: bool | None = No
 
     Args:
         result: `outcome` and `goal`; `time` (reference seconds or None), `best` {metric: value},
-            `reason` of a failure, `folder` of the run, `next` command; or, for the default of
-            the latter, `workload`, `submission`, `scale` and `seed`.
+            `reason` of a failure, `folder` of the run, `next`: command lines to type.
         reference: the frozen reference's record with `time`, or None where there is none.
         colour: None asks stderr.
     """
@@ -51,8 +72,9 @@ def verdict_lines(result: dict, reference: dict | None, colour: bool | None = No
 
     outcome = result["outcome"].replace("_", " ")
     if outcome == "reached":
-        told = _against(result["time"], reference)
-        rest = f" {spoken(result['goal'])} in {result['time']:.1f} reference seconds: {told}"
+        text = _against(result["time"], reference)
+        time = seconds(result["time"])
+        rest = f" {spoken(result['goal'])} in {time} reference seconds: {text}"
     elif outcome in ("out of budget", "hopeless"):
         rest = (", ended early: " if outcome == "hopeless" else ": ") + _shortfall(result)
     else:
@@ -60,27 +82,29 @@ def verdict_lines(result: dict, reference: dict | None, colour: bool | None = No
     lines = [paint(outcome, COLOURS.get(outcome, "red")) + rest]
     if result.get("folder"):
         lines.append(f"{paint('record', 'grey')}  {result['folder']}")
-    command = result.get("next") or _next(result, outcome)
-    return [*lines, f"{paint('next  ', 'grey')}  {command}"] if command else lines
+    labels = ["next  ", *["or    "] * 9]
+    commands = zip(labels, result.get("next") or [], strict=False)
+    return lines + [f"{paint(label, 'grey')}  {command}" for label, command in commands]
 
 
-def speedup(seconds: float | None, reference: dict | None) -> float | None:
+def speedup(time: float | None, reference: dict | None) -> float | None:
     """Return how many times faster than the reference a run was; None if either has no time."""
-    if not seconds or not reference or not reference.get("time"):
+    if not time or not reference or not reference.get("time"):
         return None
-    return reference["time"] / seconds
+    return reference["time"] / time
 
 
-def _against(seconds: float, reference: dict | None) -> str:
+def _against(time: float, reference: dict | None) -> str:
+    """Say how much faster or slower than the frozen reference a time is."""
     if reference is None:
         return "there is no frozen reference to compare with"
-    ratio = speedup(seconds, reference)
+    ratio = speedup(time, reference)
     if ratio is None:
         return "the frozen reference did not get there"
     if f"{ratio:.2f}" == "1.00":
-        return f"as fast as the frozen reference ({reference['time']:.1f} s)"
+        return f"as fast as the frozen reference ({seconds(reference['time'])} s)"
     word, factor = ("faster", ratio) if ratio > 1 else ("slower", 1 / ratio)
-    return f"{factor:.2f}x {word} than the frozen reference ({reference['time']:.1f} s)"
+    return f"{factor:.2f}x {word} than the frozen reference ({seconds(reference['time'])} s)"
 
 
 def _shortfall(result: dict) -> str:
@@ -92,64 +116,59 @@ def _shortfall(result: dict) -> str:
     short = best - target if direction == "at_most" else target - best
     if short > 0:
         side = "above" if direction == "at_most" else "below"
-        return f"best {metric} {number(best)}, {number(short)} {side} the target {target:g}"
-    told = f"best {metric} {number(best)} met the target {target:g}, but "
+        value = unlike(best, target)
+        return f"best {metric} {value}, {number(short)} {side} the target {bound(target)}"
+    met = f"best {metric} {number(best)} met the target {bound(target)}, but "
     final = result.get("final") or {}
     for name, condition in result["goal"].items():
-        if name != metric and not meets({name: condition}, final):
-            seen = number(final[name]) if name in final else "not measured"
-            return f"{told}{name} was {seen} at the end: the goal is {spoken({name: condition})}"
-    return f"{told}the goal was not held"
-
-
-def _next(result: dict, outcome: str) -> str:
-    """Return the command that a user most likely wants next."""
-    if "workload" not in result or "submission" not in result:
-        return ""
-    scale = f" scale={result['scale']}" if result.get("scale", "mini") != "mini" else ""
-    variant = f" variant={result['variant']}" if result.get("variant") else ""
-    race = (
-        f"python -m harness workload={result['workload']} submission={result['submission']}"
-        f"{scale}{variant}"
-    )
-    if outcome == "reached":
-        return f"{race} seed={result.get('seed', 0) + 1}"
-    if outcome in ("out of budget", "hopeless", "diverged"):
-        return f"{race} 'trial=range(5)'"
-    return race
+        if name != metric and not conditions_hold({name: condition}, final):
+            limit = next(iter(condition.values()))
+            value = unlike(final[name], limit) if name in final else "not measured"
+            return f"{met}{name} was {value} at the end: the goal is {spoken({name: condition})}"
+    return f"{met}not at two evaluations in a row"
 
 
 def table(outcomes: Sequence[dict], stream: Any = None) -> str:
     """Return a sweep's results as a table: drawn by rich for a terminal, plain columns otherwise.
 
     Args:
-        outcomes: results as for `verdict_lines`, each with its frozen `reference` or None.
+        outcomes: results as for `verdict_lines`, each with its frozen `reference` or None, and
+            `swept`: by heading, the values that the sweep gave it.
         stream: where the table will be printed; sys.stdout by default.
     """
     stream, rows = stream or sys.stdout, []
+    swept = list(dict.fromkeys(name for result in outcomes for name in result.get("swept", {})))
+    headings = [*HEADINGS[:4], *swept, *HEADINGS[4:]]
     for result in outcomes:
         metric = primary(result["goal"])[0]
-        seconds, ratio = result.get("time"), speedup(result.get("time"), result.get("reference"))
+        time, ratio = result.get("time"), speedup(result.get("time"), result.get("reference"))
         best = (result.get("best") or {}).get(metric)
         names = [result.get(key) for key in ("workload", "submission", "seed", "trial")]
         rows.append(
             ["-" if name is None else str(name) for name in names]
-            + [result["outcome"].replace("_", " "), f"{seconds:.1f}" if seconds else "-"]
+            + [result.get("swept", {}).get(name, "-") for name in swept]
+            + [result["outcome"].replace("_", " "), seconds(time) if time else "-"]
             + [f"{ratio:.2f}x" if ratio else "-", f"{metric} {number(best)}"]
         )
     if not stream.isatty():
-        widths = [max(map(len, column)) for column in zip(HEADINGS, *rows)]
-        lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in [HEADINGS, *rows])
-        return "\n".join(lines)
+        return "\n".join(columns([headings, *rows]))
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
     drawing = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading in HEADINGS:
+    for heading in headings:
         drawing.add_column(heading, no_wrap=True)
     for row in rows:
-        drawing.add_row(*row, style=COLOURS.get(row[4], "red") if row[4] != "reached" else "")
+        outcome = row[4 + len(swept)]
+        style = COLOURS.get(outcome, "red") if outcome != "reached" else ""
+        drawing.add_row(*row, style=style)
     paper = StringIO()
     Console(file=paper, force_terminal=True, no_color=not coloured(stream)).print(drawing)
     return paper.getvalue().rstrip("\n")
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows as lines, each column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
