@@ -129,7 +129,7 @@ def attempt(planned, prepare=lambda: None) -> int:
         )
         prepare()
         watcher = Watcher(lambda step: write(steps, b"."))  # a byte for every step that is begun
-        status = referee.race(planned, {"name": "none"}, watcher).exit_code
+        status = referee.race(planned, watcher).exit_code
     except UserError as error:
         status = 2
         print(f"harness: {error}", file=sys.stderr)

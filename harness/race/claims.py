@@ -26,11 +26,11 @@ ANCHOR_LIE = 3.0  # and twice in a row, before the trial is invalid; honest step
 TIMED = 3.0  # reference steps that timing one may take
 
 
-class Contradiction(ValueError):
+class FalseClaim(ValueError):
     """A runner's message cannot be true."""
 
 
-class Testimony:
+class ClaimChecker:
     """Checks each hand-over of one attempt against the one before it."""
 
     def __init__(self, trial: Trial, every: int):
@@ -55,7 +55,7 @@ class Testimony:
             spent: CPU seconds of its process tree since the last hand-over; None with a GPU.
 
         Raises:
-            Contradiction: with what does not add up.
+            FalseClaim: with what does not add up.
         """
         _check_types(reply)
         step, told = reply["step"], f"after step {self._step}, training to {until}"
@@ -89,7 +89,7 @@ class Testimony:
         _must(not unknown, f"passes {unknown} that PASSES does not declare")
 
 
-class Witness:
+class StepTimeCheck:
     """The referee's own reference step, timed when the runner says that it has timed one.
 
     On a GPU, which both would share, the runner is believed.
@@ -106,7 +106,7 @@ class Witness:
         """Bring `anchor` down to what is credible; returns the seconds that timing it may take.
 
         Raises:
-            Contradiction: two in a row are beyond belief.
+            FalseClaim: two in a row are beyond belief.
         """
         often = max(1, self._trial.horizon // ANCHORS)
         if reply["anchor"] == self._last or reply["step"] - self._timed < often:
@@ -116,7 +116,7 @@ class Witness:
         own = reply["anchor"] if self._trial.engine["device"] != "cpu" else self.seconds()
         self._ratios.append(reply["anchor"] / own)
         if min(self._ratios[-2:]) > ANCHOR_LIE and len(self._ratios) > 1:
-            raise Contradiction(
+            raise FalseClaim(
                 f"a reference step took {reply['anchor']:.4f} s in the runner and {own:.4f} s "
                 "here: torch, or a clock, was changed in its process"
             )
@@ -174,7 +174,7 @@ def believed(own, limit: float) -> float:
 
 
 def failure(message: dict) -> tuple[str, str]:
-    """Outcome and reason of a `failed` message; Contradiction for an outcome that is not its."""
+    """Outcome and reason of a `failed` message; FalseClaim for an outcome that is not its."""
     outcome, error = message.get("outcome"), message.get("error")
     _must(outcome in FAILURES and isinstance(error, str), f"it reported the outcome {outcome!r}")
     return str(outcome), str(error)[:4000]
@@ -182,7 +182,7 @@ def failure(message: dict) -> tuple[str, str]:
 
 def _must(true: bool, told: str) -> None:
     if not true:
-        raise Contradiction(f"what the runner says cannot be: {told}")
+        raise FalseClaim(f"what the runner says cannot be: {told}")
 
 
 def _whole(value) -> bool:

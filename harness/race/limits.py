@@ -18,11 +18,11 @@ DISK_SHARE = 0.25  # of what was free when it started
 MARGIN = 2.0  # seconds per lost step, over those of a bare one, that are credible after a crash
 
 
-class Excess(Exception):
+class LimitExceeded(Exception):
     """A runner took more than it may: outcome and reason."""
 
 
-class Watch:
+class ResourceMonitor:
     """Looks at one runner, and keeps in a file what it has used since its last hand-over.
 
     Args:
@@ -44,16 +44,16 @@ class Watch:
         """Note the seconds, and check the rest.
 
         Raises:
-            Excess: too many processes, or too much on the disk.
+            LimitExceeded: too many processes, or too much on the disk.
         """
         self._write(self.clock.read() - self.mark)
         if self.clock.members > PROCESSES:
             told = f"{self.clock.members} processes at once; at most {PROCESSES}"
-            raise Excess("invalid", f"the submission had {told}")
+            raise LimitExceeded("invalid", f"the submission had {told}")
         count, size = _held(self._folders)
         if count > FILES or size > self._room:
             told = f"{count} files of {size:,} bytes; at most {FILES} and {int(self._room):,}"
-            raise Excess("disk_full", f"the submission had written {told}")
+            raise LimitExceeded("disk_full", f"the submission had written {told}")
 
     def settle(self) -> None:
         """What was spent until now is in the log."""

@@ -116,7 +116,7 @@ def _replay(folder: Path, trial: Replay, start: int) -> list[dict]:
         if row["event"] == "evaluation" and row["step"] == start:
             break
     (trial.folder / "log.jsonl").write_text("\n".join(kept) + "\n")
-    outcome = race(trial, {"name": "none"}, Quiet(trial.label))
+    outcome = race(trial, Quiet(trial.label))
     if outcome.outcome != "reached":
         raise UserError(f"the replay ended as {outcome.outcome}: {outcome.record.get('reason')}")
     return run_folder.evaluations(list(read_rows(trial.folder / "log.jsonl")))

@@ -1,13 +1,20 @@
-"""What both holds on a runner share: the shelf of weights, deadlines, and how a trial is ended."""
+"""The referee's handle on a runner: the interface, and what both kinds of runner share."""
 
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.catalog import definition
 from harness.race.trial import Trial
+from harness.system.signals import Signals
 from harness.train import predictor, shared_weights
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-class Ended(Exception):
+
+class TrialEnded(Exception):
     """The trial is over for a reason other than its metric."""
 
     def __init__(self, outcome: str, message: str):
@@ -16,44 +23,102 @@ class Ended(Exception):
 
 
 def check_layout(theirs: list, ours: list) -> None:
+    """Raise TrialEnded unless a runner's weights have the layout of the workload's model."""
     if problem := shared_weights.difference(theirs, ours):
-        raise Ended(
+        raise TrialEnded(
             "invalid", f"the submission's weights do not fit the workload's model: {problem}"
         )
 
 
-class Hold:
-    """What both runners share: the shelf of shared weights and the furthest step reached."""
+class RunnerHandle(ABC):
+    """What the referee asks of a runner, in its own process or in another.
 
-    def __init__(self, trial: Trial, tick, signals):
+    Args:
+        tick: called with the number of finished steps, several times a second.
+
+    Attributes:
+        every: steps between two sets of weights that are handed over on the way; 0 for none.
+        predicts: whether the submission answers with its own predictor.
+        harness: CPU seconds of the harness's own work in the runner: copies, checkpoints, timing.
+        keep: pids of the harness's own processes, which are not part of the runner's tree.
+        layers: the active layers of isolation.
+    """
+
+    def __init__(self, trial: Trial, tick, signals: Signals):
         self.trial, self.tick, self.signals = trial, tick, signals
         self.deadlines = definition.DEADLINES | trial.definition.block.get("deadlines", {})
         self.progress = trial.folder / "progress"
-        said = self.progress.read_bytes()[:8] if self.progress.exists() else b""
-        self.furthest = min(int.from_bytes(said, "little"), trial.horizon)  # it may be damaged
+        # The file may be damaged; no step beyond the horizon exists.
+        count = self.progress.read_bytes()[:8] if self.progress.exists() else b""
+        self.furthest = min(int.from_bytes(count, "little"), trial.horizon)
         self.predicts = predictor.NAME in trial.card.functions
-        self.every = trial.definition.block["evaluate"].get(
-            "every", 0
-        )  # steps between two sets of weights
-        if self.predicts:
-            self.every = 0  # it answers for what it knows now
+        # A predictor answers for what it knows now, so steps on the way cannot be judged later.
+        on_the_way = trial.definition.block["evaluate"].get("every", 0)
+        self.every = 0 if self.predicts else on_the_way
         self.fd = shared_weights.shared_file()
-        self.harness = 0.0  # CPU seconds of our own work in the runner: copies, checkpoints, timing
-        self.shelf: shared_weights.Shelf  # once the layout is agreed
-        self.keep: set[int] = set()  # our own helpers, which are no part of the runner's tree
-        self.layers: list[str] = []  # of isolation, as far as they are active
+        self.harness = 0.0
+        self.shared: shared_weights.SharedWeights  # once the layout is agreed
+        self.keep: set[int] = set()
+        self.layers: list[str] = []
+
+    @abstractmethod
+    def start(self, train: Path, start: Path | None) -> None:
+        """Let the runner build the workload and load the submission.
+
+        Args:
+            train, start: folders of the training data and, if any, of the pretrained weights.
+        """
+
+    @abstractmethod
+    def ready(self, layout: list) -> dict:
+        """Wait until the runner is ready; return its first hand-over.
+
+        Args:
+            layout: that of the workload's model.
+
+        Raises:
+            TrialEnded: set-up failed, took too long, or the weights do not fit.
+        """
+
+    @abstractmethod
+    def go(self, until: int) -> dict:
+        """Let the runner train to step `until`, or to the next step once a signal asks for a stop.
+
+        Returns:
+            The hand-over, with `paused` and the CPU and wall seconds since the one before.
+
+        Raises:
+            TrialEnded: the runner failed, hung, was killed, broke a limit or made a false claim.
+        """
+
+    @abstractmethod
+    def predict(self, questions: "Tensor") -> "Tensor":
+        """Return the scores that the submission's own predictor gives these inputs."""
+
+    @abstractmethod
+    def save(self) -> None:
+        """Let the runner write a checkpoint."""
+
+    @abstractmethod
+    def frozen(self) -> AbstractContextManager[None]:
+        """Return a context in which nothing of the runner runs."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the runner and everything that it has started."""
 
     def furthest_step(self) -> int:
-        """The last step that any earlier attempt finished."""
+        """Return the last step that any earlier attempt finished."""
         return self.furthest
 
     def restart_progress(self, step: int) -> None:
-        """Set the step count back to where training goes on: lost steps count once."""
+        """Set the step count back to where training goes on, so that lost steps count once."""
         with open(self.progress, "r+b") as file:
             file.write(step.to_bytes(8, "little"))
 
     def weights(self, slot: int = 0) -> dict:
-        return {name: tensor.clone() for name, tensor in self.shelf.tensors(slot).items()}
+        """Return copies of the weights in a slot."""
+        return {name: tensor.clone() for name, tensor in self.shared.tensors(slot).items()}
 
     def _start_message(self, train: Path, start: Path | None) -> dict:
         paths = {

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.race.runner_base import Ended, Hold, check_layout
+from harness.race.runner_base import RunnerHandle, TrialEnded, check_layout
 from harness.race.trial import Trial
 from harness.train import predictor, shared_weights
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class InlineRunner(Hold):
-    """The same runner in the referee's process, for debugging: no deadlines, not verified."""
+class InlineRunner(RunnerHandle):
+    """The runner's code, called directly. Its results are marked as not verified."""
 
     def __init__(self, trial: Trial, tick, signals):
         super().__init__(trial, tick, signals)
@@ -29,7 +29,7 @@ class InlineRunner(Hold):
     def ready(self, layout: list) -> dict:
         reply = self._guard(self.runner.start, self._start_message(*self.data))
         check_layout(reply["layout"], layout)
-        self.shelf = shared_weights.Shelf(self.fd, layout, self.trial.slots)
+        self.shared = shared_weights.SharedWeights(self.fd, layout, self.trial.slots)
         return reply | {"cpu": 0.0, "wall": 0.0}
 
     def go(self, until: int) -> dict:
@@ -64,7 +64,7 @@ class InlineRunner(Hold):
 
         try:
             return function(*arguments)
-        except (Ended, KeyboardInterrupt):
+        except (TrialEnded, KeyboardInterrupt):
             raise
         except BaseException as error:
             if self.signals.insisted:
@@ -72,5 +72,5 @@ class InlineRunner(Hold):
             import traceback
 
             traceback.print_exc()
-            said = failure(error)
-            raise Ended(said["outcome"], said["error"]) from error
+            report = failure(error)
+            raise TrialEnded(report["outcome"], report["error"]) from error

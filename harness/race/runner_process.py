@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from harness.catalog import discover, reading
 from harness.catalog.discover import ROOT
 from harness.race import claims
-from harness.race.limits import Excess, Watch
-from harness.race.runner_base import Ended, Hold, check_layout
+from harness.race.limits import LimitExceeded, ResourceMonitor
+from harness.race.runner_base import RunnerHandle, TrialEnded, check_layout
 from harness.race.trial import Trial
 from harness.system import processes, sandbox
 from harness.system.messages import Closed, Late, Link
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 TICK = 0.2  # seconds between two looks at the step count and the process tree
 
 
-class ProcessRunner(Hold):
+class ProcessRunner(RunnerHandle):
     """A runner in its own process tree, which the referee can stop, time and kill."""
 
     def __init__(self, trial: Trial, tick, signals):
@@ -66,11 +66,11 @@ class ProcessRunner(Hold):
         checkpoints = trial.folder / "checkpoint"
         checkpoint.keep_only(checkpoints)
         self.places = [self.private, checkpoints]
-        self.watch = Watch(
+        self.watch = ResourceMonitor(
             self.child.pid, self.since, self.keep, self.places, trial.folder / "spent"
         )
         self.clock = self.watch.clock
-        self.testimony = claims.Testimony(trial, self.every)
+        self.testimony = claims.ClaimChecker(trial, self.every)
 
     def start(self, train: Path, start: Path | None) -> None:
         """Tell the runner what to build; it works while the referee builds its own copy."""
@@ -96,10 +96,10 @@ class ProcessRunner(Hold):
         reply = self._held(self.testimony.first, reply) | {"anchor": built["anchor"]}
         check_layout(reply["layout"], layout)
         shared_weights.keep_size(self.fd)
-        self.shelf = shared_weights.Shelf(self.fd, layout, self.trial.slots)
-        self.witness = claims.Witness(self.trial, self.train, built["anchor"], reply["step"])
+        self.shared = shared_weights.SharedWeights(self.fd, layout, self.trial.slots)
+        self.witness = claims.StepTimeCheck(self.trial, self.train, built["anchor"], reply["step"])
         kept = sum(file.stat().st_size for file in (self.trial.folder / "checkpoint").iterdir())
-        limit = claims.saving(kept + self.shelf.bytes) + claims.TIMED * built["anchor"]
+        limit = claims.saving(kept + self.shared.bytes) + claims.TIMED * built["anchor"]
         own = min(max(0.0, reply["own"] - built["cpu"]), limit)
         if self.trial.engine["device"] == "cpu":  # with what its threads and children did
             spent = self.watch.mark - built["cpu"] - own - sum(reply["inside"].values())
@@ -120,8 +120,8 @@ class ProcessRunner(Hold):
                 self._gone()
             try:
                 self.watch.look()
-            except Excess as excess:
-                raise Ended(*excess.args) from None
+            except LimitExceeded as excess:
+                raise TrialEnded(*excess.args) from None
             now = self._steps()
             if now != step:
                 step, moved = now, time.monotonic()
@@ -141,7 +141,7 @@ class ProcessRunner(Hold):
         reply = self._held(
             self.testimony.next, reply, until, self.signals.asked, spent if on_cpu else None
         )
-        limit = claims.copying(self.shelf.bytes, 1 + len(reply["passed"]))
+        limit = claims.copying(self.shared.bytes, 1 + len(reply["passed"]))
         limit += self._held(self.witness.check, reply)
         own = min(reply["own"], limit) + self._own
         self._own, self.watch.mark = 0.0, self.watch.mark + spent
@@ -169,17 +169,17 @@ class ProcessRunner(Hold):
         try:
             frozen = processes.freeze(self.child.pid, since=self.since, keep=self.keep)
         except TimeoutError as error:
-            raise Ended(
+            raise TrialEnded(
                 "timeout", f"the runner could not be stopped for evaluation: {error}"
             ) from None
         try:
             if self.link.poll():
-                raise Ended("invalid", "the runner sent a message that nobody had asked for")
+                raise TrialEnded("invalid", "the runner sent a message that nobody had asked for")
             before = processes.spent(frozen)
             yield
             worked = processes.spent(frozen) - before
             if worked > claims.SLACK_SECONDS:
-                raise Ended("invalid", f"the runner worked {worked:.2f} s while it was judged")
+                raise TrialEnded("invalid", f"the runner worked {worked:.2f} s while it was judged")
         finally:
             processes.thaw(frozen)
 
@@ -210,8 +210,8 @@ class ProcessRunner(Hold):
         """The result of a check of what the runner said."""
         try:
             return check(*arguments)
-        except claims.Contradiction as error:
-            raise Ended("invalid", str(error)) from None
+        except claims.FalseClaim as error:
+            raise TrialEnded("invalid", str(error)) from None
 
     def _send(self, kind: str, **fields) -> None:
         try:
@@ -233,9 +233,9 @@ class ProcessRunner(Hold):
         except Closed:
             self._gone()
         if message["kind"] == "failed":
-            raise Ended(*self._held(claims.failure, message))
+            raise TrialEnded(*self._held(claims.failure, message))
         if message["kind"] != expected:
-            raise Ended(
+            raise TrialEnded(
                 "invalid", f"the runner sent {message['kind']!r} where {expected!r} was due"
             )
         return message
@@ -244,7 +244,7 @@ class ProcessRunner(Hold):
         with suppress(ProcessLookupError):
             os.kill(self.child.pid, signal.SIGUSR1)  # its stacks go to runner.log
         time.sleep(0.2)
-        raise Ended("timeout", f"{what}; its stacks are in {self.trial.folder / 'runner.log'}")
+        raise TrialEnded("timeout", f"{what}; its stacks are in {self.trial.folder / 'runner.log'}")
 
     def _gone(self):
         try:
@@ -254,11 +254,11 @@ class ProcessRunner(Hold):
         if code is not None and code < 0:
             name = signal.Signals(-code).name
             hint = " (by hand, or by the kernel when memory ran out)" if name == "SIGKILL" else ""
-            raise Ended(
+            raise TrialEnded(
                 "killed",
                 f"the runner was killed by {name}{hint}; the same command continues the trial",
             )
-        raise Ended(
+        raise TrialEnded(
             "failed",
             f"the runner ended (status {code}) without a word; see {self.trial.folder}/runner.log",
         )

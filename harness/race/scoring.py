@@ -1,55 +1,77 @@
-"""What an evaluation finds and whether it counts as the goal's: of a model, or of a whole stream.
+"""Score what a runner hands over, with the referee's own evaluator.
 
-One face for both, so that the referee does not ask which it is at. A judge adds to a row what its
-weights are worth (`see`, at every hand-over), and at evaluations the goal's metrics (`judge`).
-Judging is a function of the log's rows alone, so a finished trial can be judged again (`again`).
+Models and streams share one interface, so the referee needs no special case: `score` gives the part
+of a row that says what the weights are worth, `judge` adds the goal's metrics at an evaluation.
 """
 
+from typing import TYPE_CHECKING
+
+from harness.catalog.streams import watched
 from harness.errors import UserError, nearest
+from harness.race.runner_base import RunnerHandle
 from harness.race.trial import Trial
-from harness.records import stream_metrics
-from harness.records.judging import meets
+from harness.records import judging, stream_metrics
+from harness.records.log import EvaluationRow
 from harness.train import predictor
 
+if TYPE_CHECKING:  # the evaluator imports torch, which the referee does after it starts the runner
+    from harness.race.evaluator import Evaluator
 
-class Judge:
-    """Scores what a runner hands over, by the referee's own evaluator."""
 
-    def __init__(self, trial: Trial, evaluator, runner):
-        self._trial, self._evaluator, self._runner = trial, evaluator, runner
-        self._streaming = "stream" in trial.definition.block
+class Scorer:
+    """Scores the weights of one trial."""
+
+    def __init__(self, trial: Trial, evaluator: "Evaluator", runner: RunnerHandle):
+        self._block, self._terms = trial.definition.block, trial.terms
+        self._evaluator, self._runner = evaluator, runner
 
     def ask(self) -> None:
-        """Let a submission with a predictor of its own answer; ValueError where it does not."""
-        predictor.ask(self._evaluator, self._runner)
-
-    def see(self, reply: dict, handed: dict) -> dict:
-        """What the weights are worth, as part of a log's row: metrics, or a stream's raw counts.
+        """Let a submission that has its own predictor answer.
 
         Raises:
-            ValueError: they do not fit the workload's model.
+            ValueError: its answers are not scores of the validation examples.
         """
-        if self._streaming:
-            block = self._trial.definition.block
-            return stream_metrics.look(self._evaluator, self._runner, handed, reply, block)
-        declared = reply["trainable"], reply["merged"], reply["training_memory"]
-        return {"metrics": self._evaluator(handed, reply["active"], declared)}
+        predictor.ask(self._evaluator, self._runner)
 
-    def judge(self, rows: list[dict], row: dict) -> dict:
-        """The row's `metrics` and `goal`, given the rows before it.
+    def score(self, reply: dict, weights: dict) -> dict:
+        """Return the row's part that depends on the weights: metrics, or a stream's raw counts.
+
+        Raises:
+            ValueError: the weights do not fit the workload's model.
+        """
+        if self._terms.streaming:
+            return self._score_stream(reply, weights)
+        declared = reply["trainable"], reply["merged"], reply["training_memory"]
+        return {"metrics": self._evaluator(weights, reply["active"], declared)}
+
+    def _score_stream(self, reply: dict, weights: dict) -> dict:
+        """Return `tasks`, the counts at the row's step, and `trace`, those of the steps before."""
+
+        def counts(tensors: dict, step: int) -> list[list]:
+            return self._evaluator.groups(tensors, reply["active"], watched(self._block, step))
+
+        passed = enumerate(reply.get("passed", ()), start=1)
+        trace = [[step, counts(self._runner.weights(slot), step)] for slot, step in passed]
+        return {"tasks": counts(weights, reply["step"]), "trace": trace}
+
+    def judge(self, earlier: list[dict], row: EvaluationRow) -> tuple[dict[str, float], bool]:
+        """Return an evaluation's metrics of the goal, and whether they meet it.
+
+        Args:
+            earlier: the log's rows before `row`.
 
         Raises:
             UserError: the goal names a metric that nothing measures.
         """
-        block = self._trial.definition.block
-        if self._streaming:
-            metrics = stream_metrics.judge(block, [*rows, row], row["state_bytes"])[0]
+        if self._terms.streaming:
+            rows = [*earlier, dict(row)]
+            metrics = stream_metrics.goal_metrics(self._block, rows, row["state_bytes"])[0]
         else:
             metrics = row["metrics"]
-        if unknown := sorted(block["goal"].keys() - metrics.keys()):
+        if unknown := sorted(self._terms.goal.keys() - metrics.keys()):
             raise UserError(
                 f"the goal names a metric {unknown[0]!r} that nothing measures",
                 nearest(unknown[0], metrics),
             )
-        row = row | {"metrics": metrics}
-        return {"metrics": metrics, "goal": meets(self._trial, rows, row)}
+        judged = dict(row) | {"metrics": metrics}
+        return metrics, judging.goal_met(self._terms, earlier, judged)

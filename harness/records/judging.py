@@ -1,20 +1,121 @@
-"""Whether a goal was met, and how a trial ends, judged from its evaluations alone."""
+"""Whether a goal is met and how a trial ends: pure functions of a trial's evaluation rows.
+
+The referee, the rules, the report and the pictures ask here, so there is one answer to "is the goal
+met?". A finished trial can therefore be judged again, from its log or from its compact line, when
+the goal's bounds have changed.
+
+A goal is reached at the first of two evaluations in a row that meet it. The goal of a stream is
+about the whole stream: it is reached at the last evaluation if the last two meet it.
+"""
 
 import math
+from dataclasses import dataclass
 
-from harness.catalog import goal
-from harness.clock import prices
-from harness.race.trial import Trial
-from harness.records import hopeless, run_folder, stream_metrics
+from harness.catalog.goal import primary
+from harness.clock.prices import Table, overdrawn
+from harness.records import stream_metrics
+from harness.records.hopeless import Bound
+
+EXPLODED = 10.0  # a loss this many times its value before training ends the trial as diverged
+Ending = tuple[str, str | None]  # outcome, and the reason where one is needed
 
 
-def crossing(rows: list[dict], stream: bool = False) -> int | None:
-    """Index of the first of two evaluations in a row that meet the goal (the start does not count).
+@dataclass(frozen=True)
+class Terms:
+    """The numbers that a trial is judged by.
 
-    A stream's goal is about the whole of it: only its last row can meet it, and that row's `goal`
-    says that the last two of its evaluations do.
+    Attributes:
+        block: the workload's numbers; `goal`, `evaluate` and `stream` are read.
+        horizon: the trial's last step.
+        budget: the reference steps that the trial may spend.
+        until: "goal", or "budget" for a trial that goes on after it has reached the goal.
     """
-    if stream:
+
+    block: dict
+    horizon: int
+    budget: int
+    until: str = "goal"
+
+    @property
+    def goal(self) -> dict:
+        return self.block["goal"]
+
+    @property
+    def streaming(self) -> bool:
+        return "stream" in self.block
+
+
+def conditions_hold(goal: dict, metrics: dict) -> bool:
+    """Return True if every condition of the goal holds for these metrics.
+
+    A value that is missing or not finite meets no condition.
+    """
+    for metric, condition in goal.items():
+        value = metrics.get(metric)
+        if value is None or not math.isfinite(value):
+            return False
+        for direction, bound in condition.items():
+            if value > bound if direction == "at_most" else value < bound:
+                return False
+    return True
+
+
+def goal_met(terms: Terms, earlier: list[dict], row: dict) -> bool:
+    """Return True if an evaluation's row meets the goal.
+
+    Only the last evaluation of a stream can. The goal must also hold at the evaluation before it,
+    which may lie between two rows of the log.
+
+    Args:
+        earlier: the log's rows before `row`; read for streams alone.
+    """
+    if not conditions_hold(terms.goal, row["metrics"]):
+        return False
+    if not terms.streaming:
+        return True
+    before = stream_metrics.goal_metrics(terms.block, [*earlier, row], row["state_bytes"])[1]
+    return row["step"] == terms.horizon and conditions_hold(terms.goal, before)
+
+
+def rejudge(terms: Terms, rows: list[dict]) -> list[dict]:
+    """Return a log's rows with `goal` of every evaluation judged anew."""
+    return [
+        row | {"goal": goal_met(terms, rows[:i], row)} if row["event"] == "evaluation" else row
+        for i, row in enumerate(rows)
+    ]
+
+
+def rows_of_columns(columns: dict | None, goal: dict, streaming: bool) -> list[dict]:
+    """Return the evaluations of a compact line as rows, each judged by `goal`.
+
+    Args:
+        columns: `step`, `seconds` and `metrics` by name; of a stream also `before`, the metrics at
+            the evaluation before the last.
+    """
+    if not columns:
+        return []
+    names, rows = list(columns["metrics"]), []
+    points = zip(columns["step"], columns["seconds"], *columns["metrics"].values(), strict=True)
+    for step, seconds, *values in points:
+        metrics = dict(zip(names, values, strict=True))
+        met = conditions_hold(goal, metrics)
+        rows.append({"step": step, "seconds": seconds, "metrics": metrics, "goal": met})
+    if streaming and rows:
+        rows[-1]["goal"] = rows[-1]["goal"] and conditions_hold(goal, columns["before"])
+    return rows
+
+
+def crossing(rows: list[dict], streaming: bool = False) -> int | None:
+    """Return the index of the evaluation at which the goal was reached, or None.
+
+    The evaluation before training does not count.
+
+    Args:
+        rows: a trial's evaluations in order, each with `goal`.
+    """
+    if not rows:
+        return None
+    if streaming:
         return len(rows) - 1 if rows[-1]["goal"] else None
     for i in range(1, len(rows) - 1):
         if rows[i]["goal"] and rows[i + 1]["goal"]:
@@ -22,83 +123,51 @@ def crossing(rows: list[dict], stream: bool = False) -> int | None:
     return None
 
 
-EXPLODED = 10.0  # a loss this many times its value before training ends the trial as diverged
-Ending = tuple[str, str | None]  # outcome, and the reason where one is needed
-
-
-def ending(
-    trial: Trial, rows: list[dict], table: prices.Table, bound: hopeless.Bound | None
-) -> Ending | None:
-    """The outcome that the last of `rows` brings, or None when the trial goes on.
+def ending(terms: Terms, rows: list[dict], table: Table, bound: Bound | None) -> Ending | None:
+    """Return the outcome that the last evaluation brings, or None if the trial goes on.
 
     Args:
-        rows: the trial's evaluation rows that count, in order.
-        bound: the rule that ends hopeless trials, or None where it is off.
+        rows: the trial's evaluations in order, at least one.
+        bound: the rule that ends hopeless trials, or None if it is off.
     """
-    block = trial.definition.block
-    streaming = "stream" in block
-    last, first = rows[-1], rows[0]
-    metric, direction, _ = goal.primary(block["goal"])
-    value = last["metrics"].get(metric, math.nan)
-    initial = first["metrics"].get(metric, math.nan)
-    trained = [last["train_loss"]] if last["train_loss"] is not None else []
-    if not all(math.isfinite(v) for v in [*last["metrics"].values(), *trained]):
-        return (
-            "diverged",
-            f"{metric} is {value} and the training loss {trained} at step {last['step']}",
-        )
-    if direction == "at_most" and value > EXPLODED * initial > 0:
-        told = f"{metric} is {value:.4g} at step {last['step']}, {initial:.4g} before training"
-        return "diverged", told
-    ended = last["step"] >= trial.horizon
-    if crossing(rows, streaming) is not None and (ended or trial.until == "goal"):
+    last = rows[-1]
+    if reason := _divergence(terms.goal, rows[0], last):
+        return "diverged", reason
+    at_end = last["step"] >= terms.horizon
+    if crossing(rows, terms.streaming) is not None and (at_end or terms.until == "goal"):
         return "reached", None
-    if not streaming and (over := prices.overdrawn(last["counts"], trial.budget, table)):
-        return "invalid", over
-    if ended:
+    if not terms.streaming and (reason := overdrawn(last["counts"], terms.budget, table)):
+        return "invalid", reason
+    if at_end:
         return "out_of_budget", None
+    metric = primary(terms.goal)[0]
     points = [(row["progress"], row["metrics"][metric]) for row in rows]
-    why = bound.told(points) if bound else None
-    return ("hopeless", why) if why else None
+    reason = bound.told(points) if bound else None
+    return ("hopeless", reason) if reason else None
 
 
-def meets(trial: Trial, rows: list[dict], row: dict) -> bool:
-    """Whether an evaluation's row meets the goal; of a stream, only its end can.
+def _divergence(goal: dict, first: dict, last: dict) -> str | None:
+    """Return why a trial counts as diverged, or None: a value is not finite, or a loss exploded."""
+    metric, direction, _ = primary(goal)
+    value, initial = (row["metrics"].get(metric, math.nan) for row in (last, first))
+    losses = [last["train_loss"]] if last["train_loss"] is not None else []
+    if not all(math.isfinite(v) for v in [*last["metrics"].values(), *losses]):
+        return f"{metric} is {value} and the training loss {losses} at step {last['step']}"
+    if direction == "at_most" and value > EXPLODED * initial > 0:
+        return f"{metric} is {value:.4g} at step {last['step']}, {initial:.4g} before training"
+    return None
 
-    A stream's goal must hold at its last two evaluations, which may lie between two rows.
+
+def is_current(record: dict, workload_hash: str, table: Table, until: str) -> bool:
+    """Return True if the finished record still answers this request.
+
+    It does not if the goal's bounds or the measured prices have changed since, or if a trial that
+    stopped at its goal is now to use up its budget. The log is then judged again, and the trial
+    goes on if it must.
     """
-    block = trial.definition.block
-    if not goal.meets(block["goal"], row["metrics"]):
-        return False
-    if "stream" not in block:
-        return True
-    before = stream_metrics.judge(block, [*rows, row], row["state_bytes"])[1]
-    return row["step"] == trial.horizon and goal.meets(block["goal"], before)
-
-
-def again(trial: Trial, rows: list[dict]) -> None:
-    """Let every evaluation among a log's rows say whether it meets the goal as it is now."""
-    for i, row in enumerate(rows):
-        if row["event"] == "evaluation":
-            row["goal"] = meets(trial, rows[:i], row)
-
-
-def stands(trial: Trial, done: dict) -> bool:
-    """Whether a finished trial's record is what was asked for.
-
-    It is not where the goal's bounds or the measured prices have changed since, or where a trial
-    that stopped at its goal is now to use up its budget: then the log is judged again, and the
-    trial goes on if it must.
-    """
-    stopped = done["outcome"] == "reached" and done["step"] < done["horizon"]
+    stopped = record["outcome"] == "reached" and record["step"] < record["horizon"]
     return (
-        done["workload_hash"] == trial.definition.hash
-        and (trial.table.provisional or done.get("prices") in (None, trial.table.origin))
-        and not (trial.until == "budget" and stopped)
+        record["workload_hash"] == workload_hash
+        and (table.provisional or record.get("prices") in (None, table.origin))
+        and not (until == "budget" and stopped)
     )
-
-
-def ended(rows: list[dict]) -> list[dict]:
-    """The evaluations of a trial that has ended before; none if it has not."""
-    seen = run_folder.evaluations(rows)
-    return seen if seen and rows[-1]["event"] == "ended" else []

@@ -5,10 +5,46 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NotRequired, TypedDict
 
 from harness.system.files import BadFile, append_line
 
 START = "0" * 16
+
+
+class EvaluationRow(TypedDict):
+    """An evaluation in a run's log. Counts and charges are cumulative, seconds are the segment's.
+
+    A segment is the training between two hand-overs. A row of a stream has `tasks` and `trace`.
+    """
+
+    event: str  # "evaluation"
+    step: int
+    progress: float  # share of the horizon
+    samples: int  # training examples used for gradients
+    counts: dict[str, int]  # passes by kind
+    passes: dict[str, int]  # passes by kind, of the segment
+    inside: dict[str, float]  # seconds inside the passes, by kind
+    outside: float  # seconds of the segment beside them
+    anchor: float  # seconds of the last reference step
+    anchor_seconds: float  # of the reference step before training
+    setup_seconds: float
+    lost_steps: int
+    hooked: str | None  # what was found on the model
+    state_bytes: int
+    train_loss: float | None  # mean over the segment's steps
+    tasks: NotRequired[list[list]]  # [sum of quality, examples] of each evaluated group
+    trace: NotRequired[list[list]]  # [step, tasks] of the steps on the way
+    metrics: dict[str, float]
+    goal: bool  # whether the metrics meet the goal
+    weights: str  # digest
+    reference_seconds: float
+    interval: list[float]
+    cpu_seconds: float
+    wall_seconds: float
+    referee_cpu_seconds: float
+    evaluation_seconds: float
+    at: float  # seconds since 1970
 
 
 class Log:

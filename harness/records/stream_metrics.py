@@ -38,24 +38,12 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from harness.catalog.goal import primary
-from harness.catalog.streams import watched
 from harness.records.stream_history import History, history
 
 CONVENTIONS = ("strict", "delange_code")
 WINDOWS = (10, 100)
 KEPT = 0.9  # of the quality before a switch: at this a task counts as recovered
 Measured = tuple[float | None, str | None]
-
-
-def look(evaluator, runner, handed: dict, reply: dict, block: dict) -> dict:
-    """A row's raw counts: `tasks` at its step, `trace` of the steps passed on the way to it."""
-
-    def counts(tensors: dict, step: int) -> list[list]:
-        return evaluator.groups(tensors, reply["active"], watched(block, step))
-
-    passed = enumerate(reply.get("passed", ()), start=1)
-    trace = [[step, counts(runner.weights(slot), step)] for slot, step in passed]
-    return {"tasks": counts(handed, reply["step"]), "trace": trace}
 
 
 def running(block: dict, rows: list[dict], step: int | None = None) -> dict[str, float]:
@@ -75,8 +63,14 @@ def running(block: dict, rows: list[dict], step: int | None = None) -> dict[str,
     return {name: seen.sign * _mean(now), f"worst_case_{name}": seen.sign * worst}
 
 
-def judge(block: dict, rows: list[dict], memory: int) -> tuple[dict[str, float], dict[str, float]]:
-    """A row's metrics at its step and at the evaluation before it: a goal must hold at both."""
+def goal_metrics(
+    block: dict, rows: list[dict], memory: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the goal's metrics at the last row's step and at the evaluation before it.
+
+    Args:
+        memory: bytes of state at the last row.
+    """
     steps = history(block, rows).steps
     before = steps[-2] if len(steps) > 1 else steps[-1]
     extra = {"memory": float(memory)}

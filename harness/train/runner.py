@@ -98,7 +98,7 @@ class Runner:
         self._progress = _progress_file(Path(message["progress"]))
         with self.submission.evaluated():
             rows = shared_weights.layout(self._exported())
-        self._shelf = shared_weights.Shelf(self._weights_fd, rows, message["slots"])
+        self._shelf = shared_weights.SharedWeights(self._weights_fd, rows, message["slots"])
         reply = {"layout": rows, "step": self.task.step, "anchor": anchor, "setup": setup}
         reply["warnings"] = [str(warning.message) for warning in skipped]
         reply |= self._hand_over(self.task.meter.now(), {})

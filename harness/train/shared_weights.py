@@ -66,7 +66,7 @@ def keep_size(fd: int) -> None:
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
 
 
-class Shelf:
+class SharedWeights:
     """Tensors of one layout, `slots` times over, in the shared file behind `fd`."""
 
     def __init__(self, fd: int, rows: list[list], slots: int = 1):

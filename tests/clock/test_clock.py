@@ -254,16 +254,11 @@ CHEAT = """
 """
 
 
-class Silent:
-    def update(self, row): ...
-    def tick(self, step): ...
-    def note(self, text): ...
-
-
 def trial(folder, way="honest", path=None, **settings):
     """Race the cheat on a small gpt2; returns the record and its evaluation rows."""
     from harness.catalog.definition import tree_of
     from harness.race import plan
+    from harness.race.observer import Observer
     from harness.race.referee import race
     from harness.records import run_folder
     from harness.records.log import rows as read_rows
@@ -284,7 +279,7 @@ def trial(folder, way="honest", path=None, **settings):
         "study": 0, "scale": "mini", "variant": None,
         "tuned": False, "isolation": "process", "results": str(folder / "results"), "until": "goal",
     } | settings  # fmt: skip
-    outcome = race(plan.make(config), {"name": "none"}, Silent())
+    outcome = race(plan.make(config), Observer())
     log = list(read_rows(outcome.folder / "log.jsonl"))
     return outcome, run_folder.evaluations(log)
 
@@ -335,13 +330,13 @@ def test_work_beside_the_passes_is_charged(honest, tmp_path, way):
 
 
 def test_after_the_goal_a_trial_can_use_up_its_budget_and_be_refined(honest, tmp_path):
-    from harness.cli.commands.refine import refine
+    from harness.cli.commands import refine
 
     losses = [r["metrics"]["loss"] for r in honest[1]]
     goal = (losses[1] + losses[2]) / 2
     outcome, log = trial(tmp_path, goal=goal)
     assert (outcome.outcome, log[-1]["step"]) == ("reached", 30)
-    refine([str(outcome.folder), "--points", "5"])
+    refine.run([str(outcome.folder), "--points", "5"])
     refined = json.loads((outcome.folder / "run.json").read_text())["refined"]
     assert 10 <= refined["after_step"] < refined["step"] <= 20
     assert (

@@ -37,13 +37,6 @@ ENDS = ("invalid", "diverged", "interrupted", "oom", "disk_full", "timeout")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="measured on Linux")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def no_pictures():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.report.run.picture.draw_trial", lambda *_: None)
-        yield
-
-
 def needs(level):
     if level == "strict" and not landlock.version():
         pytest.skip("this kernel has no Landlock")

@@ -43,13 +43,6 @@ NAMED = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def no_pictures():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.report.run.picture.draw_trial", lambda *_: None)
-        yield
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """An undisturbed trial: what every disturbed one must come to, and another's result."""

@@ -25,13 +25,6 @@ from tests.support.racing import (
 )  # fmt: skip
 
 
-@pytest.fixture(autouse=True, scope="module")
-def no_pictures():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.report.run.picture.draw_trial", lambda *_: None)
-        yield
-
-
 def wait_until(true, seconds=120):
     deadline = time.monotonic() + seconds
     while not true():

@@ -12,13 +12,6 @@ from harness.records.log import verify
 from tests.support.racing import HORIZON, POINTS, Watcher, curve, log_of, race, trial
 
 
-@pytest.fixture(autouse=True, scope="module")
-def no_pictures():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.report.run.picture.draw_trial", lambda *_: None)
-        yield
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """An uninterrupted trial."""
@@ -166,7 +159,7 @@ def test_state_that_no_checkpoint_keeps_is_found_out(tmp_path):
     assert race(parted, stop_at(4)).outcome == "interrupted"
     outcome = race(parted)
     assert outcome.outcome == "failed"
-    assert "other weights came back at step 4" in outcome.record["reason"]
+    assert "the weights that came back at step 4 are not" in outcome.record["reason"]
 
 
 def test_a_second_interrupt_stops_at_once(tmp_path):

@@ -281,7 +281,7 @@ def test_the_running_metrics_end_at_the_final_ones():
         {"accuracy": 0.5, "worst_case_accuracy": (7 + 3) / 20}
     )
     assert stream_metrics.running(NUMBERS, rows, 1)["accuracy"] == 0.5
-    metrics, before = stream_metrics.judge(NUMBERS, rows, 7)
+    metrics, before = stream_metrics.goal_metrics(NUMBERS, rows, 7)
     assert metrics == last | {"memory": 7.0}
     assert before["accuracy"] == pytest.approx(0.4)
 

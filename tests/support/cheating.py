@@ -89,7 +89,7 @@ class Seen:
 
 
 def run(trial) -> Seen:
-    outcome = referee.race(trial, {"name": "none"}, Watcher())
+    outcome = referee.race(trial, Watcher())
     return Seen(outcome, (outcome.folder / "runner.log").read_text())
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from harness.race import plan, referee
+from harness.race.observer import Observer
 from harness.records import run_folder
 from harness.records.log import rows
 
@@ -26,13 +27,11 @@ SHORT = [
 ]
 
 
-class Watcher:
-    """A display that keeps the notes and calls `at` with every step it is told."""
+class Watcher(Observer):
+    """An observer that keeps the notes and calls `at` with every step it is told."""
 
     def __init__(self, at=lambda step: None):
         self.notes, self.tick = [], at
-
-    def update(self, row): ...
 
     def note(self, text):
         self.notes.append(text)
@@ -63,7 +62,7 @@ def trial(submission, results, *, isolation="inline", seed=0, numbers=None, **hp
 
 
 def race(planned, watcher=None):
-    return referee.race(planned, {"name": "none"}, watcher or Watcher())
+    return referee.race(planned, watcher or Watcher())
 
 
 def log_of(folder):

@@ -50,7 +50,7 @@ def trial(submission, results, *, isolation="inline", seed=0, number=None, numbe
 
 
 def race(planned, watcher=None):
-    return referee.race(planned, {"name": "none"}, watcher or Watcher())
+    return referee.race(planned, watcher or Watcher())
 
 
 def content(folder: Path) -> dict[str, bytes]:

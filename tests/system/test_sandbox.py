@@ -132,7 +132,7 @@ def test_no_shipped_submission_is_refused_anything_in_strict(name, tmp_path, mon
             "results": str(tmp_path),
         }
     )  # fmt: skip
-    outcome = referee.race(planned, {"name": "none"}, Watcher())
+    outcome = referee.race(planned, Watcher())
     said = (outcome.folder / "runner.log").read_text()
     assert outcome.outcome in ("out_of_budget", "reached", "diverged"), (
         f"{outcome.record.get('reason')}\n{said}"

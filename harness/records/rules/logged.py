@@ -1,7 +1,6 @@
 """Rules about what the log says, and whether the result follows from it."""
 
 from fractions import Fraction
-from types import SimpleNamespace
 
 from harness.catalog.kinds import parse_kind
 from harness.clock import prices, reading
@@ -110,17 +109,10 @@ def _total(rows: list[dict], table: prices.Table) -> float:
 
 def _outcome(case: Case) -> str:
     """The outcome that the log gives; the stated one where the evaluations alone do not say."""
-    rec, last = case.record, case.seen[-1]
-    ended = last["step"] >= rec["horizon"]
-    trial = SimpleNamespace(
-        definition=SimpleNamespace(block=rec["config"] | {"goal": rec["goal"]}),
-        horizon=rec["horizon"],
-        budget=rec["budget"]["steps"],
-        until="budget" if ended else "goal",
-    )
-    found = judging.ending(trial, case.seen, case.table, None)  # type: ignore[arg-type]
-    if found:
-        return found[0]
+    rec = case.record
+    # "goal" serves a trial that used up its budget too: at the horizon both end alike.
+    if result := judging.ending(case.terms, case.seen, case.table, None):
+        return result[0]
     others = ("hopeless", "invalid")  # the one by earlier trials, the other by what was refused
     return rec["outcome"] if rec["outcome"] in others else "unfinished"
 

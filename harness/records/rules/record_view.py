@@ -6,10 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.catalog.goal import meets
 from harness.clock import prices
-from harness.records import log, run_folder, stream_metrics
-from harness.records.judging import crossing
+from harness.records import judging, log, run_folder
 from harness.system import hashing
 
 FAIL, MARK, OPEN = "fail", "mark", "open"
@@ -81,20 +79,18 @@ class Case:
     @cached_property
     def seen(self) -> list[dict]:
         """The evaluations that count, each judged anew by the goal that the record states."""
-        goal = self.record["goal"]
         if not self.folder:
-            return _of_columns(self.record.get("evaluations"), goal, self.streaming)
-        found = []
-        for i, row in enumerate(self.rows):
-            if row["event"] != "evaluation":
-                continue
-            met = meets(goal, row["metrics"])
-            if self.streaming:  # only its end can meet the goal, and the evaluation before it
-                block = self.record["config"]
-                before = stream_metrics.judge(block, self.rows[: i + 1], row["state_bytes"])[1]
-                met = met and row["step"] == self.record["horizon"] and meets(goal, before)
-            found.append(row | {"goal": met})
-        return found
+            columns = self.record.get("evaluations")
+            return judging.rows_of_columns(columns, self.record["goal"], self.streaming)
+        rows = judging.rejudge(self.terms, self.rows)
+        return [row for row in rows if row["event"] == "evaluation"]
+
+    @property
+    def terms(self) -> judging.Terms:
+        """The numbers that the record says it was judged by."""
+        rec = self.record
+        block = rec["config"] | {"goal": rec["goal"]}
+        return judging.Terms(block, rec["horizon"], rec["budget"]["steps"])
 
     @cached_property
     def table(self) -> prices.Table:
@@ -104,19 +100,4 @@ class Case:
     @property
     def at(self) -> int | None:
         """Index of the evaluation at which the goal was first met for good."""
-        return crossing(self.seen, self.streaming) if self.seen else None
-
-
-def _of_columns(columns: dict | None, goal: dict, streaming: bool) -> list[dict]:
-    """The evaluations of a compact line as rows."""
-    if not columns:
-        return []
-    names, rows = list(columns["metrics"]), []
-    table = zip(columns["step"], columns["seconds"], *columns["metrics"].values(), strict=True)
-    for step, seconds, *values in table:
-        metrics = dict(zip(names, values, strict=True))
-        met = meets(goal, metrics)
-        rows.append({"step": step, "seconds": seconds, "metrics": metrics, "goal": met})
-    if streaming and rows:
-        rows[-1]["goal"] = rows[-1]["goal"] and meets(goal, columns["before"])
-    return rows
+        return judging.crossing(self.seen, self.streaming)
