@@ -189,14 +189,14 @@ def as_optimizer(
     other = {k.removeprefix("fallback_"): v for k, v in hp.items() if k.startswith("fallback_")}
     hp = {k: v for k, v in hp.items() if not k.startswith("fallback_")}
     maximize = bool(hp.pop("maximize", False))
-    rule.set(hp)
+    rule.take(hp)
     rules = [rule]
     if (fallback or other or roles) and not rule.handles:
         raise UserError(f"{rule.name} handles all parameters: it takes no roles and no fallback")
     if rest := fallback or rule.fallback:
         rules.append(Rule(rest, horizon))
         declared = space.default(rule.fallback_space) if rest == rule.fallback else {}
-        rules[1].set(declared | other)
+        rules[1].take(declared | other)
     elif other:
         raise UserError(f"{rule.name} has no fallback", do='add fallback="adamw"')
     names: dict[str, list[str]] = {}

@@ -14,6 +14,7 @@ import torch
 
 from harness.catalog import discover, space
 from harness.errors import UserError, nearest
+from harness.optim_tensors import ELEMENT_BY_ELEMENT, operations
 
 SPEED = ("foreach", "fused")  # of torch: they choose an implementation and change no value
 OFF = ("capturable", "differentiable", "amsgrad")  # of torch: only False can be had
@@ -85,7 +86,7 @@ class Rule:
         """True if the method evaluates other values than those it trains."""
         return hasattr(self.module, "evaluate_view")
 
-    def set(self, words: dict) -> None:
+    def take(self, words: dict) -> None:
         """Take values for the rule's own hyperparameters, in torch's words or the submission's."""
         self.values |= self.own(words)
 
@@ -199,26 +200,10 @@ class Rule:
         """Return True if each element's update depends on that element alone.
 
         Such a rule may run on the shards of a tensor. ELEMENTWISE methods may still take norms of
-        all elements, so the rule is tried: on eight numbers, and on its halves.
+        all elements, so some steps are made and their operations looked at.
         """
         if self._local is None:
-            self._local = bool(getattr(self.module, "ELEMENTWISE", False)) and all(
-                self._is_local_at(hp, scale) for scale in (1e-3, 1.0, 1e3)
+            self._local = bool(getattr(self.module, "ELEMENTWISE", False)) and not any(
+                operations(self.module, hp) - ELEMENT_BY_ELEMENT
             )
         return self._local
-
-    def _is_local_at(self, hp: SimpleNamespace, scale: float) -> bool:
-        generator = torch.Generator().manual_seed(0)
-        start = torch.randn(8, generator=generator, dtype=torch.float64)
-        grads = scale * torch.randn(4, 8, generator=generator, dtype=torch.float64)
-
-        def run(part: slice) -> torch.Tensor:
-            params = [start[part].clone()]
-            state = self.module.init(params, hp)
-            for step, g in enumerate(grads):
-                progress = (step + 0.5) / len(grads)
-                self.module.update(params, [g[part].clone()], state, hp, progress)
-            return params[0]
-
-        halves = [run(slice(0, 4)), run(slice(4, 8))]
-        return torch.allclose(torch.cat(halves), run(slice(0, 8)), rtol=1e-10, atol=0)

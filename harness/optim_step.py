@@ -11,6 +11,8 @@ from harness.optim_tensors import is_sharded, put_back_, shown, stored, unstored
 
 SHARED = "shared"  # key of a group's numbers and tensors that belong to no single parameter
 TRAINED = "trained"  # key of the values that training goes on from, kept while evaluating
+# Key of an empty entry: distributed checkpoints refuse a trained parameter without any state.
+STATELESS = "stateless"
 
 
 def steps_of(group: dict) -> int:
@@ -86,12 +88,14 @@ def _begin(rule: Rule, group: dict, hp, how: tuple[bool, bool], state: dict) -> 
     made = rule.module.init(values, hp)
     lists = {key: value for key, value in made.items() if isinstance(value, list)}
     _keep(params, values, lists, how, state)
+    for p in params if not lists else ():
+        state[p][STATELESS] = torch.zeros((), device=p.device)
     group[SHARED] = {key: made[key] for key in made.keys() - lists.keys()} | {"steps": 0}
 
 
 def _lists(params: list[Tensor], how: tuple[bool, bool], state: dict) -> dict[str, list]:
     """Return the lists of a rule's state for some parameters, as the rule made them."""
-    keys = [key for key in state[params[0]] if key != TRAINED]
+    keys = [key for key in state[params[0]] if key not in (TRAINED, STATELESS)]
     return {key: [unstored(state[p][key], *how) for p in params] for key in keys}
 
 

@@ -9,12 +9,22 @@ A rule is written for plain tensors of at least 32 bits, with matrices as [outpu
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 WIDE = (torch.float32, torch.float64)
+# Operations that torch does not tag as pointwise, although each element depends on itself alone.
+ELEMENT_BY_ELEMENT = {
+    "_foreach_add", "_foreach_add_", "_foreach_addcdiv_", "_foreach_addcmul_", "_foreach_copy_",
+    "_foreach_div_", "_foreach_lerp_", "_foreach_mul", "_foreach_mul_", "_foreach_neg",
+    "_foreach_sub", "_foreach_sub_", "_fused_adamw_", "_fused_sgd_", "_unsafe_view", "alias",
+    "abs_", "clone", "copy_", "detach", "empty_like", "fill_", "full", "full_like", "lift_fresh",
+    "ones_like", "view", "zero_", "zeros_like",
+}  # fmt: skip
 
 
 def is_sharded(t: Any) -> bool:
@@ -104,3 +114,29 @@ def same_draws(seed: int, params: list[Tensor]) -> Iterator[None]:
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
         yield
+
+
+def operations(module: ModuleType, hp: SimpleNamespace) -> set[str]:
+    """Return the names of torch's operations, but for pointwise ones, in a rule's steps."""
+    generator = torch.Generator().manual_seed(0)
+    params = [torch.randn(4, generator=generator)]
+    recorder = _Recorder()
+    state = module.init(params, hp)
+    for step in range(4):
+        g = torch.randn(4, generator=generator)
+        with recorder:
+            module.update(params, [g], state, hp, (step + 0.5) / 4)
+    return recorder.names
+
+
+class _Recorder(TorchDispatchMode):
+    """Collects the names of operations that are not tagged as pointwise."""
+
+    def __init__(self):
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if torch.Tag.pointwise not in func.tags:
+            self.names.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
