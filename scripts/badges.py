@@ -29,7 +29,7 @@ from harness.catalog import discover, methods, reading
 from harness.catalog.card import Card
 from harness.catalog.definition import merge
 from harness.catalog.methods import BADGES, Evidence, Method
-from harness.laws.small_run import Subject
+from harness.laws.small_run import SmallRun
 from harness.system.files import atomic_write
 from harness.system.paths import ROOT
 
@@ -117,8 +117,8 @@ def _text(node: ast.expr) -> str:
 
 def state(card: Card) -> tuple[float, str]:
     """Return bytes of state over bytes of trained parameters in a short run, and what it ran on."""
-    subject = Subject(card)
-    problem = subject.problem
+    subject = SmallRun(card)
+    problem = subject.workload
     if problem.name in LANGUAGE:
         changes = merge(problem.changes, WIDE, "wide")
         title = f"{problem.name}, width {WIDE['model']['width']}"

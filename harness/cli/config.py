@@ -9,32 +9,36 @@ from typing import Any
 
 from harness.catalog import discover, optimizer_classes
 from harness.catalog.card import Plugin
+from harness.catalog.definition import tree_of
 from harness.cli.overrides import check
 from harness.errors import UserError
 from harness.race import configuration
 
 
-def _is_path(value: str) -> bool:
-    return value.endswith(".py") or "/" in value
-
-
 def register(arguments: list[str]) -> list[str]:
     """Offer every submission as an option of its group; return the arguments for Hydra.
 
-    A path to a file becomes an option named by the file's stem; submission=optimizer, one for each
-    class=.
+    A path to a file, of a submission or a workload, becomes an option named by the file's stem;
+    submission=optimizer, one for each class=.
     """
     from hydra.core.config_store import ConfigStore
 
     store = ConfigStore.instance()
     store.store(name="schema", node=configuration.Schema)
     plugins = dict(discover.submissions())
+    places: dict[str, str] = {}
     rewritten = []
     for argument in optimizer_classes.expanded(arguments):
         if argument.startswith("submission="):
             values = argument.removeprefix("submission=").split(",")
             argument = "submission=" + ",".join(
-                _option(value, plugins) if _is_path(value) or "." in value else value
+                _option(value, plugins) if discover.is_path(value) or "." in value else value
+                for value in values
+            )
+        elif argument.startswith("workload="):
+            values = argument.removeprefix("workload=").split(",")
+            argument = "workload=" + ",".join(
+                _workload_option(value, places) if discover.is_path(value) else value
                 for value in values
             )
         elif argument.startswith("results=") and argument[8:9] not in ("", "'", '"'):
@@ -53,7 +57,8 @@ def register(arguments: list[str]) -> list[str]:
             name=option,
             node=keys | {"name": plugin.name, "path": None if plugin.package else plugin.place},
         )
-    check(rewritten, plugins)
+    _store_workloads(store, places)
+    check(rewritten, plugins, places)
     return rewritten
 
 
@@ -99,6 +104,25 @@ def _option(path: str, plugins: dict[str, Plugin]) -> str:
     option = _option_name(plugin)
     plugins[option] = plugin
     return option
+
+
+def _workload_option(path: str, places: dict[str, str]) -> str:
+    """Add the workload's file at `path` to the places by option; return its option."""
+    plugin = discover.find_workload(path.strip("'\""))
+    if plugin.package:
+        return plugin.name
+    option = _option_name(plugin)
+    places[option] = plugin.place
+    return option
+
+
+def _store_workloads(store: Any, places: dict[str, str]) -> None:
+    """Offer the workloads whose numbers are not in conf/workload/: files, and those of packages."""
+    packaged = {p.name: p.name for p in discover.workloads().values() if p.package != "workloads"}
+    for option, name in (packaged | places).items():
+        numbers = {key: value for key, value in tree_of(name).items() if key != "name"}
+        path = name if option in places else None
+        store.store(group="workload", name=option, node=numbers | {"path": path})
 
 
 def _keys(option: str, plugin: Plugin, arguments: Iterable[str]) -> dict:

@@ -24,12 +24,19 @@ WITH_VALUE = (
 )  # fmt: skip
 
 
-def check(arguments: list[str], plugins: dict[str, Plugin]) -> None:
-    """Raise UserError where the arguments of a race are wrong, with the nearest right name."""
-    overrides = _parsed(_words(arguments))
+def check(
+    arguments: list[str], plugins: dict[str, Plugin], places: dict[str, str] | None = None
+) -> None:
+    """Raise UserError where the arguments of a race are wrong, with the nearest right name.
+
+    Args:
+        plugins: the submissions that can be chosen, by option.
+        places: the paths of workloads that are files of the user's own, by option.
+    """
+    overrides = _parsed(settings_of(arguments))
     for override in overrides:
         _check_form(override)
-    chosen = _check_options(overrides, plugins)
+    chosen = _check_options(overrides, plugins, places or {})
     racing = [plugins[name] for name in chosen.get("submission", _default("submission"))]
     _check_learning_rates(overrides, racing)
     for override in overrides:
@@ -40,7 +47,7 @@ def _default(group: str) -> list[str]:
     return [configuration.default_choices()[group]]
 
 
-def _words(arguments: list[str]) -> list[str]:
+def settings_of(arguments: list[str]) -> list[str]:
     """Return the settings among the arguments; raise UserError for a word that is none."""
     words = []
     for i, word in enumerate(arguments):
@@ -88,13 +95,20 @@ def _check_form(override) -> None:
         raise UserError(f"{override.input_line}", "a whole number from 1 up")
 
 
-def _check_options(overrides: list, plugins: dict[str, Plugin]) -> dict[str, list[str]]:
-    """Check that every option of a group exists; return the options chosen, by group."""
+def _check_options(
+    overrides: list, plugins: dict[str, Plugin], places: dict[str, str]
+) -> dict[str, list[str]]:
+    """Check that every option of a group exists; return the options chosen, by group.
+
+    A workload of the user's own is returned as its path.
+    """
     chosen = {
         override.key_or_group: [str(value) for value in _values(override)]
         for override in overrides
         if override.key_or_group in ("workload", "submission", *GROUPS)
     }
+    if "workload" in chosen:
+        chosen["workload"] = [places.get(name, name) for name in chosen["workload"]]
     for name in chosen.get("workload", []):
         discover.find_workload(name)
     for name in chosen.get("submission", []):

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from harness.catalog.definition import TINY
 from harness.errors import UserError, nearest
 from harness.race.trial import ISOLATION, UNTIL
 from harness.system.paths import ROOT
@@ -96,7 +97,9 @@ def plain(config: Any, workload: str) -> dict:
 
     values = OmegaConf.to_container(config, resolve=True)
     assert isinstance(values, dict)
-    values["workload"]["name"] = workload
+    # A workload of the user's own is known by its path. No race uses the block `tiny`.
+    values["workload"]["name"] = values["workload"].pop("path", None) or workload
+    values["workload"].pop(TINY, None)
     for key, options in (("isolation", ISOLATION), ("until", UNTIL)):
         if values[key] not in options:
             raise UserError(f"{key}={values[key]} does not exist", nearest(values[key], options))

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from harness import roles, surgery
+from harness import depth, roles, surgery
 from harness.catalog import data
 from harness.catalog.definition import Definition, load_workload
 from harness.errors import UserError
@@ -140,10 +140,7 @@ class Evaluator:
     def _take(self, tensors: dict[str, Tensor], active: list[bool] | None) -> None:
         for name, own in self._model.state_dict().items():
             own.copy_(tensors[name])
-        if hasattr(self._model, "active"):
-            if active is None or len(active) != len(self._model.active):
-                raise ValueError("the model's active blocks were not said")
-            self._model.active = [bool(a) for a in active]
+        depth.set_depth(self._model, active)
 
     def _constraints(
         self, tensors: dict[str, Tensor], count: int, merged: bool, memory: int

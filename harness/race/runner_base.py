@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness.catalog import definition
 from harness.race.trial import Trial
+from harness.system.paths import ROOT
 from harness.system.signals import Signals
 from harness.train import predictor, shared_weights
 
@@ -122,6 +123,7 @@ class RunnerHandle(ABC):
 
     def _start_message(self, train: Path, start: Path | None) -> dict:
         paths = {
+            "root": str(ROOT),
             "train": str(train),
             "pretrained": start and str(start),
             "checkpoint": str(self.trial.folder / "checkpoint"),

@@ -22,7 +22,7 @@ from harness.race.limits import LimitExceeded, ResourceMonitor
 from harness.race.runner_base import RunnerHandle, TrialEnded, check_layout
 from harness.race.trial import Trial
 from harness.system import processes, sandbox
-from harness.system.messages import Closed, Late, Link
+from harness.system.messages import Channel, Disconnected, TimedOut
 from harness.train import checkpoint, predictor, shared_weights
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class ProcessRunner(RunnerHandle):
         processes.become_subreaper()
         processes.hide_memory()
         ours, theirs = socket.socketpair()
-        self.link = Link(ours)
+        self.link = Channel(ours)
         # Its path names neither workload nor submission, and nothing is left in it from before.
         self.private = trial.results / "private" / trial.run_id
         shutil.rmtree(self.private, ignore_errors=True)
@@ -76,11 +76,12 @@ class ProcessRunner(RunnerHandle):
         """Tell the runner what to build; it works while the referee builds its own copy."""
         self.train = train
         self.progress.touch()
+        plugins = self.trial.card.plugin, self.trial.definition.plugin
         policy = sandbox.policy(
             self.trial.isolation,
             writable=[*self.places, self.progress],
             data=[train, start],
-            sources=discover.sources(self.trial.card.plugin),
+            sources=[path.resolve() for plugin in plugins for path in discover.sources(plugin)],
             plugins=reading.package_folders(),
             device=self.trial.engine["device"],
             hidden=[self.trial.results],
@@ -185,7 +186,7 @@ class ProcessRunner(RunnerHandle):
 
     def close(self) -> None:
         """End the whole tree; afterwards nothing of it is left."""
-        with suppress(Closed):
+        with suppress(Disconnected):
             self.link.send("stop")
         with suppress(subprocess.TimeoutExpired):
             self.child.wait(2.0)
@@ -216,7 +217,7 @@ class ProcessRunner(RunnerHandle):
     def _send(self, kind: str, **fields) -> None:
         try:
             self.link.send(kind, **fields)
-        except Closed:
+        except Disconnected:
             self._gone()
 
     def _receive(self, expected: str, seconds: float, phase: str) -> dict:
@@ -228,9 +229,9 @@ class ProcessRunner(RunnerHandle):
                 self._hung(f"{phase} took longer than {seconds:.0f} s")
         try:
             message = self.link.receive(seconds)
-        except Late:
+        except TimedOut:
             self._hung(f"{phase} took longer than {seconds:.0f} s")
-        except Closed:
+        except Disconnected:
             self._gone()
         if message["kind"] == "failed":
             raise TrialEnded(*self._held(claims.failure, message))

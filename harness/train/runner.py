@@ -33,7 +33,9 @@ class Runner:
         What must not depend on the submission is told before it is loaded.
         """
         from harness.system import sandbox
+        from harness.system.paths import require_root
 
+        require_root(message["root"])
         layers = sandbox.confine(message["policy"]) if "policy" in message else []
         import torch
 
@@ -153,7 +155,7 @@ class Runner:
             return self.task.meter.own() - own
 
     def _hand_over(self, start: float, before: dict) -> dict:
-        from harness import surgery
+        from harness import depth, surgery
 
         task = self.task
         copying = self._put(0)
@@ -179,7 +181,7 @@ class Runner:
             "passes": dict(made),
             "anchor": self._timed[1],
             "hooked": task.meter.hooked,
-            "active": getattr(task.model, "active", None),
+            "active": depth.depth(task.model),
             "state_bytes": self.submission.state_bytes(),
             "merged": len(self._rows) != len(task.model.state_dict()),
             **self._most,
