@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 race: $(VENV)/.ready
-	$(BIN)/python -m harness workload=gpt2 submission=lion
+	$(BIN)/python -m harness workload=gpt2 submission=nadamw
 
 test: $(VENV)/.ready-for-tests
 	$(BIN)/python -m pytest -q -n 2

@@ -2,7 +2,7 @@
 
 results/board/KEY.jsonl has one line a run, results/board/KEY.failed.json why a submission could not
 be raced there, results/tuned/KEY.json the best point of each submission. `harness report` and
-`tuned=true` read them; a fresh clone has no run folders, so a campaign goes on from the board.
+races read them; a fresh clone has no run folders, so a campaign goes on from the board.
 """
 
 from collections import defaultdict

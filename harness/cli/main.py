@@ -10,20 +10,20 @@ from harness.errors import EXIT_USAGE, UserError
 HELP = """\
 harness: which training algorithm gets there first?
 
-  python -m harness workload=gpt2 submission=lion
+  python -m harness workload=gpt2 submission=nadamw
       race a shipped submission to the workload's target, on one CPU core, in about a minute
-  python -m harness workload=gpt2 submission=./my_idea.py submission.lr=3e-4 seed=1
+  python -m harness workload=gpt2 submission=./my_idea.py submission.lr=0.1 seed=1
       race your own file (harness new submission my_idea writes one to start from)
   python -m harness -m workload=gpt2 submission=adamw,lion 'seed=range(0,3)'
       a sweep: every combination once, two at a time; the same command again continues it
 
 settings (python -m harness --cfg job shows all):
   workload= submission= scale=mini|base|full variant= seed= trial= study= tuned= hopeless=
-  until=goal|budget isolation= engine=cpu|gpu tracker=wandb|tensorboard|none results=FOLDER
+  until=goal|budget isolation= engine=auto|cpu|gpu tracker=wandb|tensorboard|none results=FOLDER
   jobs=2 dry=true submission.KEY=VALUE
 
 commands:
-  harness list [submissions|workloads] [--like 'ada*']   what there is
+  harness list [submissions|workloads] [--like 'ada*'] [--track NAME]   what there is
   harness show NAME                                       one of them in full
   harness new submission NAME                             a file to start from
   harness check FILE                                      the laws of submissions, tried on yours
@@ -34,6 +34,8 @@ commands:
   harness calibrate workload=gpt2                         measure the prices of its passes here
   harness audit workload=gpt2                             compare this machine with the prices
   harness refine RUN_FOLDER                               find a crossing on a finer grid
+  harness campaign PLAN                                   tune and re-run many submissions
+  harness target WORKLOAD                                 set a workload's target by procedure
   harness doctor                                          what works on this machine
 
 exit status: 0 reached or completed, 1 failed, 2 bad usage, 3 disqualified,
