@@ -14,18 +14,16 @@ from pathlib import Path
 
 import yaml
 
-from harness import __version__
-from harness.catalog import definition, discover
+from harness.catalog import definition, discover, identity
 from harness.catalog.discover import ROOT
 from harness.catalog.identity import source_hash, step_hash
-from harness.system import hashing
 
 FROZEN = ROOT / "tests" / "catalog" / "identities.json"
 
 
 def submissions() -> dict[str, str]:
     """Return the hash of every shipped submission by name."""
-    return {name: source_hash(one) for name, one in discover.submissions().items()}
+    return {name: source_hash(plugin) for name, plugin in discover.submissions().items()}
 
 
 def workloads() -> dict[str, dict[str, str]]:
@@ -33,7 +31,7 @@ def workloads() -> dict[str, dict[str, str]]:
     identities = {}
     for name in discover.workloads():
         tree = definition.tree_of(name)
-        for scale in (key for key, value in tree.items() if isinstance(value, dict)):
+        for scale in definition.scales_of(tree):
             for variant in (None, *(tree[scale].get("variants") or {})):
                 one = definition.define(name, tree, scale, variant)
                 identities[one.key] = {
@@ -44,20 +42,11 @@ def workloads() -> dict[str, dict[str, str]]:
     return identities
 
 
-def run_id(line: dict, engine: dict, version: str = __version__) -> str:
+def run_id(line: dict, engine: dict) -> str:
     """Return the run id that the fields of a compact line give."""
-    parts = {
-        "workload": line["training_hash"],
-        "submission": line["submission_hash"],
-        "hp": line["hp"],
-        "seed": line["seed"],
-        "engine": engine,
-        "horizon": line["horizon"],
-        "harness": version,
-    }
-    if line["isolation"] != "process":
-        parts["isolation"] = line["isolation"]
-    return hashing.digest(hashing.canonical(parts))[:16]
+    names = ("training_hash", "submission_hash", "hp", "seed", "horizon", "isolation")
+    fields = {name: line[name] for name in names}
+    return identity.run_id(**fields, engine=engine, race=line["harness"])
 
 
 def lines(path: Path) -> list[dict]:
@@ -77,9 +66,9 @@ def runs() -> dict[str, list[str]]:
     for path in sorted((ROOT / "results" / "board").glob("*.jsonl")):
         rows = lines(path)
         derived = [run_id(row, engine) for row in rows]
-        for row, identity in zip(rows, derived, strict=True):
-            if row["run_id"] != identity:
-                raise SystemExit(f"{path.name}: run {row['run_id']} is derived as {identity}")
+        for row, own in zip(rows, derived, strict=True):
+            if row["run_id"] != own:
+                raise SystemExit(f"{path.name}: run {row['run_id']} is derived as {own}")
         identities[path.stem] = derived
     return identities
 

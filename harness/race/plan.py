@@ -2,16 +2,14 @@
 
 from pathlib import Path
 
-from harness import __version__
-from harness.catalog import discover, kinds
+from harness.catalog import discover, identity, kinds
 from harness.catalog.definition import Definition, define
-from harness.catalog.identity import source_hash
 from harness.clock import prices, tables
 from harness.errors import UserError
 from harness.race import point
 from harness.race.configuration import engine_for
 from harness.race.trial import Trial
-from harness.system import hashing, sandbox
+from harness.system import sandbox
 
 
 def budget_factor(factor: int, definition: Definition) -> int:
@@ -38,7 +36,7 @@ def make(config: dict) -> Trial:
         raise UserError(
             f"submission {plugin.name} is for the track {' and '.join(tracks)}; "
             f"{definition.key} is of the track {definition.track}",
-            do="harness list shows what fits",
+            do=f"harness list --track {definition.track}",
         )
     hp, origin = point.choose(config, card, definition)
     engine = engine_for(config["engine"], definition.scale)
@@ -50,19 +48,16 @@ def make(config: dict) -> Trial:
         "stream" not in definition.block
     ):  # a stream has its length, and what a step costs is charged
         horizon = prices.horizon_of(horizon, passes, table)
-    source = source_hash(plugin)
-    identity = {
-        "workload": definition.training_hash,
-        "submission": source,
-        "hp": hp,
-        "seed": config["seed"],
-        "engine": engine,
-        "horizon": horizon,
-        "harness": __version__,
-    } | (
-        {"isolation": config["isolation"]} if config["isolation"] != "process" else {}
-    )  # not verified, or proven by more: another run
-    run_id = hashing.digest(hashing.canonical(identity))[:16]
+    source = identity.source_hash(plugin)
+    run_id = identity.run_id(
+        definition.training_hash,
+        source,
+        hp,
+        config["seed"],
+        engine,
+        horizon,
+        config["isolation"],
+    )
     results = Path(config["results"]).expanduser().resolve()
     return Trial(
         definition,

@@ -3,10 +3,10 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from harness import __version__
 from harness.catalog import streams
 from harness.catalog.definition import Definition
 from harness.catalog.discover import Card
+from harness.catalog.identity import RACE
 from harness.clock import prices
 from harness.records.judging import Terms
 
@@ -66,9 +66,9 @@ class Trial:
             | ({"factor": self.factor} if self.factor != 1 else {}),
             "engine": self.engine,
             "isolation": self.isolation,
-            "harness": __version__,
+            "harness": RACE,
             "config": self.definition.block,
-        }
+        } | ({"workload_file": self.definition.place} if self.definition.place else {})
 
     @property
     def budget(self) -> int:

@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 
-from harness.catalog import discover, identity
+from harness.catalog import discover
 from harness.errors import UserError
 from tests.support.racing import ROOT, environment
 
@@ -98,47 +98,11 @@ def test_a_space_may_build_on_another_submission(tmp_path):
     assert made.literals["SPACE"] == shipped | {"lr": 3.0}
 
 
-def test_the_source_hash_covers_what_a_file_imports(tmp_path):
+def test_the_sources_of_a_file_are_what_it_imports(tmp_path):
     alone = card(tmp_path, name="alone").plugin
     leaning = card(tmp_path, name="leaning", first="from submissions.first_order import sam").plugin
     assert [p.name for p in discover.sources(alone)] == ["alone.py"]
     assert {p.name for p in discover.sources(leaning)} >= {"leaning.py", "sam.py", "adamw.py"}
-    before = identity.source_hash(alone)
-    alone.path.write_text(alone.path.read_text() + "# changed\n")
-    assert identity.source_hash(alone) != before
-
-
-DESCRIBED = GOOD | {"SKIPS": "SKIPS = {}\nVARIANTS = (\n    {}\n)  # words", "end": "x = 1"}
-
-
-def test_the_source_hash_is_blind_to_what_only_describes(tmp_path):
-    """A badge that a method earns after it has been raced does not void its runs."""
-    plain = card(tmp_path, **(DESCRIBED | {"SKIPS": "", "SPACE": GOOD["SPACE"] + "\n\n"})).plugin
-    before = identity.source_hash(plain)
-    said = GOOD["SPACE"] + "\nSKIPS = {}\nVARIANTS = (\n    {}\n)  # words\n\n"
-    text = card(tmp_path, **(DESCRIBED | {"SKIPS": "", "SPACE": said})).plugin.path.read_text()
-    assert "VARIANTS" in text
-    assert identity.source_hash(plain) == before
-
-
-@pytest.mark.parametrize(
-    "one, other",
-    [
-        ("STATE = 2\ny = STATE", "STATE = 3\ny = STATE"),  # it is read
-        ("STATE = 2\ny = globals()['STATE']", "STATE = 3\ny = globals()['STATE']"),
-        ("STATE = 2; y = 1", "STATE = 2; y = 2"),  # not alone on its line
-        ("STATE = [2].pop()", "STATE = [3].pop()"),  # it does something
-        ("if True:\n    STATE = 2", "if True:\n    STATE = 3"),
-    ],
-)
-def test_nothing_that_runs_hides_behind_a_description(one, other, tmp_path):
-    path = tmp_path / "mine.py"
-    plugin = discover.Plugin("mine", path, "", None)
-    hashes = set()
-    for text in (one, other):
-        path.write_text("\n".join([*GOOD.values(), text]) + "\n")
-        hashes.add(identity.source_hash(plugin))
-    assert len(hashes) == 2
 
 
 def test_a_file_of_the_project_is_found_by_path_as_by_name():
