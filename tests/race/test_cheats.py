@@ -1,6 +1,6 @@
 """Laws against cheating: each known exploit gets what the table says, its honest twin passes.
 
-python -m tests.cheating      prints the table, as docs/rules.md has it
+The table in docs/rules.md says what each exploit gets.
 """
 
 import os
@@ -86,7 +86,7 @@ def test_an_exploit_gets_what_the_table_says(exploit, level, tmp_path, plain, mo
     if expected == "charged" and exploit.file == "patched_torch":  # 0.25 to 0.35 of the passes
         assert outcome.record["end"]["hidden"] > 0.1 * outcome.record["end"]["counted"]
     if exploit.file == "patched_loss":
-        log = cheating.record.evaluations(cheating.rows(outcome.folder / "log.jsonl"))
+        log = cheating.run_folder.evaluations(cheating.rows(outcome.folder / "log.jsonl"))
         assert [row["metrics"]["relative_error"] for row in log] == pytest.approx([1.0] * len(log))
     if exploit.file == "pruning":
         assert outcome.record["best"]
