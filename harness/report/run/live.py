@@ -1,4 +1,4 @@
-"""Show a run while it trains.
+"""Show a run, or the trials of a sweep, while they train.
 
 On a terminal one live line, elsewhere plain lines at most every ten seconds:
 
@@ -17,6 +17,7 @@ from harness.report.run.text import number
 from harness.system.terminal import redraw, say
 
 PLAIN_SECONDS = 10.0  # between two plain lines
+PLAIN_LONGEST = 120.0  # between two plain blocks of a sweep, in the end
 LIVE_SECONDS = 0.1  # between two drawings of the live line
 TREND = 8  # evaluations that the estimate is fitted to
 FAR = 10  # budgets; a target estimated beyond is not shown
@@ -156,3 +157,57 @@ class Live:
         if when is not None and self.points[-1][0] < when < longest:
             parts.append((f"target ~{when:.0f} s if the trend holds", "magenta"))
         return parts
+
+
+class SweepLines:
+    """The lines of a sweep: how many trials have ended, and one line for each running trial.
+
+    Args:
+        stream: where to; a terminal gets lines that are drawn anew, others a block now and then.
+    """
+
+    def __init__(self, stream: TextIO | None = None):
+        self.stream = stream or sys.stderr
+        self.drawn, self.pause, self.screen = -math.inf, PLAIN_SECONDS, None
+        if self.stream.isatty() and os.environ.get("TERM") != "dumb":
+            from rich.console import Console
+            from rich.live import Live as Screen
+
+            console = Console(file=self.stream, highlight=False)
+            self.screen = Screen(console=console, auto_refresh=False, redirect_stdout=False)
+            self.screen.start()
+
+    def draw(self, head: str, running: Sequence[str], forced: bool = False) -> None:
+        """Show the present state: a headline, and a line for each running trial.
+
+        Plain lines come at growing intervals, for a sweep may take days.
+        """
+        now = time.monotonic()
+        if not self.screen:
+            if forced or now - self.drawn >= self.pause:
+                self.pause = PLAIN_SECONDS if forced else min(self.pause * 1.5, PLAIN_LONGEST)
+                self.drawn = now
+                say("\n".join([head, *(f"  {line}" for line in running)]), self.stream)
+            return
+        from rich.text import Text
+
+        lines = [(head, "bold"), *((f"\n  {line}", "") for line in running)]
+        text = Text(no_wrap=True, overflow="ellipsis")
+        for line, style in lines:
+            text.append(line, style)
+        if not redraw(self.screen, text, self.stream):
+            self.screen = None
+
+    def note(self, text: str) -> None:
+        """Print a line above the others."""
+        if self.screen:
+            self.screen.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            say(text, self.stream)
+
+    def close(self) -> None:
+        """Remove the lines: the table that follows says the same."""
+        if self.screen:
+            self.screen.update("", refresh=True)
+            self.screen.stop()
+            self.screen = None
