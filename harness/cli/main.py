@@ -6,6 +6,7 @@ from importlib import import_module
 
 from harness.cli.arguments import COMMANDS
 from harness.errors import EXIT_USAGE, UserError
+from harness.system.paths import require_own_packages
 
 HELP = """\
 harness: which training algorithm gets there first?
@@ -55,6 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
 
             print(f"harness {__version__}")
             return 0
+        require_own_packages()
         if arguments[0] in COMMANDS:
             return import_module(f"harness.cli.commands.{arguments[0]}").run(arguments[1:])
         from harness.cli import launch
