@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from harness.catalog import discover
-from harness.catalog.definition import track_of, tree_of
+from harness.catalog.definition import split_variant, track_of, tree_of
 from harness.catalog.discover import ROOT
 from harness.errors import UserError, nearest
 from harness.race import configuration
@@ -179,7 +179,7 @@ def _workloads(names: list[str], scale: str, where: str) -> dict[tuple[str, str 
             every = discover.workloads()
             found |= {(n, None): None for n in every if isinstance(tree_of(n).get(scale), dict)}
             continue
-        bare, _, variant = name.partition(".")
+        bare, variant = split_variant(name)
         try:
             variants = (tree_of(bare).get(scale) or {}).get("variants") or {}
         except UserError as error:
@@ -189,5 +189,5 @@ def _workloads(names: list[str], scale: str, where: str) -> dict[tuple[str, str 
         if variant and variant not in variants:
             told = f"{where}workload {bare} has no variant {variant!r} at scale {scale}"
             raise UserError(told, nearest(variant, variants))
-        found[bare, variant or None] = None
+        found[bare, variant] = None
     return found

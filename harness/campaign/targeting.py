@@ -11,14 +11,11 @@ from harness.campaign import target, target_files
 from harness.campaign.board import commit
 from harness.campaign.pairs import Pair
 from harness.campaign.target import Procedure, Reached
-from harness.catalog.definition import Definition, define, tree_of
+from harness.catalog.definition import Definition, define, numbers_path, split_variant, tree_of
 from harness.errors import UserError
 from harness.records.rejudge import again
 from harness.records.run import RecordedRun
 from harness.system.files import atomic_json, atomic_write
-from harness.system.paths import ROOT
-
-REFERENCES = ROOT / "results" / "reference"
 
 
 @dataclass(frozen=True)
@@ -50,9 +47,9 @@ def seeding_pair(name: str, procedure: Procedure, scale: str, tuning: list[Pair]
 
 
 def _pair(name: str, submission: str, scale: str, trials: int, seeds: int, hp=None) -> Pair:
-    bare, _, variant = name.partition(".")
+    workload, variant = split_variant(name)
     rules = {"studies": 1, "trials": trials, "seeds": seeds, "budget": 1}
-    return Pair(bare, submission, rules, scale, variant or None, until="budget", hp=hp)
+    return Pair(workload, submission, rules, scale, variant, until="budget", hp=hp)
 
 
 def _best(tuning: list[Pair]) -> RecordedRun | None:
@@ -80,14 +77,15 @@ def decide(tuning: list[Pair], seeding: Pair | None, procedure: Procedure) -> De
     if best is None or not seeds:
         raise UserError("no candidate's trial meets the goal's other conditions at its end")
     goal = target.propose(seeds, before.block["goal"], procedure)
-    path = target_files.yaml_of(before.name, ROOT)
+    path = numbers_path(before.plugin)
     text, changed = path.read_text(), goal != before.block["goal"]
     if changed:
         text = target_files.with_goal(text, before.scale, before.variant, goal)
-    tree = tree_of(before.name)
+    name = before.place or before.name
+    tree = tree_of(name)
     block = tree[before.scale]
     (block["variants"][before.variant] if before.variant else block)["goal"] = goal
-    definition = define(before.name, tree, before.scale, before.variant)
+    definition = define(name, tree, before.scale, before.variant)
     trials = [run for pair in tuning for _, run in sorted(pair.found.items())]
     reached = target.reached(seeds, definition)
     return Decision(definition, changed, best, trials, seeds, reached, text)
@@ -102,13 +100,14 @@ def write(
         A line for each board that was written.
     """
     definition = decision.definition
-    atomic_write(target_files.yaml_of(definition.name, ROOT), decision.text)
+    atomic_write(numbers_path(definition.plugin), decision.text)
+    definition.frozen.mkdir(parents=True, exist_ok=True)
     atomic_json(
-        REFERENCES / f"{definition.key}.json",
+        definition.frozen / f"{definition.key}.json",
         target_files.reference(definition, decision.best, decision.seeds, decision.reached),
     )
     atomic_json(
-        REFERENCES / f"{definition.key}.target.json",
+        definition.frozen / f"{definition.key}.target.json",
         target_files.evidence(
             definition, procedure, decision.trials, decision.seeds, decision.reached, command
         ),

@@ -48,6 +48,17 @@ class Definition:
         return discover.find_workload(self.place or self.name)
 
     @property
+    def frozen(self) -> Path:
+        """The folder of its frozen references and, in `prices`, of its price tables.
+
+        The project's workloads share results/reference; another's are beside its own file.
+        """
+        plugin = self.plugin
+        if plugin.package == "workloads":
+            return discover.ROOT / "results" / "reference"
+        return plugin.path.with_name(f"{plugin.name}.reference")
+
+    @property
     def config(self) -> SimpleNamespace:
         return namespace(self.block)
 
@@ -104,7 +115,9 @@ def _whole_tree(name: str) -> dict:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict) or not scales_of(tree):
         raise UserError(
-            f"{path} has no scale", "a block of numbers such as mini:", "harness new workload NAME"
+            f"{path} has no scale",
+            "a block of numbers such as mini:",
+            "harness new workload my_problem",
         )
     return tree
 
@@ -166,6 +179,13 @@ def define(name: str, tree: dict, scale: str, variant: str | None) -> Definition
     place = "" if plugin.package else str(plugin.path)
     source = identity.source_hash(plugin)
     return Definition(plugin.name, scale, variant, track, block, source, place)
+
+
+def split_variant(name: str) -> tuple[str, str | None]:
+    """Return the workload and the variant of NAME.VARIANT, or of path/to/file.py:VARIANT."""
+    separator = ":" if discover.is_path(name) else "."
+    workload, _, variant = name.partition(separator)
+    return workload, variant or None
 
 
 def track_of(tree: dict, scale: str, variant: str | None) -> str:

@@ -4,7 +4,6 @@ A plugin is one file; its stem is its name. Reading is by `ast`, so listing a hu
 milliseconds and never runs their code.
 """
 
-import ast
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -12,31 +11,14 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 
-from harness.catalog import modules, reading
+from harness import contract
+from harness.catalog import declared, modules, reading
 from harness.catalog.card import Card, Plugin
 from harness.catalog.reading import ENTRY_POINTS, WORKLOAD_ENTRY_POINTS, roots
-from harness.catalog.space import check
 from harness.errors import UserError, nearest
 from harness.system.paths import ROOT
 
-LITERALS = (
-    "SPACE",
-    "HANDLES",
-    "FALLBACK",
-    "BASE",
-    "ELEMENTWISE",
-    "PASSES",
-    "TRACKS",
-    "SKIPS",
-    "VARIANTS",
-)
-# Literals that files had until 0.1.0, and what took their place.
-RETIRED = {
-    "BADGE": "badges are read off the project's tests: results/methods.json",
-    "STATE": "the state that a method keeps is measured: state_bytes in its records",
-}
 TRACKS = ("train", "finetune", "compress", "continual")
-FORMS = {"optimizer": "a", "update": "b", "BASE": "b", "Algorithm": "c"}
 
 
 def _folder(folder: Path, package: str) -> dict[str, Plugin]:
@@ -45,7 +27,7 @@ def _folder(folder: Path, package: str) -> dict[str, Plugin]:
         if path.stem.startswith("_"):
             continue
         inner = path.relative_to(folder).parent.parts
-        for name in (path.stem, *_variants(path)):
+        for name in (path.stem, *declared.variants(path)):
             if name in found:
                 raise UserError(
                     f"two plugins are named {name!r}: {found[name].path} and {path}",
@@ -53,19 +35,6 @@ def _folder(folder: Path, package: str) -> dict[str, Plugin]:
                     "rename one of them",
                 )
             found[name] = Plugin(name, path, "/".join(inner), ".".join((package, *inner)))
-    return found
-
-
-def _variants(path: Path) -> dict[str, dict]:
-    """The file's VARIANTS: names, each with its fixed hyperparameters."""
-    if b"VARIANTS" not in path.read_bytes():  # spares the parsing of a hundred files
-        return {}
-    found = reading.literals(path, ("VARIANTS",)).get("VARIANTS", {})
-    for name, values in found.items() if isinstance(found, dict) else [(found, None)]:
-        if not (isinstance(name, str) and name.isidentifier() and isinstance(values, dict)):
-            raise UserError(
-                f"{path}: VARIANTS has {name!r}", 'names with values: {"short": {"rank": 1}}'
-            )
     return found
 
 
@@ -159,7 +128,7 @@ def find(name: str) -> Plugin:
         for plugin in submissions().values():
             if plugin.path == path and plugin.name == (variant or path.stem):
                 return plugin
-        if variant and variant not in (names := _variants(path)):
+        if variant and variant not in (names := declared.variants(path)):
             raise UserError(f"{place} has no variant {variant!r}", nearest(variant, names))
         return Plugin(variant or path.stem, path, "", None)
     if "." in name:
@@ -197,8 +166,19 @@ def find_workload(name: str) -> Plugin:
     return workloads()[name]
 
 
+def is_workload(name: str) -> bool:
+    """Return True if `name` is a workload's, or the path of a file that defines one."""
+    if not is_path(name):
+        return name in workloads() and name not in submissions()
+    path = _file_of(name.partition(".py:")[0] + ".py" if ".py:" in name else name, "submission")
+    names = declared.names(path) | reading.functions(path, path.parent).keys()
+    if names & declared.FORMS.keys():
+        return False
+    return names >= {*contract.parameters(contract.Workload)} or path.with_suffix(".yaml").is_file()
+
+
 def tracks(card: Card) -> list[str]:
-    """The tracks a submission races on: as declared, else every one for an optimizer.
+    """Return the tracks a submission races on: as declared, else every one for an optimizer.
 
     An optimizer on a fine-tuning or continual workload trains all weights, as full and finetune do.
     """
@@ -208,112 +188,24 @@ def tracks(card: Card) -> list[str]:
 
 @cache
 def functions(plugin: Plugin) -> dict[str, list[str]]:
-    """The functions of a plugin's file, those it imports by name among them, and the names of
-    their parameters, by the text alone."""
+    """Return a plugin's functions, those it imports by name too, and their parameters' names."""
     return reading.functions(plugin.path, plugin.base)
 
 
 @cache
 def read(plugin: Plugin) -> Card:
-    """A submission's docstring, literals and functions; UserError for what is no submission."""
+    """Return a submission's docstring, literals and functions.
+
+    Raises:
+        UserError: the file is not a submission, or not a valid one.
+    """
     if plugin.target:
         from harness.catalog import optimizer_classes
 
-        told, space = (
-            optimizer_classes.summary(plugin.target),
-            optimizer_classes.space(plugin.target),
-        )
-        return Card(plugin, told, "a", {"SPACE": space}, frozenset({"optimizer"}))
-    tree = reading.tree(plugin.path)
-    defined = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
-    defined |= {
-        t.id
-        for n in tree.body
-        if isinstance(n, ast.Assign)
-        for t in n.targets
-        if isinstance(t, ast.Name)
-    }
-    forms = [FORMS[name] for name in FORMS if name in defined]
-    if len(forms) != 1:
-        found = "several" if forms else "none"
-        raise UserError(
-            f"{plugin.path} is no submission: it defines {found} of optimizer, update, Algorithm",
-            "one of optimizer(params, hp), init and update, class Algorithm, adapt and BASE",
-            "harness new submission NAME writes one to start from",
-        )
-    if "BASE" in defined and "adapt" not in defined:
-        raise UserError(f"{plugin.path} names a BASE but defines no adapt(model, task, hp)")
-    if "update" in defined and "init" not in defined:
-        raise UserError(f"{plugin.path} defines update but no init(params, hp)")
-    card = Card(
-        plugin,
-        ast.get_docstring(tree) or "",
-        forms[0],
-        reading.literals(plugin.path, LITERALS, plugin.base),
-        frozenset(defined),
-    )
-    reading.check(plugin.path, tree, plugin.base)
-    _check_literals(card, tree)
-    _take_variant(card)
-    return card
-
-
-def _take_variant(card: Card) -> None:
-    """Check VARIANTS against SPACE, and fix the values of the variant that the card is of."""
-    variants, space = _variants(card.plugin.path), card.literals["SPACE"]
-    for name, values in variants.items():
-        for key, value in values.items():
-            values[key] = check(space, key, value, f"VARIANTS[{name!r}] of {card.plugin.path}")
-    if card.plugin.variant:
-        card.literals["SPACE"] = space | variants[card.plugin.name]
-
-
-def _check_literals(card: Card, tree: ast.Module) -> None:
-    where = card.plugin.path
-    if not isinstance(card.literals.get("SPACE"), dict):
-        raise UserError(
-            f"{where} has no SPACE", 'a dictionary such as SPACE = {"lr": {"log": [1e-4, 1e-2]}}'
-        )
-    _refuse_retired(where, tree)
-    for name in (n for n in card.functions if n.isupper() and n not in LITERALS):
-        close = nearest(name, LITERALS)
-        if close.startswith("did you mean"):
-            raise UserError(f"{where} sets {name}, which the harness does not know", close)
-    read_keys = {
-        n.attr
-        for path in sources(card.plugin)
-        for n in ast.walk(reading.tree(path))
-        if isinstance(n, ast.Attribute)
-    }
-    by_harness = {"warmup"} if card.form == "a" and "schedule" not in card.functions else set()
-    for key in card.literals["SPACE"]:
-        if key.startswith("fallback_") and card.literals.get("FALLBACK"):
-            continue
-        if key.startswith(("base_", "head_")) and card.literals.get("BASE"):
-            continue
-        if key not in read_keys | by_harness:
-            raise UserError(
-                f"{where}: SPACE has {key!r}, but nothing reads hp.{key}",
-                do=f"use hp.{key} or remove it from SPACE",
-            )
-
-
-def _refuse_retired(path: Path, parsed: ast.Module) -> None:
-    """Raise UserError for a literal that was read once, unless the file's own code uses the name.
-
-    It would be ignored in silence otherwise. Removing it changes no identity.
-    """
-    used = {
-        n.id for n in ast.walk(parsed) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)
-    }
-    for node in parsed.body:
-        target = node.targets[0] if isinstance(node, ast.Assign) else None
-        if isinstance(target, ast.Name) and target.id in RETIRED and target.id not in used:
-            raise UserError(
-                f"{path}:{node.lineno}: {target.id} is no longer read",
-                RETIRED[target.id],
-                "remove the line; no run of the file is lost by that",
-            )
+        summary = optimizer_classes.summary(plugin.target)
+        space = optimizer_classes.space(plugin.target)
+        return Card(plugin, summary, "a", {"SPACE": space}, frozenset({"optimizer"}))
+    return declared.card_of(plugin, sources(plugin))
 
 
 def sources(plugin: Plugin) -> list[Path]:

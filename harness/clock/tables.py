@@ -9,7 +9,6 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
-from harness.catalog import discover
 from harness.catalog.definition import Definition
 from harness.catalog.identity import step_hash
 from harness.catalog.kinds import REFERENCE_STEP
@@ -21,8 +20,9 @@ from harness.system.files import atomic_json, read_json
 
 
 def prices_path(definition: Definition, engine: dict) -> Path:
+    """Return the path of the workload's frozen table for a device."""
     device = engine["device"].split(":")[0]
-    return discover.ROOT / "results" / "reference" / "prices" / f"{definition.key}.{device}.json"
+    return definition.frozen / "prices" / f"{definition.key}.{device}.json"
 
 
 def table_of(definition: Definition, engine: dict) -> Table | None:

@@ -13,7 +13,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from harness.catalog.discover import Card
+from harness.catalog.card import Card
 from harness.errors import UserError, nearest
 from harness.laws import space_laws
 from harness.laws.small_run import SmallRun, Training, declared_hooks, handed_over

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from harness import depth, surgery
 from harness.catalog import discover, reading, space
-from harness.catalog.discover import Card
+from harness.catalog.card import Card
 from harness.clock import prices
 from harness.errors import UserError
 from harness.laws.small_workloads import SmallWorkload, small_workloads

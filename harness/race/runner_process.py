@@ -1,11 +1,7 @@
-"""The referee's hold on a runner: its own process by default, or the same code in this one.
-
-Both offer start, ready, go, save, frozen, weights, close. A process has deadlines, is stopped
-while it is judged, and killed with everything it started.
-"""
+"""A runner in its own process tree, which the referee can stop, time and kill."""
 
 import os
-import shutil
+import secrets
 import signal
 import socket
 import subprocess
@@ -16,41 +12,59 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.catalog import discover, reading
-from harness.catalog.discover import ROOT
-from harness.race import claims
+from harness.race import claims, message_schema
 from harness.race.limits import LimitExceeded, ResourceMonitor
+from harness.race.message_schema import FalseClaim
 from harness.race.runner_base import RunnerHandle, TrialEnded, check_layout
 from harness.race.trial import Trial
 from harness.system import processes, sandbox
-from harness.system.messages import Channel, Disconnected, TimedOut
+from harness.system.files import remove_tree
+from harness.system.messages import Channel, Disconnected, Malformed, TimedOut
+from harness.system.paths import ROOT
+from harness.system.procfs import free_memory
 from harness.train import checkpoint, predictor, shared_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+CHECKPOINT_MARGIN = 1 << 20  # bytes of generators, orders and counters beside weights and state
+CHECKPOINT_TIMES = 8  # a model may have more tensors than it hands over
 TICK = 0.2  # seconds between two looks at the step count and the process tree
+# What checks of a runner's words may raise besides FalseClaim, when the words are crafted.
+CRAFTED = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError)
 
 
 class ProcessRunner(RunnerHandle):
-    """A runner in its own process tree, which the referee can stop, time and kill."""
+    """A runner in its own process tree, which the referee can stop, time and kill.
 
-    def __init__(self, trial: Trial, tick, signals):
+    Args:
+        checkpoints: names of the checkpoints that the log tells of; others are removed.
+        step_seconds: mean CPU seconds of a step so far; 0 if there is none.
+    """
+
+    def __init__(self, trial: Trial, tick, signals, checkpoints=(), step_seconds: float = 0.0):
         super().__init__(trial, tick, signals)
         processes.become_subreaper()
         processes.hide_memory()
         ours, theirs = socket.socketpair()
-        self.link = Channel(ours)
-        # Its path names neither workload nor submission, and nothing is left in it from before.
-        self.private = trial.results / "private" / trial.run_id
-        shutil.rmtree(self.private, ignore_errors=True)
+        self.channel = Channel(ours)
+        self._mean_step, self._own, self._predicted = step_seconds, 0.0, 0.0
+        self._checkpoints = trial.folder / "checkpoint"
+        checkpoint.keep_only(self._checkpoints, checkpoints)
+        # Its path names neither workload nor submission, and no attempt finds another's files.
+        own = trial.results / "private" / trial.run_id
+        with suppress(OSError):
+            remove_tree(own)
+        self.private = own / secrets.token_hex(8)
+        # A safe path: the interpreter imports nothing from the folder that it works in.
         environment = processes.clean_environment(self.private, trial.engine["threads"])
-        environment["PYTHONPATH"] = os.pathsep.join(
-            filter(None, [str(ROOT), environment.get("PYTHONPATH")])
-        )
-        handed = theirs.fileno(), self.fd, os.getpid()
-        with open(trial.folder / "runner.log", "ab") as log:
+        path = filter(None, [str(ROOT), environment.get("PYTHONPATH")])
+        environment |= {"PYTHONPATH": os.pathsep.join(path), "PYTHONSAFEPATH": "1"}
+        handles = theirs.fileno(), self.fd, os.getpid()
+        self.log = trial.folder / "runner.log"
+        with open(self.log, "ab") as log:
             self.child = subprocess.Popen(
-                [sys.executable, "-m", "harness.train.child", *map(str, handed)],
+                [sys.executable, "-m", "harness.train.child", *map(str, handles)],
                 pass_fds=[theirs.fileno(), self.fd],
                 cwd=self.private,
                 env=environment,
@@ -63,23 +77,24 @@ class ProcessRunner(RunnerHandle):
         self.since = 0
         with suppress(ProcessLookupError):
             self.since = processes.stat_of(self.child.pid).start
-        checkpoints = trial.folder / "checkpoint"
-        checkpoint.keep_only(checkpoints)
-        self.places = [self.private, checkpoints]
-        self.watch = ResourceMonitor(
-            self.child.pid, self.since, self.keep, self.places, trial.folder / "spent"
+        self.monitor = ResourceMonitor(
+            self.child.pid,
+            self.since,
+            self.keep,
+            folders=[self.private, self._checkpoints],
+            log=self.log,
+            spent=trial.folder / "spent",
+            memory=free_memory(),
         )
-        self.clock = self.watch.clock
-        self.testimony = claims.ClaimChecker(trial, self.every)
+        self.claims = claims.ClaimChecker(trial, self.every)
 
     def start(self, train: Path, start: Path | None) -> None:
-        """Tell the runner what to build; it works while the referee builds its own copy."""
         self.train = train
         self.progress.touch()
         plugins = self.trial.card.plugin, self.trial.definition.plugin
         policy = sandbox.policy(
             self.trial.isolation,
-            writable=[*self.places, self.progress],
+            writable=[self.private, self._checkpoints, self.progress],
             data=[train, start],
             sources=[path.resolve() for plugin in plugins for path in discover.sources(plugin)],
             plugins=reading.package_folders(),
@@ -90,39 +105,65 @@ class ProcessRunner(RunnerHandle):
 
     def ready(self, layout: list) -> dict:
         deadline = self.deadlines["setup"]
-        built = self._receive("built", deadline, "set-up")  # said before the submission is loaded
-        self.layers = built["layers"]
+        # The runner sends this before it loads the submission, so what it says is true.
+        built = self._receive("built", deadline, "set-up")
+        self.layers, step_seconds = built["layers"], built["anchor"]
+        self.monitor.mark = min(built["cpu"], self.monitor.clock.read())
+        begun = self.monitor.mark
         reply = self._receive("ready", deadline, "set-up")
-        self.watch.mark, self._own = self.clock.read(), 0.0
-        reply = self._held(self.testimony.first, reply) | {"anchor": built["anchor"]}
-        check_layout(reply["layout"], layout)
-        shared_weights.keep_size(self.fd)
-        self.shared = shared_weights.SharedWeights(self.fd, layout, self.trial.slots)
-        self.witness = claims.StepTimeCheck(self.trial, self.train, built["anchor"], reply["step"])
-        kept = sum(file.stat().st_size for file in (self.trial.folder / "checkpoint").iterdir())
-        limit = claims.saving(kept + self.shared.bytes) + claims.TIMED * built["anchor"]
+        self.monitor.mark = self.monitor.clock.read()
+        with self._crafted_words():
+            reply = self.claims.first(reply) | {"anchor": step_seconds}
+            check_layout(reply["layout"], layout)
+            self.shared = self._sealed(layout)
+        self.state_bytes = reply["state_bytes"]
+        limit = claims.saving(self._hashing()) + claims.TIMED * step_seconds
+        limit += claims.copying(self.shared.bytes, 1)
         own = min(max(0.0, reply["own"] - built["cpu"]), limit)
-        if self.trial.engine["device"] == "cpu":  # with what its threads and children did
-            spent = self.watch.mark - built["cpu"] - own - sum(reply["inside"].values())
-            reply["setup"] = max(0.0, spent)
+        if self.trial.engine["device"] == "cpu":
+            # All that the process tree did since it loaded the submission.
+            inside = claims.credible_inside(self.trial, reply, step_seconds)
+            reply["setup"] = max(0.0, self.monitor.mark - begun - own - inside)
+        self.step_time = claims.StepTimeCheck(self.trial, self.train, step_seconds, reply["step"])
+        bare = claims.bare_step(self.trial, step_seconds)
         steps = max(0, self.furthest - reply["step"])
-        bare = claims.bare_step(self.trial, built["anchor"])
-        self.furthest = reply["step"] + self.watch.lost_steps(steps, bare)
+        lost = self.monitor.lost_steps(steps, max(bare, self._mean_step))
+        self.furthest = reply["step"] + lost
         return reply | {"cpu": 0.0, "wall": 0.0}
 
     def go(self, until: int) -> dict:
-        """Let the runner train to step `until`, or to the next step once a signal asks."""
-        wall, paused = time.monotonic(), False
-        self.watch.settle()
-        self._send("go", until=until, every=self.every)
-        step, moved = -1, time.monotonic()
-        while not self.link.poll(TICK):
-            if self.child.poll() is not None:  # a child of its own may hold its end of the line
+        started, timing = time.monotonic(), self.step_time.ask(until)
+        self.monitor.settle()
+        self._send("go", until=until, every=self.every, time_step=timing)
+        self._wait_for_hand_over()
+        reply = self._receive("handover", self.deadlines["step"], "hand-over")
+        wall = time.monotonic() - started
+        # Counted from the last hand-over, so that work between two hand-overs is charged too.
+        spent = self.monitor.clock.read() - self.monitor.mark
+        on_cpu = self.trial.engine["device"] == "cpu"
+        with self._crafted_words():
+            reply = self.claims.next(reply, until, self.signals.asked, spent if on_cpu else None)
+            limit = claims.copying(self.shared.bytes, 1 + len(reply["passed"]))
+            limit += self.step_time.check(reply, timing)
+        self.state_bytes = reply["state_bytes"]
+        own = min(reply["own"], limit) + self._own
+        self._own, self.monitor.mark = 0.0, self.monitor.mark + spent
+        if on_cpu:
+            reply["outside"] = max(0.0, spent - sum(reply["inside"].values()) - own)
+        else:
+            # More than one core at work.
+            reply["outside"] += max(0.0, spent - own - wall)
+        self.harness += own
+        return reply | {"cpu": spent - own, "wall": wall}
+
+    def _wait_for_hand_over(self) -> None:
+        """Wait while the runner trains; show its steps, check its limits, pass on a stop."""
+        step, moved, paused = -1, time.monotonic(), False
+        while not self.channel.poll(TICK):
+            # A child of the runner may hold its end of the connection open.
+            if self.child.poll() is not None:
                 self._gone()
-            try:
-                self.watch.look()
-            except LimitExceeded as excess:
-                raise TrialEnded(*excess.args) from None
+            self._check_limits()
             now = self._steps()
             if now != step:
                 step, moved = now, time.monotonic()
@@ -131,42 +172,39 @@ class ProcessRunner(RunnerHandle):
                 paused = True
                 self._send("pause")
             if time.monotonic() - moved > self.deadlines["step"]:
-                self._hung(
-                    f"no step finished within {self.deadlines['step']:.0f} s (after step {step})"
-                )
-        reply = self._receive("handover", self.deadlines["step"], "hand-over")
-        wall = time.monotonic() - wall
-        # Since the last hand-over: nothing done in between is free.
-        spent = self.clock.read() - self.watch.mark
-        on_cpu = self.trial.engine["device"] == "cpu"
-        reply = self._held(
-            self.testimony.next, reply, until, self.signals.asked, spent if on_cpu else None
-        )
-        limit = claims.copying(self.shared.bytes, 1 + len(reply["passed"]))
-        limit += self._held(self.witness.check, reply)
-        own = min(reply["own"], limit) + self._own
-        self._own, self.watch.mark = 0.0, self.watch.mark + spent
-        if on_cpu:
-            reply["outside"] = max(0.0, spent - sum(reply["inside"].values()) - own)
-        else:
-            reply["outside"] += max(0.0, spent - own - wall)  # more than one core at work
-        self.harness += own
-        return reply | {"cpu": spent - own, "wall": wall}
+                limit = f"{self.deadlines['step']:.0f} s"
+                self._hung(f"no step finished within {limit} (after step {step})")
 
-    def predict(self, questions) -> "Tensor":
-        """Scores of inputs by the submission's own predictor; its seconds count as any others."""
+    def predict(self, questions: "Tensor") -> "Tensor":
         self._send("predict", **predictor.pack(questions))
-        return predictor.unpack(self._receive("predicted", self.deadlines["step"], "prediction"))
+        message = self._receive("predicted", self.deadlines["step"], "prediction")
+        spent = self.monitor.clock.read() - self.monitor.mark
+        self.monitor.mark += spent
+        self._predicted += max(0.0, spent - self._own)
+        self._own = max(0.0, self._own - spent)
+        with self._crafted_words():
+            return predictor.unpack(message)
 
-    def save(self) -> None:
+    def answered(self) -> float:
+        seconds, self._predicted = self._predicted, 0.0
+        return seconds
+
+    def save(self) -> str:
         self._send("save")
-        own = self._receive("saved", self.deadlines["save"], "checkpoint").get("own")
-        sizes = [file.stat().st_size for file in (self.trial.folder / "checkpoint").iterdir()]
-        self._own += claims.believed(own, claims.saving(max(sizes, default=0)))
+        own = self._receive("saved", self.deadlines["save"], "checkpoint")["own"]
+        name = checkpoint.newest(self._checkpoints)
+        expected = self.shared.bytes + self.state_bytes + CHECKPOINT_MARGIN
+        begun = time.process_time()
+        if problem := checkpoint.problem(self._checkpoints / name, CHECKPOINT_TIMES * expected):
+            raise TrialEnded("invalid", f"the runner's checkpoint is not valid: {problem}")
+        # Bytes beyond those expected are the submission's own, and so is the time they take.
+        size = (self._checkpoints / name).stat().st_size
+        hashing = (time.process_time() - begun) * min(1.0, expected / max(1, size))
+        self._own += min(own, claims.saving(hashing))
+        return name
 
     @contextmanager
     def frozen(self):
-        """Nothing of the runner's tree runs within the block."""
         try:
             frozen = processes.freeze(self.child.pid, since=self.since, keep=self.keep)
         except TimeoutError as error:
@@ -174,7 +212,7 @@ class ProcessRunner(RunnerHandle):
                 "timeout", f"the runner could not be stopped for evaluation: {error}"
             ) from None
         try:
-            if self.link.poll():
+            if self.channel.poll():
                 raise TrialEnded("invalid", "the runner sent a message that nobody had asked for")
             before = processes.spent(frozen)
             yield
@@ -185,69 +223,113 @@ class ProcessRunner(RunnerHandle):
             processes.thaw(frozen)
 
     def close(self) -> None:
-        """End the whole tree; afterwards nothing of it is left."""
         with suppress(Disconnected):
-            self.link.send("stop")
+            self.channel.send("stop")
         with suppress(subprocess.TimeoutExpired):
             self.child.wait(2.0)
         with suppress(TimeoutError):
             processes.kill_tree(self.child.pid, since=self.since, keep=self.keep)
         with suppress(subprocess.TimeoutExpired):
             self.child.wait(5.0)
-        self.link.close()
+        self.channel.close()
         os.close(self.fd)
-        shutil.rmtree(self.private, ignore_errors=True)
-        with suppress(OSError):  # another trial has its own there
-            self.private.parent.rmdir()
+        with suppress(OSError):
+            remove_tree(self.private)
+        # Another attempt may have its own folder there.
+        for folder in (self.private.parent, self.private.parent.parent):
+            with suppress(OSError):
+                folder.rmdir()
+
+    def _sealed(self, layout: list) -> shared_weights.SharedWeights:
+        """Return the shared weights, of a size that nobody can change any more."""
+        shared = shared_weights.SharedWeights(self.fd, layout, self.trial.slots)
+        expected = shared.bytes * self.trial.slots
+        if (size := os.fstat(self.fd).st_size) != expected:
+            raise FalseClaim(f"the shared memory has {size} bytes, the weights take {expected}")
+        shared_weights.keep_size(self.fd)
+        return shared
+
+    def _hashing(self) -> float:
+        """Return the CPU seconds of reading and hashing the checkpoint that is continued."""
+        begun = time.process_time()
+        for path in self._checkpoints.iterdir():
+            checkpoint.problem(path)
+        return time.process_time() - begun
 
     def _steps(self) -> int:
-        """What the runner says to have finished; for display, deadlines, and after a crash."""
+        """Return the steps that the runner says to have finished.
+
+        They serve for display and deadlines, and are charged after a crash.
+        """
         try:
-            return int.from_bytes(self.progress.read_bytes()[:8], "little")
+            with open(self.progress, "rb") as file:
+                return min(int.from_bytes(file.read(8), "little"), self.trial.horizon)
         except OSError:
             return 0
 
-    def _held(self, check, *arguments):
-        """The result of a check of what the runner said."""
+    def _check_limits(self) -> None:
         try:
-            return check(*arguments)
-        except claims.FalseClaim as error:
+            self.monitor.check()
+        except LimitExceeded as exceeded:
+            raise TrialEnded(*exceeded.args) from None
+
+    @contextmanager
+    def _crafted_words(self):
+        """End the trial as invalid if what the runner says is false, or raises where it is read."""
+        try:
+            yield
+        except FalseClaim as error:
             raise TrialEnded("invalid", str(error)) from None
+        except CRAFTED as error:
+            reason = f"{type(error).__name__}: {str(error)[:200]}"
+            raise TrialEnded("invalid", f"what the runner says cannot be read: {reason}") from None
 
     def _send(self, kind: str, **fields) -> None:
         try:
-            self.link.send(kind, **fields)
+            self.channel.send(kind, **fields)
         except Disconnected:
             self._gone()
 
     def _receive(self, expected: str, seconds: float, phase: str) -> dict:
+        """Return the next message, checked against its schema.
+
+        Raises:
+            TrialEnded: it did not come in time, is another, or reports a failure.
+        """
         deadline = time.monotonic() + seconds
-        while not self.link.poll(TICK):
+        while not self.channel.poll(TICK):
             if self.child.poll() is not None:
                 self._gone()
+            self._check_limits()
             if time.monotonic() > deadline:
                 self._hung(f"{phase} took longer than {seconds:.0f} s")
         try:
-            message = self.link.receive(seconds)
+            message = self.channel.receive(max(TICK, deadline - time.monotonic()))
+            message_schema.check(message)
         except TimedOut:
             self._hung(f"{phase} took longer than {seconds:.0f} s")
         except Disconnected:
             self._gone()
+        except Malformed as error:
+            raise TrialEnded("invalid", f"the runner sent something else: {error}") from None
+        except FalseClaim as error:
+            raise TrialEnded("invalid", str(error)) from None
         if message["kind"] == "failed":
-            raise TrialEnded(*self._held(claims.failure, message))
+            raise TrialEnded(message["outcome"], message["error"][: message_schema.TEXT])
         if message["kind"] != expected:
-            raise TrialEnded(
-                "invalid", f"the runner sent {message['kind']!r} where {expected!r} was due"
-            )
+            kind = message["kind"]
+            raise TrialEnded("invalid", f"the runner sent {kind!r} where {expected!r} was due")
         return message
 
     def _hung(self, what: str):
+        """End the trial as timed out; the runner writes its stacks into runner.log first."""
         with suppress(ProcessLookupError):
-            os.kill(self.child.pid, signal.SIGUSR1)  # its stacks go to runner.log
+            os.kill(self.child.pid, signal.SIGUSR1)
         time.sleep(0.2)
-        raise TrialEnded("timeout", f"{what}; its stacks are in {self.trial.folder / 'runner.log'}")
+        raise TrialEnded("timeout", f"{what}; its stacks are in {self.log}")
 
     def _gone(self):
+        """End the trial whose runner is gone."""
         try:
             code = self.child.wait(5.0)
         except subprocess.TimeoutExpired:
@@ -255,11 +337,8 @@ class ProcessRunner(RunnerHandle):
         if code is not None and code < 0:
             name = signal.Signals(-code).name
             hint = " (by hand, or by the kernel when memory ran out)" if name == "SIGKILL" else ""
-            raise TrialEnded(
-                "killed",
-                f"the runner was killed by {name}{hint}; the same command continues the trial",
-            )
+            reason = f"the runner was killed by {name}{hint}"
+            raise TrialEnded("killed", f"{reason}; the same command continues the trial")
         raise TrialEnded(
-            "failed",
-            f"the runner ended (status {code}) without a word; see {self.trial.folder}/runner.log",
+            "failed", f"the runner ended (status {code}) without a word; see {self.log}"
         )

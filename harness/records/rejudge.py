@@ -102,7 +102,8 @@ def _repriced(run: RecordedRun, definition: Definition) -> RecordedRun:
     rec = run.record
     if rec.get("counts", {}).keys() != {kinds.REFERENCE_STEP} or not _on_cpu(run):
         return run
-    table = frozen(definition.name, definition.scale, definition.variant)
+    name = definition.place or definition.name
+    table = frozen(name, definition.scale, definition.variant)
     if table.provisional or rec["prices"] == table.origin or table.torch != _torch(run):
         return run
     known = prices.table_of(rec).of(kinds.REFERENCE_STEP)
@@ -148,11 +149,21 @@ def _torch(run: RecordedRun) -> str:
 
 @cache
 def present(name: str, scale: str, variant: str | None) -> Definition | None:
-    """The workload as it is defined now; None if it is no longer."""
+    """Return the workload as it is defined now, or None if it does not exist.
+
+    Args:
+        name: of the workload, or the path of its file.
+    """
     try:
         return define(name, tree_of(name), scale, variant)
     except UserError:
         return None
+
+
+def present_of(rec: dict) -> Definition | None:
+    """Return the workload of a record as it is defined now, or None if it is no longer."""
+    definition = present(rec.get("workload_file") or rec["workload"], rec["scale"], rec["variant"])
+    return definition if definition and definition.name == rec["workload"] else None
 
 
 @cache
@@ -165,5 +176,4 @@ def frozen(name: str, scale: str, variant: str | None) -> prices.Table:
 
 def by_present_rules(run: RecordedRun) -> RecordedRun:
     """The run judged by the goal, and told in the prices, that its workload has now."""
-    r = run.record
-    return again(run, present(r["workload"], r["scale"], r["variant"]))
+    return again(run, present_of(run.record))

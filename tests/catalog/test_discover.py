@@ -47,10 +47,10 @@ def test_reading_a_file_does_not_run_it(tmp_path):
         ({"SPACE": 'SPACE = {"lr": 1.0, "unread": 2}'}, "nothing reads hp.unread"),
         ({"more": "ELEMENTWIES = True"}, "did you mean ELEMENTWISE"),
         ({"more": 'FALBACK = "adamw"'}, "did you mean FALLBACK"),
-        ({"update": "", "init": ""}, "defines none of"),
+        ({"update": "", "init": ""}, "it defines none of"),
         ({"init": ""}, "defines update but no init"),
-        ({"more": "def optimizer(params, hp): ..."}, "defines several of"),
-        ({"more": "class Algorithm: ..."}, "defines several of"),
+        ({"more": "def optimizer(params, hp): ..."}, "it defines several of"),
+        ({"more": "class Algorithm: ..."}, "it defines several of"),
         (
             {"update": "def update(params, grads, state, hp): hp.lr"},
             r"update\(params, grads, state, hp, progress\)",

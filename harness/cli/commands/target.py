@@ -11,6 +11,7 @@ from harness.campaign.pairs import Pair, duration
 from harness.campaign.pairs import run as run_pairs
 from harness.campaign.target import Procedure
 from harness.catalog import discover
+from harness.catalog.definition import split_variant
 from harness.cli.arguments import parser
 from harness.errors import EXIT_FAILED, EXIT_OK, UserError, nearest
 from harness.race import configuration
@@ -85,7 +86,9 @@ def _asked(arguments: list[str]) -> argparse.Namespace:
     """Return the arguments, parsed."""
     usual = configuration.defaults()
     reader = parser("target", TEXT, MORE)
-    reader.add_argument("workloads", nargs="+", help="NAME, NAME.VARIANT, or all")
+    reader.add_argument(
+        "workloads", nargs="+", help="NAME, NAME.VARIANT, a workload's FILE.py, or all"
+    )
     reader.add_argument("--scale", default=usual["scale"])
     reader.add_argument("--rule", choices=target.RULES, help="instead of what targets.yaml says")
     reader.add_argument("--candidates", nargs="+", default=[], help="submissions")
@@ -118,7 +121,7 @@ def _procedures(asked: argparse.Namespace) -> dict[str, Procedure]:
         if name in known:
             chosen[name] = replace(known[name], **changes)
             continue
-        discover.find_workload(name.partition(".")[0])
+        discover.find_workload(split_variant(name)[0])
         if not (asked.rule and asked.candidates):
             raise UserError(
                 f"{PROCEDURES.name} has no procedure for {name!r}",

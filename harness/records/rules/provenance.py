@@ -26,7 +26,7 @@ def source(case: Case) -> Finding | None:
         kept = sorted((case.folder / "source").rglob("*.py"))
         if not kept:
             return fail("no source is kept")
-        if rec["submission_hash"] not in _hashes(case.folder / "source", kept):
+        if rec["submission_hash"] not in _hashes(case.folder / "source", kept, rec["submission"]):
             return fail(f"the kept files do not have the hash {rec['submission_hash'][:8]}")
     shipped = discover.submissions().get(rec["submission"])
     if shipped is None:
@@ -39,11 +39,11 @@ def source(case: Case) -> Finding | None:
     )
 
 
-def _hashes(folder: Path, kept: list[Path]) -> set[str]:
-    """The hashes of kept files, in each order that the places they came from may have had.
+def _hashes(folder: Path, kept: list[Path], submission: str) -> set[str]:
+    """Return the hashes of kept files, in each order that the hash of a record may have used.
 
-    The hash is over files in the order of their paths; those of the project keep theirs, and a file
-    from elsewhere came before or after all of them.
+    The hash is over files in the order of their places. Older records have a file from outside of
+    the project before or after all others. A variant's name is hashed after the files.
     """
     apart = [path for path in kept if path.parent == folder]
     ours = [path for path in kept if path.parent != folder]
@@ -51,8 +51,11 @@ def _hashes(folder: Path, kept: list[Path]) -> set[str]:
         contents = identity(kept)
     except UserError:
         return set()
+    variant = [] if any(path.stem == submission for path in kept) else [(submission, b"")]
     return {
-        hash_of([(path.relative_to(folder).as_posix(), contents[path]) for path in order])
+        hash_of(
+            [*((path.relative_to(folder).as_posix(), contents[path]) for path in order), *variant]
+        )
         for order in (kept, apart + ours, ours + apart)
     }
 
@@ -60,10 +63,9 @@ def _hashes(folder: Path, kept: list[Path]) -> set[str]:
 def version(case: Case) -> Finding | None:
     """The workload is the one that is installed: numbers, code and goal."""
     rec = case.record
+    name = rec.get("workload_file") or rec["workload"]
     try:
-        here = definition.define(
-            rec["workload"], definition.tree_of(rec["workload"]), rec["scale"], rec["variant"]
-        )
+        here = definition.define(name, definition.tree_of(name), rec["scale"], rec["variant"])
     except UserError as error:
         return Finding(MARK, str(error), "other version")
     if here.hash == rec["workload_hash"]:
