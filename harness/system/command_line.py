@@ -1,4 +1,4 @@
-"""Command lines as they are printed to a user: what is printed can be typed as it is."""
+"""Command lines that are printed to a user. Each can be typed as it is printed."""
 
 import shlex
 from collections.abc import Iterable

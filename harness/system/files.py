@@ -16,13 +16,16 @@ from harness.errors import UserError
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 ELSEWHERE = "choose another place: results=FOLDER"
 
-# Descriptors of the locks this process holds. A flock belongs to the open file, which fork()
-# shares: without closing it in the child, a forked child would keep a dead parent's lock.
-_held: set[int] = set()
+# Descriptors of the locks that this process holds. A flock belongs to the open file, and fork()
+# shares open files: if the child did not close its copy, it would keep a dead parent's lock.
+_lock_descriptors: set[int] = set()
 
 
 class DiskFull(UserError):
-    """A write found no room (disk, quota or file-size limit); what was there before is intact."""
+    """A write failed because the disk, the quota or the file-size limit is full.
+
+    The earlier content of the file is intact.
+    """
 
     def __init__(self, path: Path | str, needed: int):
         super().__init__(
@@ -37,7 +40,7 @@ class DiskFull(UserError):
 
 
 class BadFile(UserError):
-    """A file exists, but what it holds is truncated, corrupt or not what it should be."""
+    """A file exists, but its content is truncated, corrupt or of the wrong kind."""
 
     def __init__(self, path: Path | str, why: str, do: str = ""):
         super().__init__(f"{path} cannot be used: {why}", do=do)
@@ -48,10 +51,12 @@ class BadFile(UserError):
 
 
 def atomic_write(path: Path | str, content: bytes | str) -> None:
-    """Replace the file as a whole, durably: whenever this is interrupted, it holds old or new.
+    """Replace the content of the file in one step, and flush it to the disk.
+
+    If this is interrupted, at any moment, the file has either its old or its new content.
 
     Raises:
-        DiskFull: there is no room; the old content is intact.
+        DiskFull: the disk is full; the old content is intact.
     """
     path = Path(path)
     content = content.encode() if isinstance(content, str) else content
@@ -63,7 +68,8 @@ def atomic_write(path: Path | str, content: bytes | str) -> None:
                 _write_all(handle, content)
                 os.fsync(handle)
             finally:
-                os.close(handle)  # a network file system may first report a full disk here
+                # A network file system may report a full disk only here.
+                os.close(handle)
             os.replace(temporary, path)
         except BaseException:
             with suppress(OSError):
@@ -73,17 +79,19 @@ def atomic_write(path: Path | str, content: bytes | str) -> None:
 
 
 def atomic_json(path: Path | str, value: Any) -> None:
-    """Replace the file by `value` as indented JSON, as `atomic_write` does."""
+    """Write `value` as indented JSON with `atomic_write`."""
     atomic_write(path, json.dumps(value, indent=2) + "\n")
 
 
 def append_line(path: Path | str, line: str, *, durable: bool = False) -> None:
-    """Add one line in one write: a reader, or a crash, sees all of it or a torn last line.
+    """Append one line in a single write. After a crash, at most the last line is incomplete.
 
-    With `durable`, it is on the disk when this returns: what is written later is never there alone.
+    Args:
+        durable: flush the line to the disk before returning, so that nothing that is written
+            later can survive a crash without it.
 
     Raises:
-        DiskFull: there is no room; nothing of the line is left behind.
+        DiskFull: the disk is full; no part of the line is left in the file.
     """
     assert "\n" not in line, "one line is one record"
     content = line.encode() + b"\n"
@@ -97,7 +105,7 @@ def append_line(path: Path | str, line: str, *, durable: bool = False) -> None:
                 if durable:
                     os.fsync(handle)
             except OSError:
-                # Cut what was written, unless somebody else appended after it.
+                # Remove what was written, unless another process appended after it.
                 after = os.fstat(handle).st_size
                 if before < after <= before + len(content):
                     os.ftruncate(handle, before)
@@ -105,57 +113,61 @@ def append_line(path: Path | str, line: str, *, durable: bool = False) -> None:
         finally:
             os.close(handle)
         if durable and before == 0:
-            _sync_folder(Path(path).parent)  # the file is new
+            # The file is new, so its folder has to be flushed as well.
+            _sync_folder(Path(path).parent)
 
 
 @contextmanager
 def locked(folder: Path | str, *, wait: bool = False, elsewhere: str = ELSEWHERE) -> Iterator[bool]:
-    """Be the only one at work in `folder`: yields whether we are (with `wait`, once we are).
+    """Lock `folder`. Yield True if the lock was obtained; with `wait`, block until it is.
 
-    The kernel frees the lock when this process ends, however it ends. Children do not inherit it.
+    The kernel frees the lock when this process ends, however it ends. Child processes do not
+    inherit it.
 
     Args:
-        elsewhere: what a user types to have the folder in another place.
+        elsewhere: the setting that a user types to choose another folder; shown in errors.
 
     Raises:
-        UserError: nothing can be written or locked there.
+        UserError: the folder cannot be written or locked.
     """
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # A file of its own, open for writing: on NFS a folder cannot be locked exclusively.
+        # The lock is on a file that is open for writing: NFS cannot lock a folder exclusively.
         handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise UserError(f"cannot write into {folder}: {error.strerror}", do=elsewhere) from error
     owner = os.getpid()
-    _held.add(handle)
+    _lock_descriptors.add(handle)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            got = True
+            acquired = True
         except BlockingIOError:
-            got = False
-        except OSError as error:  # a network file system without locks
+            acquired = False
+        except OSError as error:
+            # Some network file systems have no locks.
             raise UserError(f"cannot lock {folder}: {error.strerror}", do=elsewhere) from error
-        yield got
+        yield acquired
     finally:
+        # A forked child that leaves this block must not free its parent's lock.
         if os.getpid() == owner:
-            _held.discard(handle)
+            _lock_descriptors.discard(handle)
             os.close(handle)
 
 
 def sha256_of(path: Path | str) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
+    """Return the SHA-256 of a file's content, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(path: Path | str) -> Any:
-    """The value in a JSON file.
+    """Return the value in a JSON file.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        BadFile: it is empty, truncated, or no JSON.
+        FileNotFoundError: the file does not exist.
+        BadFile: the file is empty, truncated, or not JSON.
     """
     content = Path(path).read_bytes()
     if not content.strip():
@@ -168,25 +180,27 @@ def read_json(path: Path | str) -> Any:
 
 @contextmanager
 def _room_for(path: Path | str, needed: int) -> Iterator[None]:
+    """Turn a failed write of the block into DiskFull, or into an OSError that names the file."""
     try:
         yield
     except OSError as error:
         if error.errno in NO_ROOM:
             raise DiskFull(path, needed) from error
-        if error.filename is None:  # a write or fsync knows only its number
+        if error.filename is None:
+            # write() and fsync() know only the descriptor.
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 
 def _write_all(handle: int, content: bytes) -> None:
-    """Write everything: a write may be short near a full disk, and the next one says why."""
+    """Write all of the content. Near a full disk a write may be short; the next one then fails."""
     left = memoryview(content)
     while left:
         left = left[os.write(handle, left) :]
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` durable."""
+    """Flush the entries of a folder to the disk, so that a rename in it survives a crash."""
     handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(handle)
@@ -195,9 +209,31 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _forget_locks() -> None:
-    """In a forked child: give up our copies of the parent's locks (the parent keeps its own)."""
-    while _held:
-        os.close(_held.pop())
+    """Close a forked child's copies of the lock descriptors. The parent keeps its own."""
+    while _lock_descriptors:
+        os.close(_lock_descriptors.pop())
 
 
 os.register_at_fork(after_in_child=_forget_locks)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder and everything in it, however deep it nests; links are not followed.
+
+    What lies in inner folders is moved up before they are removed, so that no path grows too long.
+
+    Raises:
+        OSError: something cannot be removed.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    while entries := list(os.scandir(folder)):
+        for entry in entries:
+            if not entry.is_dir(follow_symlinks=False):
+                os.unlink(entry.path)
+                continue
+            os.chmod(entry.path, 0o700)
+            for inner in list(os.scandir(entry.path)):
+                os.rename(inner.path, folder / f".{secrets.token_hex(12)}")
+            os.rmdir(entry.path)
+    folder.rmdir()

@@ -1,4 +1,4 @@
-"""What a run ran on: hardware, packages, the state of the project's own source."""
+"""Describe the machine, the packages and the project's source that a run used."""
 
 import hashlib
 import os
@@ -13,15 +13,17 @@ from harness.system.hashing import canonical, digest
 from harness.system.paths import ROOT
 from harness.system.processes import load_average
 
+# packages whose versions a record lists by name; all others count in `packages_hash`
 SHOWN = ("torch", "numpy", "hydra-core", "wandb", "safetensors")
-CHANGING = ("load_average", "host")  # differ between runs on one machine, or name its owner
+# Keys that differ between two runs on one machine, or that name its owner.
+CHANGING = ("load_average", "host")
 
 
 def environment() -> dict:
-    """The machine, the packages and the version of the project, for a record.
+    """Return the machine, the packages and the version of the project, for a record.
 
-    `machine` tells machines apart without naming them; `packages_hash` is over the name and version
-    of everything installed; `git` is None where the project is no checkout.
+    `machine` distinguishes machines without naming them. `packages_hash` covers the name and
+    version of every installed package. `git` is None if the project is not a git checkout.
     """
     return {
         "host": socket.gethostname(),
@@ -41,19 +43,19 @@ def environment() -> dict:
     }
 
 
-def steady(found: dict) -> dict:
-    """An environment without what differs between two runs on the same machine."""
-    return {key: value for key, value in found.items() if key not in CHANGING}
+def steady(recorded: dict) -> dict:
+    """Return an environment without the keys that change between runs on one machine."""
+    return {key: value for key, value in recorded.items() if key not in CHANGING}
 
 
-def hash_of(found: dict) -> str:
-    """The hash of what is steady in an environment."""
-    return digest(canonical(steady(found)))[:16]
+def hash_of(recorded: dict) -> str:
+    """Return the hash of the steady part of an environment."""
+    return digest(canonical(steady(recorded)))[:16]
 
 
 @cache
 def identity() -> str:
-    """Eight digits that tell this machine from others; containers count as machines."""
+    """Return eight digits that identify this machine. A container counts as a machine."""
     parts = [socket.gethostname(), cpu_model()]
     for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
         if Path(path).is_file():
@@ -64,7 +66,7 @@ def identity() -> str:
 
 @cache
 def cpu_model() -> str:
-    """The processor's name as its maker writes it."""
+    """Return the processor's name as its maker writes it."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -76,19 +78,20 @@ def cpu_model() -> str:
 
 @cache
 def harness_hash() -> str:
-    """The hash of the harness's own code: the file names inside it and their content."""
-    found = hashlib.sha256()
+    """Return the hash of the harness's own code: file names and contents."""
+    total = hashlib.sha256()
     for path in sorted((ROOT / "harness").rglob("*.py")):
-        found.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes() + b"\0")
-    return found.hexdigest()[:16]
+        total.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes() + b"\0")
+    return total.hexdigest()[:16]
 
 
 def _usable_cores() -> int | None:
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _memory() -> int | None:
-    """Bytes of main memory."""
+    """Return the bytes of main memory, or None if they are unknown."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError):
@@ -96,7 +99,7 @@ def _memory() -> int | None:
 
 
 def _torch() -> dict:
-    """The build of torch, what it computes with, and the GPUs that it sees."""
+    """Return the build of torch, its instruction set and threads, and the GPUs it sees."""
     import torch
 
     gpus = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
@@ -112,6 +115,7 @@ def _torch() -> dict:
 
 @cache
 def _installed(name: str) -> str | None:
+    """Return the installed version of a package, or None."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -120,27 +124,30 @@ def _installed(name: str) -> str | None:
 
 @cache
 def _packages_hash() -> str:
-    found = {f"{one.metadata['Name']}=={one.version}" for one in distributions()}
-    return digest(*sorted(found))[:16]
+    """Return the hash of the names and versions of all installed packages."""
+    names = {f"{package.metadata['Name']}=={package.version}" for package in distributions()}
+    return digest(*sorted(names))[:16]
 
 
 @cache
 def _git() -> dict | None:
-    """The commit of the checkout, and whether a tracked file differs from it."""
+    """Return the commit of the checkout, and whether a tracked file differs from it."""
     if not (ROOT / ".git").exists():
         return None
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
-    kept["GIT_OPTIONAL_LOCKS"] = "0"  # status writes nothing
+    variables = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    # Without this, `git status` writes to the index.
+    variables["GIT_OPTIONAL_LOCKS"] = "0"
 
     def git(*words: str) -> str:
-        done = subprocess.run(
+        completed = subprocess.run(
             ["git", "-C", str(ROOT), *words],
-            capture_output=True, text=True, check=True, timeout=20, env=kept,
+            capture_output=True, text=True, check=True, timeout=20, env=variables,
         )  # fmt: skip
-        return done.stdout.strip()
+        return completed.stdout.strip()
 
     try:
         commit = git("rev-parse", "HEAD")
         return {"commit": commit, "dirty": bool(git("status", "--porcelain", "-uno"))}
     except (OSError, subprocess.SubprocessError):
-        return None  # no git, or a checkout of another user's
+        # git is not installed, or it refuses a checkout that belongs to another user.
+        return None

@@ -1,68 +1,86 @@
-"""Messages between referee and runner: length-prefixed JSON over a socket pair, no pickle."""
+"""Messages between referee and runner: length-prefixed JSON over a socket pair.
+
+A message is a dictionary with a "kind". It is never a pickle, because the runner is not trusted
+and loading a pickle can run code.
+"""
 
 import json
 import select
 import socket
 import time
 
-LIMIT = 1 << 24  # bytes: a larger message is a fault
+LIMIT = 1 << 24  # bytes of one message
 
 
-class Closed(Exception):
-    """The other end is gone."""
+class Disconnected(Exception):
+    """The other end closed the connection."""
 
 
-class Late(Exception):
-    """Nothing came before the deadline."""
+class Malformed(Exception):
+    """The other end sent something that is not a message."""
 
 
-class Link:
-    """One end of the line. Messages are dictionaries with a "kind"."""
+class TimedOut(Exception):
+    """No message came before the deadline."""
+
+
+class Channel:
+    """One end of the connection between referee and runner."""
 
     def __init__(self, end: socket.socket):
         self._socket = end
         self._buffer = b""
 
     def send(self, kind: str, **fields) -> None:
+        """Send one message. Raise Disconnected if the other end is gone."""
         data = json.dumps({"kind": kind, **fields}).encode()
         try:
             self._socket.sendall(len(data).to_bytes(4, "big") + data)
         except OSError as error:
-            raise Closed(str(error)) from None
+            raise Disconnected(str(error)) from None
 
     def poll(self, seconds: float = 0.0) -> bool:
-        """True when something can be read (a message, or the end of the line)."""
+        """Return True if something can be read: a message, or the end of the connection."""
         return bool(self._buffer) or bool(select.select([self._socket], [], [], seconds)[0])
 
     def receive(self, timeout: float | None = None) -> dict:
-        """The next message; Late after `timeout` seconds, Closed at the end of the line."""
+        """Return the next message.
+
+        Raises:
+            TimedOut: no whole message came within `timeout` seconds.
+            Disconnected: the other end closed the connection.
+            Malformed: the other end sent something that is not a message.
+        """
         deadline = None if timeout is None else time.monotonic() + timeout
         size = int.from_bytes(self._read(4, deadline), "big")
         if size > LIMIT:
-            raise Closed(f"a message of {size} bytes is no message of ours")
+            raise Malformed(f"a message of {size} bytes; at most {LIMIT} are allowed")
         try:
             message = json.loads(self._read(size, deadline))
-        except ValueError as error:
-            raise Closed(f"not a message: {error}") from None
+        except (ValueError, RecursionError) as error:
+            # Deep nesting raises RecursionError.
+            raise Malformed(f"not a message: {error}") from None
         if not isinstance(message, dict) or not isinstance(message.get("kind"), str):
-            raise Closed("not a message: no kind")
+            raise Malformed("not a message: no kind")
         return message
 
     def _read(self, size: int, deadline: float | None) -> bytes:
+        """Return exactly `size` bytes."""
         while len(self._buffer) < size:
             if deadline is not None:
                 left = deadline - time.monotonic()
                 if left <= 0 or not select.select([self._socket], [], [], left)[0]:
-                    raise Late
+                    raise TimedOut
             try:
                 data = self._socket.recv(1 << 16)
             except OSError as error:
-                raise Closed(str(error)) from None
+                raise Disconnected(str(error)) from None
             if not data:
-                raise Closed("the line was closed")
+                raise Disconnected("the other end closed the connection")
             self._buffer += data
         part, self._buffer = self._buffer[:size], self._buffer[size:]
         return part
 
     def close(self) -> None:
+        """Close this end of the connection."""
         self._socket.close()

@@ -1,4 +1,4 @@
-"""What the kernel says about processes: /proc on Linux, and as much as `ps` knows elsewhere."""
+"""Read what the kernel knows about processes: from /proc on Linux, elsewhere from `ps`."""
 
 import os
 import subprocess
@@ -9,13 +9,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 LINUX = sys.platform == "linux"
-LONGEST = 4096  # bytes of a stat file: 52 numbers and a name
+# Bytes to read at once. A stat file is shorter: 52 numbers and a name.
+LONGEST = 4096
 TELLS_CHILDREN = LINUX and os.path.exists(f"/proc/self/task/{os.getpid()}/children")
 GONE = (FileNotFoundError, ProcessLookupError)
 
 
 class Stat(NamedTuple):
-    """One process: its parent, state letter, CPU ticks (own, reaped children's), start in ticks."""
+    """The kernel's figures on one process.
+
+    Attributes:
+        parent: its parent's pid.
+        state: its state letter, as in proc(5).
+        ticks: its own CPU time, in ticks.
+        reaped: CPU time of its children that have ended and were waited for, in ticks.
+        start: when it started, in ticks since boot.
+    """
 
     parent: int
     state: str
@@ -25,63 +34,67 @@ class Stat(NamedTuple):
 
 
 def stat_of(pid: int) -> Stat:
-    """The kernel's figures on a process; a zombie has them too.
+    """Return the kernel's figures on a process. A zombie has them too.
 
     Raises:
-        ProcessLookupError: there is no such process.
+        ProcessLookupError: the process does not exist.
     """
-    found = _parse(f"/proc/{pid}/stat") if LINUX else table().get(pid)
-    if found is None:
+    stat = _parse(f"/proc/{pid}/stat") if LINUX else table().get(pid)
+    if stat is None:
         raise ProcessLookupError(f"no process {pid}")
-    return found
+    return stat
 
 
 def table() -> dict[int, Stat]:
-    """Every process there is."""
+    """Return the figures of every process on the machine."""
     if LINUX:
         pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
-        found = {pid: _parse(f"/proc/{pid}/stat") for pid in pids}
-        return {pid: stat for pid, stat in found.items() if stat}
-    # `ps` knows neither the time of reaped children nor the start finer than a second.
+        stats = {pid: _parse(f"/proc/{pid}/stat") for pid in pids}
+        return {pid: stat for pid, stat in stats.items() if stat}
+    # `ps` does not show the CPU time of reaped children, and shows start times only in seconds.
     listed = subprocess.run(
         ["ps", "-axo", "pid=,ppid=,state=,time="], capture_output=True, text=True, check=True
     )
-    found = {}
+    stats = {}
     for line in listed.stdout.splitlines():
-        pid, parent, state, spent = line.split()
+        pid, parent, state, time = line.split()
         seconds = 0.0
-        for part in spent.replace("-", ":").split(":"):
+        for part in time.replace("-", ":").split(":"):
             seconds = seconds * 60 + float(part)
-        found[int(pid)] = Stat(int(parent), state[0], int(seconds * ticks_per_second()), 0, 0)
-    return found
+        stats[int(pid)] = Stat(int(parent), state[0], int(seconds * ticks_per_second()), 0, 0)
+    return stats
 
 
 def family() -> tuple[Callable[[int], list[int]], Callable[[int], Stat | None]]:
-    """What tells the children of a process, and its figures: now, or all as of this moment.
+    """Return two functions of a pid: one for its children, one for its figures.
 
-    Where the kernel lists children (CONFIG_PROC_CHILDREN), nobody else's processes are read; the
-    list may lack one while another child ends, and is whole once all of them are stopped.
+    If the kernel lists children (CONFIG_PROC_CHILDREN), both read the present state, and only of
+    the processes asked for. Such a list may miss one child while another ends; it is complete once
+    all of them are stopped. Otherwise both read one table of all processes, made by this call.
     """
     if TELLS_CHILDREN:
         return children, lambda pid: _parse(f"/proc/{pid}/stat")
-    every, below = table(), {}
-    for pid, stat in every.items():
-        below.setdefault(stat.parent, []).append(pid)
-    return lambda pid: below.get(pid, []), every.get
+    stats, children_of = table(), {}
+    for pid, stat in stats.items():
+        children_of.setdefault(stat.parent, []).append(pid)
+    return lambda pid: children_of.get(pid, []), stats.get
 
 
 def children(pid: int) -> list[int]:
-    """The children that the threads of a process have, by the kernel's own lists."""
-    found: list[int] = []
+    """Return the children of all threads of a process, from the kernel's lists."""
+    pids: list[int] = []
     with suppress(*GONE):
         for thread in os.listdir(f"/proc/{pid}/task"):
             with suppress(*GONE):
-                found += map(int, _content(f"/proc/{pid}/task/{thread}/children").split())
-    return found
+                pids += map(int, _content(f"/proc/{pid}/task/{thread}/children").split())
+    return pids
 
 
 def lives(pid: int, start: int) -> bool:
-    """Whether this very process still runs, and not a later one with its number."""
+    """Return True if the process that began at `start` still runs.
+
+    A later process with the same pid has another start.
+    """
     with suppress(ProcessLookupError):
         stat = stat_of(pid)
         return stat.start == start and not is_over(pid, stat)
@@ -89,11 +102,17 @@ def lives(pid: int, start: int) -> bool:
 
 
 def is_over(pid: int, stat: Stat) -> bool:
-    """A zombie, but not one whose first thread ended while others go on."""
-    return stat.state in "ZXx" and all(state in "ZXx" for state in _thread_states(pid, stat.state))
+    """Return True if the process has ended.
+
+    A process looks like a zombie too if its first thread has ended and others still run.
+    """
+    return stat.state in "ZXx" and all(
+        letter in "ZXx" for letter in _thread_states(pid, stat.state)
+    )
 
 
 def is_stopped(pid: int) -> bool:
+    """Return True if every thread of the process is stopped, or the process is gone."""
     try:
         return all(state in "TtZXx" for state in _thread_states(pid, stat_of(pid).state))
     except ProcessLookupError:
@@ -101,7 +120,7 @@ def is_stopped(pid: int) -> bool:
 
 
 def _thread_states(pid: int, whole: str) -> list[str]:
-    """The state letter of every thread (where there is no /proc, of the process)."""
+    """Return the state letter of every thread; without /proc, that of the process."""
     if not LINUX:
         return [whole]
     try:
@@ -113,10 +132,10 @@ def _thread_states(pid: int, whole: str) -> list[str]:
 
 
 def peak_memory(pid: int) -> int | None:
-    """The most memory a process has had resident so far, in bytes; None where unknown.
+    """Return the largest resident memory of a process so far, in bytes; None if unknown.
 
     Raises:
-        ProcessLookupError: there is no such process.
+        ProcessLookupError: the process does not exist.
     """
     if not LINUX:
         return None
@@ -124,16 +143,21 @@ def peak_memory(pid: int) -> int | None:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except FileNotFoundError:
         raise ProcessLookupError(f"no process {pid}") from None
-    found = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
-    return int(found[0]) * 1024 if found else None  # a zombie has no memory
+    sizes = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
+    # A zombie has no memory.
+    return int(sizes[0]) * 1024 if sizes else None
 
 
 def ticks_per_second() -> int:
+    """Return the number of clock ticks in a second."""
     return os.sysconf("SC_CLK_TCK")
 
 
 def _content(path: str) -> bytes:
-    """A small file; not by open(), which costs as much again: a stream is judged often."""
+    """Return the content of a small file.
+
+    This does not use open(), which doubles the cost: a stream is evaluated after every step.
+    """
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         text = os.read(file, LONGEST)
@@ -145,12 +169,16 @@ def _content(path: str) -> bytes:
 
 
 def _parse(path: str) -> Stat | None:
-    """The fields we need of a /proc stat file, numbered as in proc(5); None if it is gone."""
+    """Return the needed fields of a /proc stat file; None if it is gone.
+
+    proc(5) numbers the fields.
+    """
     try:
         text = _content(path)
     except GONE:
         return None
-    fields = text[text.rindex(b")") + 2 :].split(None, 20)  # from field 3: a name may hold anything
+    # Start at field 3, after the name: the name may contain spaces and brackets.
+    fields = text[text.rindex(b")") + 2 :].split(None, 20)
     return Stat(
         int(fields[1]),
         fields[0].decode(),
@@ -158,3 +186,21 @@ def _parse(path: str) -> Stat | None:
         int(fields[13]) + int(fields[14]),
         int(fields[19]),
     )
+
+
+def free_memory() -> int:
+    """Return the bytes of memory that can be had without swapping."""
+    if LINUX:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def resident_memory(pid: int) -> int:
+    """Return the bytes that a process has resident, shared memory included; 0 where unknown."""
+    try:
+        pages = int(_content(f"/proc/{pid}/statm").split()[1])
+    except (OSError, ValueError, IndexError, ProcessLookupError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -1,12 +1,12 @@
-"""What a runner may touch: the levels of isolation, one policy, and how it is put into force.
+"""The isolation of a runner: its levels, the policy, and the enforcement of a policy.
 
-    inline    nothing: the runner is the referee's own process, for debugging
-    process   a process tree of its own, limits, and a tripwire in Python (native code passes it)
+    inline    no isolation: the runner is the referee's own process, for debugging
+    process   a process tree of its own, limits, and a check in Python that native code can bypass
     strict    the kernel refuses as well: Landlock, namespaces, a filter of system calls
 
-The referee makes the policy, the runner puts it into force before it loads a submission, and says
-which layers are active; both are in the record. `strict` needs Landlock (Linux 5.13); the other
-layers are used where they are there. A GPU's devices stay open to a runner that trains on it.
+The referee makes the policy. The runner enforces it on itself before it loads a submission, and
+reports which layers are active. The record has both. `strict` needs Landlock (Linux 5.13); the
+other layers are used if the machine has them. A runner that trains on a GPU can reach its devices.
 """
 
 import glob
@@ -26,7 +26,8 @@ from harness.system import landlock, paths, seccomp
 from harness.system.paths import ROOT
 from harness.system.procfs import LINUX
 
-CODE = ("harness", "workloads", "submissions")  # of the project; conf and results hold the goals
+# The project's folders that a runner may read. conf and results are not: they have the goals.
+CODE = ("harness", "workloads", "submissions")
 LIBRARIES = ("/usr", "/lib", "/lib32", "/lib64", "/nix/store", "/gnu/store", "/opt/cuda")
 SYSTEM = (
     *(f"/etc/{name}" for name in ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives")),
@@ -36,17 +37,21 @@ SYSTEM = (
     *("/sys/fs/cgroup", "/dev/random", "/dev/urandom"),
 )
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full")
-GPU = ("/dev/nvidia*", "/dev/kfd", "/dev/dri", "/dev/shm")  # and what a driver reads:
+GPU = ("/dev/nvidia*", "/dev/kfd", "/dev/dri", "/dev/shm")
+# what a GPU's driver reads
 GPU_READS = ("/proc", "/sys", "/etc/nvidia*", "/etc/OpenCL")
-MEMORY_SHARE = 0.8  # of the memory that is free: a bomb ends as `oom`, and only its own runner
-FILE_SHARE = 0.25  # of the free disk, for one file
-FILES = 4096  # open at once
-TASKS = 512  # threads, where they are counted apart from the user's other processes
+# Share of the free memory that a runner may use. Beyond it the trial ends as `oom`, and no other
+# process is affected.
+MEMORY_SHARE = 0.8
+# Share of the free disk that one file may use.
+FILE_SHARE = 0.25
+FILES = 4096  # open files
+# Limit on threads. It is set only in a user namespace, where other processes do not count.
+TASKS = 512
 
 PROCESS = re.compile(r"/proc/(\d+)(?:/|$)")
 
-# Python's own events (docs.python.org/library/audit_events): name -> places of the paths in its
-# arguments, and whether they are written.
+# Python's audit events (docs.python.org/library/audit_events): name -> which arguments are paths.
 READING = {"os.listdir": (0,), "os.scandir": (0,)}
 WRITING = {
     "os.remove": (0,), "os.rename": (0, 1), "os.mkdir": (0,), "os.rmdir": (0,), "os.link": (1,),
@@ -56,7 +61,7 @@ WRITING = {
 
 
 def available() -> dict[str, str | None]:
-    """Layers of `strict` by name: what each is here, or None where the machine has it not."""
+    """Return the layers of `strict`: by name a description, or None if the machine lacks it."""
     version = landlock.version()
     refused = seccomp.supported()
     spaces = LINUX and landlock.namespaces_allowed()
@@ -70,18 +75,21 @@ def available() -> dict[str, str | None]:
 
 
 def offered() -> bool:
-    """Whether `isolation=strict` can be had here."""
+    """Return True if this machine supports `isolation=strict`."""
     return landlock.version() > 0
 
 
 def require(level: str) -> None:
-    """UserError where this machine cannot keep what `isolation=strict` promises."""
+    """Raise UserError if the level is strict and this machine does not support it."""
     if level != "strict" or offered():
         return
-    others = ", ".join(name for name, found in available().items() if found) or "no layer at all"
+    layers = (
+        ", ".join(name for name, description in available().items() if description)
+        or "no layer at all"
+    )
     raise UserError(
-        f"isolation=strict needs Landlock, which this {sys.platform} kernel has not or has "
-        f"switched off (it offers {others})",
+        f"isolation=strict needs Landlock, which is missing or switched off in this {sys.platform} "
+        f"kernel (it offers {layers})",
         "Linux 5.13 or newer with landlock in /sys/kernel/security/lsm; here: process, inline",
         "isolation=process",
     )
@@ -97,14 +105,16 @@ def policy(
     device: str,
     hidden: list[Path],
 ) -> dict:
-    """What the runner is confined to, as plain data for its start message.
+    """Return the policy of a runner, as plain data for its start message.
 
     Args:
+        level: the level of isolation.
         writable: its private folder, checkpoints and step count; they must exist.
         data: folders of prepared training data and pretrained weights.
         sources: the submission's files.
         plugins: folders of the packages that submissions and workloads come from.
-        hidden: folders that hold what a runner must not read; left out of every readable tree.
+        device: where the runner trains.
+        hidden: folders that a runner must not read; they are left out of every readable tree.
     """
     hidden = [*hidden, paths.cache_folder(), *(ROOT / name for name in ("conf", "results"))]
     hidden = [path.resolve() for path in hidden]
@@ -113,43 +123,46 @@ def policy(
         parts = list(_without(tree, hidden))
         trees += parts
         listable += [tree] * (parts != [tree])
-    given = [path.resolve() for path in data if path]
-    for folder in list(given):
-        told = json.loads((folder / "paths.json").read_text())
-        given += [Path(path).resolve() for path in told.values()]
+    data_paths = [path.resolve() for path in data if path]
+    for folder in list(data_paths):
+        names = json.loads((folder / "paths.json").read_text())
+        data_paths += [Path(path).resolve() for path in names.values()]
     gpu = device.startswith("cuda")
-    reads = [*SYSTEM, *(GPU_READS if gpu else ())]
+    system_paths = [*SYSTEM, *(GPU_READS if gpu else ())]
     devices = [*DEVICES, *(GPU if gpu else ())]
-    found = lambda patterns: [p for pattern in patterns for p in glob.glob(pattern)]  # noqa: E731
+    matches = lambda patterns: [p for pattern in patterns for p in glob.glob(pattern)]  # noqa: E731
     free = shutil.disk_usage(writable[0]).free
     limits = {"CORE": 0, "NOFILE": FILES, "FSIZE": int(free * FILE_SHARE)}
-    if LINUX and not gpu:  # a GPU's driver reserves terabytes of addresses
+    # A GPU's driver reserves terabytes of addresses, so there is no limit with a GPU.
+    if LINUX and not gpu:
         limits["DATA"] = int(_free_memory() * MEMORY_SHARE)
     return {
         "level": level,
-        "readable": [str(path) for path in [*trees, *given, *sources]] + found(reads),
+        "readable": [str(path) for path in [*trees, *data_paths, *sources]] + matches(system_paths),
         "listable": [str(path) for path in listable],
-        "writable": [str(path.resolve()) for path in writable] + found(devices),
+        "writable": [str(path.resolve()) for path in writable] + matches(devices),
         "limits": limits,
     }
 
 
 def confine(policy: dict) -> list[str]:
-    """Put a policy into force in this process, for good; returns the active layers.
+    """Enforce a policy in this process, for good. Return the active layers.
 
-    To be called first thing: what threads exist already are not confined.
+    This must be called first: threads that exist already would not be confined.
 
     Raises:
-        RuntimeError: `strict`, and there are other threads.
+        RuntimeError: the level is strict, and there are other threads.
     """
     layers = ["limits"]
     for name, value in policy["limits"].items():
         kind = getattr(resource, f"RLIMIT_{name}")
         hard = resource.getrlimit(kind)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        with suppress(ValueError, OSError):  # macOS refuses some
+        # macOS refuses some limits.
+        with suppress(ValueError, OSError):
             resource.setrlimit(kind, (value, value))
-    with suppress(OSError):  # when memory runs out, the kernel takes this process first
+    # If the machine runs out of memory, the kernel kills this process first.
+    with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
     if policy["level"] == "strict":
         if len(os.listdir("/proc/self/task")) > 1:
@@ -166,13 +179,14 @@ def confine(policy: dict) -> list[str]:
 
 
 def _tripwire(policy: dict):
-    """An audit hook that refuses what Python code asks for outside of the policy.
+    """Return an audit hook that refuses accesses of Python code outside the policy.
 
-    It names an attempt, and holds where the kernel has nothing better. It is no wall: native code
-    raises no events.
+    The hook reports violations by name, and blocks them on systems without Landlock. Native code
+    can bypass it, because it raises no audit events.
     """
     writable = tuple(os.path.join(path, "") for path in policy["writable"])
-    system = ("/proc", "/sys", "/dev", "/etc")  # the kernel's business; only writing is watched
+    # The hook does not check reads of these folders; the kernel decides about them.
+    system = ("/proc", "/sys", "/dev", "/etc")
     readable = tuple(
         os.path.join(path, "") for path in [*policy["readable"], *policy["listable"], *system]
     )
@@ -196,46 +210,48 @@ def _tripwire(policy: dict):
 
     def check(path, allowed: tuple[str, ...]) -> None:
         if not isinstance(path, str | bytes | os.PathLike):
-            return  # a descriptor that is open already
+            # It is a descriptor that is open already.
+            return
         real = os.path.realpath(os.fsdecode(path))
         process = PROCESS.match(real)
-        others = process is not None and int(process[1]) != os.getpid()
-        if others or not os.path.join(real, "").startswith(allowed):
-            told = "writing" if allowed is writable else "reading"
-            raise PermissionError(f"isolation: {told} {real} is refused")
+        foreign = process is not None and int(process[1]) != os.getpid()
+        if foreign or not os.path.join(real, "").startswith(allowed):
+            access = "writing" if allowed is writable else "reading"
+            raise PermissionError(f"isolation: {access} {real} is refused")
 
     return hook
 
 
 def _libraries(plugins: Iterable[Path]) -> list[Path]:
-    """Folders that Python and its packages come from, and the project's code."""
-    found = {Path(p) for p in (sys.prefix, sys.base_prefix, sys.exec_prefix, *LIBRARIES)}
-    found |= {ROOT / name for name in CODE} | set(plugins)
-    found |= {Path(p) for p in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if p}
-    found |= {Path(p) for p in sys.path if p and p.startswith(site.getuserbase())}
+    """Return the folders of Python and its packages, and of the project's code."""
+    folders = {Path(p) for p in (sys.prefix, sys.base_prefix, sys.exec_prefix, *LIBRARIES)}
+    folders |= {ROOT / name for name in CODE} | set(plugins)
+    folders |= {Path(p) for p in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if p}
+    folders |= {Path(p) for p in sys.path if p and p.startswith(site.getuserbase())}
     home, project = Path.home(), ROOT
     for entry in map(Path, filter(os.path.isabs, sys.path)):
-        if not any(outer in (entry, *entry.parents) for outer in found) and not any(
+        if not any(outer in (entry, *entry.parents) for outer in folders) and not any(
             inner.is_relative_to(entry) for inner in (home, project)
         ):
-            found.add(entry)
-    return sorted({path.resolve() for path in found if path.exists()})
+            folders.add(entry)
+    return sorted({path.resolve() for path in folders if path.exists()})
 
 
 def _without(tree: Path, hidden: list[Path]) -> Iterator[Path]:
-    """The tree, or what is in it apart from the hidden folders."""
+    """Yield the tree, or, if it contains hidden folders, the parts of it without them."""
     if any(tree == path for path in hidden):
         return
     if not any(path.is_relative_to(tree) for path in hidden if path.exists()):
         yield tree
         return
     for child in sorted(tree.iterdir()):
-        if not child.is_symlink():  # what it points to is in a tree of its own, or hidden
+        # The target of a symbolic link is in another readable tree, or hidden.
+        if not child.is_symlink():
             yield from _without(child, hidden)
 
 
 def _free_memory() -> int:
-    """Bytes that can be had without swapping."""
+    """Return the bytes of memory that are available without swapping."""
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024

@@ -1,32 +1,33 @@
-"""Say things to a reader that may go away: a closed pipe or terminal ends nothing."""
+"""Print without failing when the reader is gone: a closed pipe or terminal does not stop a race."""
 
 import os
 from typing import Any, TextIO
 
 
 def say(text: str, stream: TextIO) -> None:
-    """Print at once."""
+    """Print a line and flush it; once the reader is gone, discard all output."""
     try:
         print(text, file=stream, flush=True)
     except OSError:
-        _hush(stream)
+        _discard_output(stream)
 
 
 def redraw(screen: Any, content: Any, stream: TextIO) -> bool:
-    """Show other content on a `rich.live.Live`; False where its terminal is gone."""
+    """Update a `rich.live.Live` with new content. Return False if its terminal is gone."""
     try:
         screen.update(content, refresh=True)
     except OSError:
-        _hush(stream)
+        _discard_output(stream)
         return False
     return True
 
 
-def _hush(stream: TextIO) -> None:
-    """Let what is still to be written to a stream go nowhere."""
+def _discard_output(stream: TextIO) -> None:
+    """Redirect the stream to /dev/null."""
+    # Otherwise Python raises again at exit, when it flushes what is still in the buffer.
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def coloured(stream: TextIO) -> bool:
-    """Say whether a stream is to get colours: a terminal, and no NO_COLOR."""
+    """Return True if the stream is a terminal that shows colours, and NO_COLOR is not set."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -2,18 +2,18 @@
 
 import gc
 
-from harness.system.messages import Link
+from harness.system.messages import Channel
 
 SPACE = {
     "lr": 0.1,
     "way": {"choice": ["honest", "outcome", "early", "twice", "seconds", "passes", "step"]},
 }
-TRUE = Link.send
+TRUE = Channel.send
 
 
 def init(params, hp):
     if hp.way in ("twice", "seconds", "passes", "step"):
-        Link.send = lambda link, kind, **fields: forged(hp.way, link, kind, fields)
+        Channel.send = lambda link, kind, **fields: forged(hp.way, link, kind, fields)
     return {"step": 0}
 
 
@@ -22,7 +22,7 @@ def update(params, grads, state, hp, progress):
         p.sub_(g, alpha=hp.lr)
     state["step"] += 1
     if state["step"] == 4 and hp.way in ("outcome", "early"):
-        link = next(thing for thing in gc.get_objects() if type(thing) is Link)
+        link = next(thing for thing in gc.get_objects() if type(thing) is Channel)
         if hp.way == "outcome":
             TRUE(link, "failed", outcome="reached", error="")
         else:
