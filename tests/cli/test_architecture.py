@@ -81,6 +81,16 @@ def test_every_module_of_the_kit_is_named():
     assert files <= matched
 
 
+def test_the_tree_in_the_readme_has_every_folder_once():
+    tree = re.search(r"```\n(harness/ .*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert tree
+    lines = re.findall(r"^( *)(\w+)/ +\S", tree[1], re.MULTILINE)
+    assert len(lines) == len(tree[1].splitlines())
+    rooms = [name for indent, name in lines if indent]
+    assert rooms == [room for layer in contract()[:-1] for room in layer.split(" | ")]
+    assert sorted(name for indent, name in lines if not indent) == sorted(ROOTS)
+
+
 def test_every_folder_of_the_project_is_named():
     top = re.findall(r"^\| `(\w+)/` \|", PAGE, re.MULTILINE)
     assert sorted(top) == sorted(ROOTS)
