@@ -153,6 +153,10 @@ def _dumped(value, layout: dict) -> str:
 # All of it
 
 
+def _is_project(results: Path) -> bool:
+    return results.resolve() == (ROOT / "results").resolve()
+
+
 def new_texts(results: Path, keys: Keys) -> dict[Path, str]:
     """Return the new text of every file of a results folder that changes; runs/ apart.
 
@@ -161,7 +165,7 @@ def new_texts(results: Path, keys: Keys) -> dict[Path, str]:
     """
     engine = yaml.safe_load((ROOT / "conf" / "engine" / "cpu.yaml").read_text())
     texts: dict[Path, str | None] = {**tables(results / "reference" / "prices", keys)}
-    if results.resolve() != (ROOT / "results").resolve():
+    if not _is_project(results):
         # Records of one's own name the tables of the project, which may be new already.
         keys.tables |= old_identities.shipped_tables()
     for path in sorted((results / "board").glob("*.jsonl")):
@@ -174,11 +178,12 @@ def new_texts(results: Path, keys: Keys) -> dict[Path, str]:
     return {path: text for path, text in texts.items() if text and text != path.read_text()}
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
+    """Change a results folder, or say what would be changed; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("results", nargs="?", type=Path, default=ROOT / "results")
     parser.add_argument("--write", action="store_true", help="change the folder")
-    asked = parser.parse_args()
+    asked = parser.parse_args(arguments)
     keys = Keys()
     try:
         texts = new_texts(asked.results, keys)
@@ -186,10 +191,11 @@ def main() -> int:
     except Stop as error:
         print(f"nothing was changed: {error}", file=sys.stderr)
         return 1
-    for kind, here in old_identities.derived().items():
-        kept = old_identities.kept()[kind]
-        same = sum(here.get(name) == old for name, old in kept.items())
-        print(f"{same:5} of {len(kept)} old hashes of {kind} are what the old functions give here")
+    if _is_project(asked.results):
+        for kind, here in old_identities.derived().items():
+            kept = old_identities.kept()[kind]
+            same = sum(here.get(name) == old for name, old in kept.items())
+            print(f"{same:5} of {len(kept)} old hashes of {kind} are what the old functions give")
     for what, count in keys.counts.items():
         print(f"{count:5} {what}")
     if asked.write:
