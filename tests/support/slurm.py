@@ -1,4 +1,4 @@
-"""A Slurm of one node, of Debian's packages slurm-wlm and munge, with all its files in one folder."""
+"""A Slurm of one node, of the packages slurm-wlm and munge, with all its files in one folder."""
 
 import os
 import shutil
@@ -81,9 +81,7 @@ def running(folder: Path) -> Iterator[dict[str, str]]:
     try:
         for command in commands:
             with open(folder / f"{command[0]}.log", "w") as log:
-                started.append(
-                    subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-                )
+                started.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
             if command[0] == "munged":
                 _wait(lambda: (folder / "munge.socket").exists(), folder)
         _wait(lambda: "idle" in _states(environment), folder)
