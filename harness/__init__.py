@@ -7,6 +7,7 @@ From Python (docs/api.md; each is imported when it is first used):
     harness.curves("results")                   their evaluations, one row each
     harness.compare("adamw", "lion")            which is faster, and how sure
     harness.as_optimizer("lion", parameters)    a submission as a torch.optim.Optimizer
+    harness.BOARD                               the folder of the project's own records
 
 The kit is what lies directly in this folder; submissions and workloads import it:
 
@@ -25,18 +26,24 @@ catalog, system. Nobody else imports them.
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.cli.api import BOARD, compare, curves, race, results
+    from harness.optim import as_optimizer
 
 __version__ = "0.1.0"
 
 # public name -> the module that has it
 _PUBLIC = {
+    "BOARD": "harness.cli.api",
     "as_optimizer": "harness.optim",
     "compare": "harness.cli.api",
     "curves": "harness.cli.api",
     "results": "harness.cli.api",
 }
 
-__all__ = ["as_optimizer", "compare", "curves", "race", "results"]  # noqa: F822
+__all__ = ["BOARD", "as_optimizer", "compare", "curves", "race", "results"]
 
 
 def __getattr__(name: str):

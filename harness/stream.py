@@ -29,7 +29,7 @@ def visits(groups: "list[Tensor]", config: SimpleNamespace, seed: int) -> "Tenso
         if passes > config.stream.passes:
             raise UserError(
                 f"task {i} has {len(group)} examples: {wanted} would be {passes} passes",
-                f"stream.passes={config.stream.passes}",
+                f"the stream has {config.stream.passes} passes",
                 "a smaller horizon or batch",
             )
         generator = torch.Generator().manual_seed(derive(seed, "task", i))

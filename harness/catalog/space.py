@@ -188,6 +188,16 @@ def split_fallback(hp: dict, prefix: str = "fallback_") -> tuple[dict, dict]:
     return {k: v for k, v in hp.items() if not k.startswith(prefix)}, fallback
 
 
-def namespace(hp: dict) -> SimpleNamespace:
-    """Hyperparameters as the submission sees them: hp.lr, hp.wd, ..."""
-    return SimpleNamespace(**hp)
+class Hyperparameters(SimpleNamespace):
+    """A point as the submission sees it: hp.lr, hp.wd, ..."""
+
+    def __getattr__(self, name: str):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        known = nearest(name, vars(self))
+        raise AttributeError(f"hp has no {name!r}: SPACE does not declare it; {known}")
+
+
+def namespace(hp: dict) -> Hyperparameters:
+    """Return a point as the submission sees it."""
+    return Hyperparameters(**hp)

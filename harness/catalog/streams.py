@@ -76,6 +76,8 @@ def segment(config: SimpleNamespace, step: int) -> tuple[int, int]:
     if not hasattr(config, "stream"):
         raise UserError("this workload is no stream: it has no task boundaries")
     if config.stream.boundaries == "hidden":
-        raise UserError("this stream hides its task boundaries", do="stream.boundaries=shown")
+        raise UserError(
+            "this stream hides its task boundaries", do="workload.mini.stream.boundaries=shown"
+        )
     length = config.horizon // config.stream.tasks
     return step // length * length, length

@@ -13,6 +13,10 @@ from harness.race.observer import Observer, Several
 from harness.race.trial import Trial
 from harness.records.references import reference
 from harness.report.run.text import verdict_lines
+from harness.system.paths import ROOT
+
+# the project's own records
+BOARD = ROOT / "results"
 
 if TYPE_CHECKING:
     from pandas import DataFrame

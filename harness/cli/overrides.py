@@ -16,7 +16,7 @@ from harness.race import configuration
 from harness.race.configuration import CONF, SETTINGS
 
 GROUPS = ("engine", "tracker")
-SHOW_ALL = "python -m harness --cfg job shows all"
+SHOW_ALL = "python -m harness --cfg job"
 # Hydra's own flags whose value is the next word
 WITH_VALUE = (
     ("-c", "--cfg", "-p", "--package", "-i", "--info", "-cn", "--config-name")

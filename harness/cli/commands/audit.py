@@ -10,6 +10,7 @@ from harness.clock import measure, prices, tables
 from harness.clock.measure import busy
 from harness.errors import UserError
 from harness.system import processes
+from harness.system.command_line import harness
 from harness.system.files import read_json
 
 FAR = 1.10  # a kind this many times dearer or cheaper here than in the table may change a ranking
@@ -31,7 +32,7 @@ def run(arguments: list[str]) -> int:
     if table is None:
         raise UserError(
             f"{definition.key} has no price table for {engine['device']}",
-            do="harness calibrate makes one",
+            do=harness("calibrate", f"workload={definition.name}", f"scale={definition.scale}"),
         )
     load = processes.load_average()
     wanted = [

@@ -9,6 +9,7 @@ from harness.report.board import stats
 from harness.report.board.board import boards
 from harness.report.board.rows import Board, Row, direction_of
 from harness.report.board.stats import Cell, Comparison
+from harness.system.command_line import race
 
 
 def versus(first: str, second: str, workload: str, scale: str, results: str) -> str:
@@ -41,7 +42,7 @@ def versus(first: str, second: str, workload: str, scale: str, results: str) -> 
             raise UserError(
                 f"there is no record of {missing} at scale {scale} in {results}",
                 nearest(missing, names),
-                f"python -m harness workload=gpt2 submission={missing}",
+                race(["workload=gpt2", f"submission={missing}"]),
             )
         raise UserError(
             f"{first} and {second} have no workload in common"

@@ -23,6 +23,7 @@ from types import SimpleNamespace
 
 from harness.records.run_folder import valid_rows
 from harness.report.run.trackers import TRACKERS
+from harness.system.command_line import harness
 from harness.system.files import atomic_json, locked, read_json
 
 POLL_SECONDS = 0.5
@@ -135,7 +136,7 @@ def _wait(path: Path, alive: Callable[[], bool]) -> None:
 def _warn(folder: Path, tracker: str, error: Exception) -> None:
     """Say in one line, in the run's mirror.log and on stderr, what a tracker failed at."""
     reason = " ".join(f"{type(error).__name__}: {error}".split())
-    line = f"{tracker}: {reason}; `python -m harness sync {folder}` tries again\n"
+    line = f"{tracker}: {reason}; `{harness('sync', folder)}` tries again\n"
     sys.stderr.write(line)
     with suppress(OSError), open(folder / "mirror.log", "a") as file:
         file.write(line)
