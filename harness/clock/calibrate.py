@@ -1,4 +1,4 @@
-"""Measure a workload's price table: which kinds, and the table as it is stored."""
+"""Decide which kinds a workload's price table has, and build the table as it is stored."""
 
 import statistics
 
@@ -6,19 +6,21 @@ from harness.catalog import discover
 from harness.catalog.definition import Definition, define, tree_of
 from harness.catalog.identity import step_hash
 from harness.catalog.kinds import OPERATIONS, REFERENCE_STEP
-from harness.clock.measure import Yardstick, level, summary
+from harness.clock.measure import Standard, level, summary
 from harness.clock.prices import SCHEMA, canonical_passes, table_hash
 from harness.clock.tables import fingerprint, table_of
 from harness.errors import UserError
 
+# Kinds that `table_checks.lint` compares with each other.
 GRID = ("forward_backward@batch=1/2", "forward_backward@batch=2", "forward@batch=2") + tuple(
     f"forward_backward@depth={depth}" for depth in ("1/4", "1/2", "3/4")
 )
-STANDARD = "gpt2"  # its step at scale mini, as its frozen table has it, is every table's unit
+# A reference step of this workload at scale mini, at its frozen price, is the unit of every table.
+STANDARD = "gpt2"
 
 
 def kinds_of(definition: Definition) -> list[str]:
-    """Kinds of a table: every operation, the lint's grid, what shipped submissions declare."""
+    """Return the kinds of a table: all operations, the grid, and those that submissions declare."""
     kinds = set(OPERATIONS) | set(GRID)
     for plugin in discover.submissions().values():
         try:
@@ -30,53 +32,62 @@ def kinds_of(definition: Definition) -> list[str]:
     return sorted(kinds)
 
 
-def yardstick(definition: Definition, engine: dict) -> Yardstick | None:
-    """The standard workload at its frozen price; None for itself, or where it has no table."""
-    standard = define(STANDARD, tree_of(STANDARD), "mini", None)
-    table = table_of(standard, engine)
-    if standard.key == definition.key or table is None or table.step != step_hash(standard):
+def standard(definition: Definition, engine: dict) -> Standard | None:
+    """Return the standard workload with its frozen price.
+
+    Return None for the standard workload itself, or if it has no table for this engine.
+    """
+    reference = define(STANDARD, tree_of(STANDARD), "mini", None)
+    table = table_of(reference, engine)
+    if reference.key == definition.key or table is None or table.step != step_hash(reference):
         return None
-    return Yardstick(standard, table.of(REFERENCE_STEP).seconds, table.origin)
+    return Standard(reference, table.of(REFERENCE_STEP).seconds, table.origin)
 
 
 def make_table(
     definition,
     engine: dict,
-    found: list[dict],
-    trouble: str | None,
-    unit: Yardstick | None = None,
+    timings: list[dict],
+    busy: str | None,
+    standard: Standard | None = None,
 ) -> dict:
-    """The table as it is stored; it carries its own hash."""
-    kinds = [kind for kind in found[0]["samples"] if kind != "split"]
+    """Return the table as it is stored, with its own hash.
+
+    Args:
+        timings: what `measure` returned, one for each process.
+        busy: signs that the machine was busy, or None.
+        standard: the workload that was timed with the kinds, if there was one.
+    """
+    kinds = [kind for kind in timings[0]["samples"] if kind != "split"]
     rows = {}
     for kind in kinds:
-        seconds, low, high = summary([level(one, kind) for one in found])
-        n = sum(len(one["samples"][kind]) for one in found)
+        seconds, low, high = summary([level(timing, kind) for timing in timings])
+        n = sum(len(timing["samples"][kind]) for timing in timings)
         rows[kind] = {
             "seconds": seconds,
             "low": low,
             "high": high,
             "n": n,
-            "flops": found[0]["flops"][kind],
+            "flops": timings[0]["flops"][kind],
         }
     table = {
         "schema": SCHEMA,
         "workload": definition.key,
         "step": step_hash(definition),
-        "machine": fingerprint(engine) | {"device": found[0]["device"]},
-        "processes": len(found),
-        "busy": trouble,
+        "machine": fingerprint(engine) | {"device": timings[0]["device"]},
+        "processes": len(timings),
+        "busy": busy,
         "prices": rows,
-        "checks": {"split": summary([_split(one) for one in found])[0]}
-        if "split" in found[0]["samples"]
+        "checks": {"split": summary([_split(timing) for timing in timings])[0]}
+        if "split" in timings[0]["samples"]
         else {},
     }
-    if unit:
-        here = statistics.median(one["yardstick"] for one in found)
-        table["yardstick"] = {"table": unit.origin, "seconds": here}
+    if standard:
+        seconds_here = statistics.median(timing["yardstick"] for timing in timings)
+        table["yardstick"] = {"table": standard.origin, "seconds": seconds_here}
     return table | {"hash": table_hash(table)}
 
 
-def _split(found: dict) -> float:
-    """A step of two accumulated halves over two steps of half a batch."""
-    return level(found, "split") / (2 * level(found, "forward_backward@batch=1/2"))
+def _split(timing: dict) -> float:
+    """Return the time of a step of two accumulated halves, over two steps of half a batch."""
+    return level(timing, "split") / (2 * level(timing, "forward_backward@batch=1/2"))

@@ -1,7 +1,8 @@
-"""Timing kinds of passes in fresh processes, and what is made of their times.
+"""Time kinds of passes in fresh processes, and summarise the times.
 
-A price is the median over processes of each process's lowest tenth: work of others only adds to
-a time (docs/clock.md has the comparison). Its interval is the bootstrap's over processes.
+A process's time for a kind is the lower tenth of its passes, since other processes can only make a
+pass slower (docs/clock.md compares the choices). A price is the median of these times over the
+processes. Its interval is a bootstrap over processes.
 """
 
 import json
@@ -19,19 +20,24 @@ from harness.errors import UserError
 from harness.system.processes import THREADS
 
 QUANTILE = 0.1
-YARDSTICK = "yardstick"  # its name among the kinds
-WAITED = 1.1  # wall over CPU seconds of a pinned process: above it, others ran on its core
-DRIFT = 0.10  # share by which the processes' reference steps may differ
-APART = 0.20  # the same in yardsticks: what waits for memory drifts otherwise than what computes
+# The standard's step has this name among the kinds, in messages and in tables.
+STANDARD = "yardstick"
+# Above this ratio of wall to CPU seconds, other processes ran on a pinned process's core.
+WAITED = 1.1
+# Share by which the reference steps of the processes may differ.
+DRIFT = 0.10
+# The same share in seconds of the standard. It is larger, because a step that waits for memory
+# drifts otherwise than a step that computes.
+APART = 0.20
 
 
 @dataclass(frozen=True)
-class Yardstick:
-    """Another workload, whose reference step is timed among the kinds, in the same process.
+class Standard:
+    """A second workload, whose reference step is timed among the kinds, in the same process.
 
     Attributes:
-        seconds: what the step is held to take, whatever it takes here.
-        origin: the table that says so.
+        seconds: the frozen price of its step, which all times are converted to.
+        origin: the table that has this price.
     """
 
     definition: Definition
@@ -45,79 +51,92 @@ def measure(
     kinds: list[str],
     processes: int,
     rounds: int,
-    tell=lambda i, found: None,
-    yardstick: Yardstick | None = None,
+    report=lambda i, timings: None,
+    standard: Standard | None = None,
 ) -> list[dict]:
-    """What so many fresh processes, one after the other, find; `tell` hears of each.
+    """Time the kinds in fresh processes, one after the other. Return one dictionary for each.
 
-    With a `yardstick`, all times are told as if it had taken its seconds.
+    Args:
+        kinds: names of the kinds; those that do not fit the workload are left out.
+        processes: number of processes.
+        rounds: number of blocks of every kind in a process.
+        report: called with a process's number and all results so far, after each process.
+        standard: if given, all times are converted as if its step had taken its frozen seconds.
+
+    Raises:
+        UserError: a process failed.
     """
-    order = {
+    message = {
         "kinds": list(kinds), "engine": engine, "rounds": rounds, "workload": _opening(definition),
-        "yardstick": _opening(yardstick.definition) if yardstick else None,
+        "yardstick": _opening(standard.definition) if standard else None,
     }  # fmt: skip
     threads = dict.fromkeys(THREADS, str(engine["threads"]))
-    found = []
+    timings = []
     for i in range(processes):
         command = [
             sys.executable,
             "-m",
             "harness.clock.pass_timer",
-            json.dumps(order | {"seed": i}),
+            json.dumps(message | {"seed": i}),
         ]
-        done = subprocess.run(
+        completed = subprocess.run(
             command, cwd=discover.ROOT, env=os.environ | threads, capture_output=True, text=True
         )
-        if done.returncode:
+        if completed.returncode:
             raise UserError(
-                f"measuring {definition.key} failed: {done.stderr.strip().splitlines()[-1]}"
+                f"measuring {definition.key} failed: {completed.stderr.strip().splitlines()[-1]}"
             )
-        one = json.loads(done.stdout.splitlines()[-1])
-        found.append(in_units(one, yardstick.seconds) if yardstick else one)
-        tell(i, found)
-    return found
+        timing = json.loads(completed.stdout.splitlines()[-1])
+        timings.append(in_units(timing, standard.seconds) if standard else timing)
+        report(i, timings)
+    return timings
 
 
 def _opening(definition: Definition) -> dict:
-    """What a process needs to open a workload."""
+    """Return what a process needs to open a workload."""
     train = str(data.prepare(definition, "train"))
     return {"definition": asdict(definition), "train": train}
 
 
-def in_units(found: dict, seconds: float) -> dict:
-    """The times of one process as if its yardstick had taken so many seconds."""
-    here = level(found, YARDSTICK)
+def in_units(timing: dict, seconds: float) -> dict:
+    """Return the times of one process, scaled as if the standard's step had taken `seconds`."""
+    seconds_here = level(timing, STANDARD)
     samples = {
-        kind: [t * seconds / here for t in times]
-        for kind, times in found["samples"].items()
-        if kind != YARDSTICK
+        kind: [t * seconds / seconds_here for t in times]
+        for kind, times in timing["samples"].items()
+        if kind != STANDARD
     }
-    return found | {"samples": samples, "yardstick": here}
+    return timing | {"samples": samples, "yardstick": seconds_here}
 
 
-def level(found: dict, kind: str) -> float:
-    """One process's seconds for a kind: the quantile QUANTILE of its passes."""
-    samples = sorted(found["samples"][kind])
+def level(timing: dict, kind: str) -> float:
+    """Return one process's seconds for a kind: the quantile QUANTILE of its passes."""
+    samples = sorted(timing["samples"][kind])
     return samples[int(QUANTILE * (len(samples) - 1))]
 
 
 def summary(levels: list[float], draws: int = 2000) -> tuple[float, float, float]:
-    """Median of the processes' levels, and the ends of its 95 % bootstrap interval."""
+    """Return the median of the processes' levels, and the ends of its 95 % bootstrap interval."""
     rng = random.Random(0)
     medians = sorted(statistics.median(rng.choices(levels, k=len(levels))) for _ in range(draws))
     return statistics.median(levels), medians[int(0.025 * draws)], medians[int(0.975 * draws)]
 
 
-def busy(found: list[dict], load: float) -> str | None:
-    """Signs that others were at work during a measurement, or None."""
-    cores, waited = os.cpu_count() or 1, statistics.median(one["waited"] for one in found)
-    anchors = [level(one, REFERENCE_STEP) for one in found]
-    drift = (max(anchors) - min(anchors)) / statistics.median(anchors)
+def busy(timings: list[dict], load: float) -> str | None:
+    """Return signs that other processes disturbed a measurement, or None.
+
+    Args:
+        timings: what `measure` returned.
+        load: the machine's load average before the measurement.
+    """
+    cores, waited = os.cpu_count() or 1, statistics.median(timing["waited"] for timing in timings)
+    levels = [level(timing, REFERENCE_STEP) for timing in timings]
+    drift = (max(levels) - min(levels)) / statistics.median(levels)
     signs = []
     if load > 0.5 * cores:
         signs.append(f"the load was {load:.1f} on {cores} cores")
     if waited > WAITED:
         signs.append(f"passes took {waited:.2f} times as long as they computed")
-    if drift > (APART if "yardstick" in found[0] else DRIFT):
+    if drift > (APART if "yardstick" in timings[0] else DRIFT):
         signs.append(f"the reference step differed by {100 * drift:.0f} % between processes")
     return "; ".join(signs) or None

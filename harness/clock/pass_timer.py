@@ -1,4 +1,4 @@
-"""A fresh process that times passes of one workload: run by harness.calibrate, answers in JSON."""
+"""Time passes of one workload. `measure` runs this as a fresh process, which answers in JSON."""
 
 import json
 import os
@@ -14,30 +14,34 @@ from torch.utils.flop_counter import FlopCounterMode
 from harness.catalog.data import open_data
 from harness.catalog.definition import Definition, load_workload
 from harness.catalog.kinds import REFERENCE_STEP, parse_kind
-from harness.clock.measure import YARDSTICK
+from harness.clock.measure import STANDARD
 from harness.depth import depth as depth_of
 from harness.depth import set_depth
 from harness.errors import UserError
 from harness.system import processes
 from harness.train.task import Task
 
+# operation -> method of Task, where their names differ
 METHODS = {"per_example_gradients": "per_example_grads"}
-BLOCK = 0.2  # seconds that a block of one kind is to last
+BLOCK = 0.2  # seconds of one block of a kind
 
 
-class Bench:
-    """A workload's task, able to make any kind of pass."""
+class PassTimer:
+    """A workload's task, which can make and time any kind of pass."""
 
     def __init__(self, definition: dict, train: str, device: str, seed: int):
-        known = Definition(**definition)
-        module, config = load_workload(known), known.config
+        workload = Definition(**definition)
+        module, config = load_workload(workload), workload.config
         data = open_data(Path(train), device)
         torch.manual_seed(seed)
         model = module.model(config).to(device)
         self.task = Task(module, config, data, model, seed, 1)
 
     def fits(self, kind: str) -> bool:
-        """Whether the workload can make this pass: of whole examples that it has, and blocks."""
+        """Return True if the workload can make this pass.
+
+        It needs whole numbers of examples and blocks, enough examples, and the derivative.
+        """
         _, batch, depth = parse_kind("forward_backward@batch=1/2" if kind == "split" else kind)
         blocks = len(depth_of(self.task.model) or [True])
         examples, passed = batch * self.task.batch_size, depth * blocks
@@ -45,12 +49,13 @@ class Bench:
             return False
         try:
             self.make(kind)
-        except (RuntimeError, ValueError, UserError):  # there is no such derivative
+        except (RuntimeError, ValueError, UserError):
+            # The workload's operations do not have this derivative.
             return False
         return True
 
     def make(self, kind: str) -> float:
-        """Make one pass; returns its seconds on the meter's clock."""
+        """Make one pass. Return its seconds on the meter's clock."""
         task = self.task
         operation, batch, depth = parse_kind(
             "forward_backward@batch=1/2" if kind == "split" else kind
@@ -66,15 +71,16 @@ class Bench:
         return sum(task.meter.inside().values()) - before
 
     def _extra(self, operation: str, data: dict) -> list:
-        """What the operation is given besides the batch."""
+        """Return the arguments of the operation besides the batch."""
         if operation in ("hvp", "jvp"):
             return [[torch.randn_like(p) for p in self.task.params]]
         return [torch.randn_like(self.task.residuals(data))] if operation == "vjp" else []
 
     def flops(self, kind: str) -> int | None:
-        """FLOPs of one pass as torch counts them, and those of matrix times vector.
+        """Return the FLOPs of one pass as torch counts them, or None if it cannot be counted.
 
-        With plain attention, for torch's count misses the fused one.
+        Products of a matrix and a vector are counted too. Attention is not fused here, because
+        torch does not count the fused kernel.
         """
         counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.mv: _mv})
         try:
@@ -86,42 +92,46 @@ class Bench:
 
 
 def _mv(matrix: torch.Size, vector: torch.Size, **_) -> int:
-    """FLOPs of a matrix times a vector, by their shapes."""
+    """Return the FLOPs of a matrix times a vector, by their shapes."""
     return 2 * matrix.numel()
 
 
-def main(order: dict) -> dict:
-    """Time every kind in interleaved blocks; one pass before each block warms up."""
-    processes.keep_freed_memory()  # as a runner does
-    engine, seed = order["engine"], order["seed"]
+def main(message: dict) -> dict:
+    """Time every kind in interleaved blocks. Return the times, as JSON values.
+
+    One pass before each block, which is not timed, warms up the caches.
+    """
+    # A runner does the same.
+    processes.keep_freed_memory()
+    engine, seed = message["engine"], message["seed"]
     if engine["threads"] == 1 and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     torch.set_num_threads(engine["threads"])
     torch.set_deterministic_debug_mode("error" if engine["deterministic"] else "default")
-    bench = Bench(**order["workload"], device=engine["device"], seed=seed)
-    timed = {kind: (bench, kind) for kind in order["kinds"] if bench.fits(kind)}
+    timer = PassTimer(**message["workload"], device=engine["device"], seed=seed)
+    timed = {kind: (timer, kind) for kind in message["kinds"] if timer.fits(kind)}
     kinds = list(timed)
-    if order["yardstick"]:
-        other = Bench(**order["yardstick"], device=engine["device"], seed=seed)
-        timed[YARDSTICK] = other, REFERENCE_STEP
+    if message["yardstick"]:
+        standard = PassTimer(**message["yardstick"], device=engine["device"], seed=seed)
+        timed[STANDARD] = standard, REFERENCE_STEP
     lengths = {
-        name: max(1, min(100, round(BLOCK / max(1e-4, owner.make(kind)))))
-        for name, (owner, kind) in timed.items()
+        name: max(1, min(100, round(BLOCK / max(1e-4, pass_timer.make(kind)))))
+        for name, (pass_timer, kind) in timed.items()
     }
     samples: dict[str, list[float]] = {name: [] for name in timed}
     rng, wall, cpu = random.Random(seed), -time.perf_counter(), -time.process_time()
-    for _ in range(order["rounds"]):
+    for _ in range(message["rounds"]):
         for name in rng.sample(list(timed), len(timed)):
-            owner, kind = timed[name]
-            owner.task.model.zero_grad(set_to_none=True)
-            owner.make(kind)  # brings code and data of this kind into the caches
-            samples[name] += [owner.make(kind) for _ in range(lengths[name])]
+            pass_timer, kind = timed[name]
+            pass_timer.task.model.zero_grad(set_to_none=True)
+            pass_timer.make(kind)
+            samples[name] += [pass_timer.make(kind) for _ in range(lengths[name])]
     wall, cpu = wall + time.perf_counter(), cpu + time.process_time()
     first, cuda = seed == 0, engine["device"].startswith("cuda")
     return {
         "samples": samples,
         "waited": 1.0 if cuda else wall / cpu,
-        "flops": {kind: bench.flops(kind) if first and kind != "split" else None for kind in kinds},
+        "flops": {kind: timer.flops(kind) if first and kind != "split" else None for kind in kinds},
         "device": torch.cuda.get_device_name() if cuda else "cpu",
     }
 

@@ -1,18 +1,17 @@
-"""Reference seconds: counts of kinds times their prices, plus what was done outside the kinds.
+"""Compute the reference seconds of a trial from its log and a price table.
 
     reference seconds = counted + other + hidden + set-up + lost
     counted = sum_k n_k * price_k
-    other   = counted * (1 + x) * r    r: upper end of  seconds outside / seconds inside the kinds
-    hidden  = counted * x              x: seconds inside the kinds / seconds expected there, less 1
+    other   = counted * (1 + x) * r    r: upper end of  seconds outside / seconds inside the passes
+    hidden  = counted * x              x: seconds inside the passes / seconds expected there, less 1
     set-up  = seconds of the submission's set-up * price of a reference step / its seconds here
     lost    = work repeated after a crash, at the trial's mean price of a step
 
-r and x are ratios of times taken in the same process at the same moments, so a slow or busy
-machine cancels out of them; n_k is exact. The expected seconds are those of a reference step on an
-untouched copy of the model, timed at evaluations, times relative prices. x counts in full
-where the model carries hooks, and beyond SLACK elsewhere, for relative prices differ between
-machines.
-Everything here is a pure function of a trial's log and a price table.
+The counts n_k are exact. r and x are ratios of times that the same process took at the same
+moments, so the speed and load of the machine cancel. The expected seconds are those of a reference
+step on an untouched copy of the model, timed at evaluations, times relative prices. x counts in
+full if the model has hooks. Otherwise only its part beyond SLACK counts, since relative prices
+differ between machines.
 """
 
 import math
@@ -22,13 +21,14 @@ from harness.catalog.kinds import REFERENCE_STEP
 from harness.clock.prices import Table, counted
 
 Z = 1.96  # two-sided 95 % normal quantile
-SLACK = 0.25  # honest trials stay below it, docs/clock.md
+# The excess of honest trials stays below this (docs/clock.md).
+SLACK = 0.25
 
 
 def ratio(pairs: list[tuple[float, float]]) -> tuple[float, float]:
-    """Sum of the second over sum of the first of (x, y) pairs: its value, and its upper 95 % end.
+    """Return the ratio sum(y) / sum(x) of (x, y) pairs, and the upper end of its 95 % interval.
 
-    A ratio estimator, with the standard error of its residuals.
+    The interval is that of a ratio estimator, from the standard error of its residuals.
     """
     below, above = sum(x for x, _ in pairs), sum(y for _, y in pairs)
     if below <= 0:
@@ -42,7 +42,7 @@ def ratio(pairs: list[tuple[float, float]]) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Reading:
-    """The clock at one row of a log, in reference seconds, each part by itself."""
+    """The clock at one row of a log, in reference seconds, by part, with its interval."""
 
     counted: float
     other: float
@@ -54,16 +54,16 @@ class Reading:
 
     @property
     def total(self) -> float:
+        """Return the sum of the parts."""
         return self.counted + self.other + self.hidden + self.setup + self.lost
 
 
 def read(rows: list[dict], table: Table) -> Reading:
-    """The clock at the last of `rows`: one trial's evaluation rows that count, in order.
+    """Return the clock at the last of `rows`, the evaluation rows of a trial that count, in order.
 
-    Each row has cumulative `counts`; of its own segment `inside` and `outside` seconds, the
-    `passes` made and the `anchor`, a reference step's seconds; and cumulative `setup_seconds`,
-    `lost_steps` and `hooked`, what was found on the model. `anchor_seconds` is the anchor before
-    set-up.
+    `EvaluationRow` in harness/records/log.py describes a row. Its `counts`, `setup_seconds`,
+    `lost_steps` and `hooked` are cumulative. Its `inside`, `outside`, `passes` and `anchor` (the
+    seconds of a reference step) are its segment's. `anchor_seconds` was measured before set-up.
     """
     last = rows[-1]
     work = counted(last["counts"], table)
@@ -85,9 +85,10 @@ def read(rows: list[dict], table: Table) -> Reading:
 
 
 def reprice(rows: list[dict], table: Table) -> None:
-    """Let each of a trial's evaluation rows, in order, tell its reference seconds by these prices.
+    """Write the reference seconds by these prices into each of a trial's evaluation rows.
 
-    A log keeps those of the prices it was written with; a trial may have been judged again since.
+    The rows of a log have the reference seconds of the prices at that time. The trial may have been
+    judged by other prices since.
     """
     for i, row in enumerate(rows):
         reading = read(rows[: i + 1], table)
@@ -95,7 +96,7 @@ def reprice(rows: list[dict], table: Table) -> None:
 
 
 def _excess(rows: list[dict], inside: list[float], table: Table) -> float:
-    """Share by which the passes took longer than an untouched model's, as far as it is charged."""
+    """Return the charged share by which passes took longer than those of an untouched model."""
     unit = table.of(REFERENCE_STEP).seconds
     expected = [counted(row["passes"], table) / unit * row["anchor"] for row in rows]
     mean, upper = ratio(list(zip(expected, inside, strict=True)))
@@ -103,5 +104,5 @@ def _excess(rows: list[dict], inside: list[float], table: Table) -> float:
 
 
 def _scaled(seconds: float, row: dict, table: Table) -> float:
-    """Seconds of this machine in reference seconds, through the reference step timed on both."""
+    """Convert seconds of this machine to reference seconds, by the price of a reference step."""
     return seconds * table.of(REFERENCE_STEP).seconds / row["anchor_seconds"]

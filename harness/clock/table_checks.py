@@ -1,4 +1,7 @@
-"""Whether a price table makes sense: a tenfold typing error, or two swapped entries, shows."""
+"""Check a price table for values that cannot be right, such as a typing error.
+
+The checks miss some errors (docs/clock.md has the count). The table's hash shows every edit.
+"""
 
 import statistics
 from fractions import Fraction
@@ -6,35 +9,37 @@ from itertools import pairwise
 
 from harness.catalog.kinds import REFERENCE_STEP, canonical_kind, parse_kind
 
-EACH = "per_example_gradients"  # may compute far more than a gradient of their mean, by matrices
-RATIOS = {
-    "forward": (0.2, 0.55),
-    "hvp": (1.5, 8.0),
-    EACH: (0.8, 6.0),
-}  # to forward_backward
-MARGIN = 1.15  # noise and cache effects between near shapes
-STREAMED = 1e10  # FLOPs a second; a slower step waits for memory, and a part of it may fit a cache
-LOOSE = 1.35  # MARGIN of such a step
-PER_FLOP, PER_CALL = 3.0, 6.0  # times forward_backward's seconds per FLOP; where calls cost more
-SHORT = 1e-2  # seconds of a step that is calls rather than arithmetic
-CACHED, OUTGROWN = 4, 1.6  # up to this batch ratio shapes are near; MARGIN beyond it
+EACH = "per_example_gradients"
+# operation: smallest and largest ratio of its price to that of forward_backward
+RATIOS = {"forward": (0.2, 0.55), "hvp": (1.5, 8.0), EACH: (0.8, 6.0)}
+# Ratio that noise and cache effects may cause between similar shapes.
+MARGIN = 1.15
+# A step with fewer FLOPs a second waits for memory, and a part of it may fit a cache. Its margin
+# is LOOSE.
+STREAMED, LOOSE = 1e10, 1.35
+# Seconds per FLOP of a kind, in those of forward_backward: at most this; the second is for a step
+# below SHORT seconds, whose time is calls rather than arithmetic.
+PER_FLOP, PER_CALL, SHORT = 3.0, 6.0, 1e-2
+# Up to this batch ratio shapes count as similar. Beyond it the margin is OUTGROWN.
+CACHED, OUTGROWN = 4, 1.6
 
 
 def lint(table: dict) -> list[str]:
-    """What makes no sense in a table: each entry a sentence; empty for a good one."""
+    """Return what cannot be right in a table, one sentence each; empty if nothing is wrong."""
     rows, problems, lines = table["prices"], [], {}
     margin = _margin(rows)
     for kind, row in rows.items():
         if not 0 < row["low"] <= row["seconds"] <= row["high"]:
             problems.append(f"{kind}: {row['seconds']:.4g} s is not within its interval")
         operation, batch, depth = parse_kind(kind)
-        for axis, at, other in (("batch", batch, depth), ("depth", depth, batch)):
-            lines.setdefault((operation, axis, other), []).append((at, row["seconds"], kind))
+        for axis, value, fixed in (("batch", batch, depth), ("depth", depth, batch)):
+            lines.setdefault((operation, axis, fixed), []).append((value, row["seconds"], kind))
         base = rows.get(canonical_kind("forward_backward" + kind[len(operation) :]))
         if operation in RATIOS and base:
             least, most = RATIOS[operation]
             share = row["seconds"] / base["seconds"]
             if operation == EACH:
+                # This kind may compute many more FLOPs than the gradient of a mean.
                 most *= max(1.0, (row["flops"] or 0) / (base["flops"] or 1))
             if not least <= share <= most:
                 problems.append(f"{kind} is {share:.3g} of forward_backward, not {least} to {most}")
@@ -48,7 +53,7 @@ def lint(table: dict) -> list[str]:
 
 
 def _margin(rows: dict) -> float:
-    """Share by which near shapes may differ from proportion."""
+    """Return the ratio by which the prices of similar shapes may differ from proportion."""
     base = rows.get(REFERENCE_STEP)
     if not base or not base.get("flops") or base["seconds"] < SHORT:
         return MARGIN
@@ -56,9 +61,10 @@ def _margin(rows: dict) -> float:
 
 
 def _line(axis: str, points: list[tuple[Fraction, float, str]], margin: float) -> list[str]:
-    """Along batch or depth a price grows by a straight line, not much faster than in proportion.
+    """Return where prices along batch or depth are not on a line, or grow faster than they should.
 
-    Large batches leave the caches: 20 times gpt2 mini's batch costs 27 times as much.
+    They may grow slightly faster than in proportion, since large batches do not fit the caches: 20
+    times gpt2 mini's batch costs 27 times as much.
     """
     problems = []
     for (x, seconds, kind), (x2, seconds2, kind2) in pairwise(points):
@@ -83,7 +89,7 @@ def _line(axis: str, points: list[tuple[Fraction, float, str]], margin: float) -
 
 
 def _per_flop(rows: dict) -> list[str]:
-    """Seconds per FLOP differ between kinds, but not wildly."""
+    """Return the kinds whose seconds per FLOP are too far from those of forward_backward."""
     base = rows.get(REFERENCE_STEP)
     if not base or not base.get("flops"):
         return []

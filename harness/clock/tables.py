@@ -1,7 +1,8 @@
-"""Prices of kinds: measured in fresh processes, kept in a frozen table, checked for sense.
+"""Find the price table of a trial, and measure the kinds that the table does not have.
 
-`harness calibrate` measures a workload's table on the reference machine. What a table lacks is
-measured where it is needed, as a ratio to the workload's own step, and kept in the cache folder.
+`harness calibrate` measures a workload's table on the reference machine. A kind that a table does
+not have is measured on the machine that needs it, as a ratio to the workload's own step. The ratio
+is kept in the cache folder.
 """
 
 import sys
@@ -26,10 +27,12 @@ def prices_path(definition: Definition, engine: dict) -> Path:
 
 
 def table_of(definition: Definition, engine: dict) -> Table | None:
-    """The workload's frozen table; of a variant without one, its base's, where steps are the same.
+    """Return the workload's frozen table, or None.
+
+    A variant without a table has that of its base, if their steps are the same.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the table is damaged.
     """
     own = load_table(prices_path(definition, engine))
     if own or not definition.variant:
@@ -39,68 +42,72 @@ def table_of(definition: Definition, engine: dict) -> Table | None:
 
 
 def prices(definition: Definition, engine: dict, kinds) -> Table:
-    """The table for a trial of these kinds: the frozen one, with what it lacks measured here.
+    """Return the price table for a trial: the frozen table, plus local measurements.
+
+    Kinds that the frozen table does not have are measured on this machine, and the table then says
+    why its results are provisional.
 
     Raises:
         UserError: the frozen table is damaged, or a kind does not fit the workload.
     """
-    step, here = step_hash(definition), version("torch").split("+")[0]
+    step, installed = step_hash(definition), version("torch").split("+")[0]
     table = table_of(definition, engine)
     if table is None or table.step != step:
         why = f"{definition.key} has no price table for this device"
         if table:
             why = f"the step's code or shapes are not those that {table.name} was measured with"
-        one = Price(1.0, 1.0, 1.0)
-        table = Table({REFERENCE_STEP: one}, "this machine", why, relative=True)
-    elif table.torch != here and not table.why:
+        price = Price(1.0, 1.0, 1.0)
+        table = Table({REFERENCE_STEP: price}, "this machine", why, relative=True)
+    elif table.torch != installed and not table.why:
         table = replace(
-            table, why=f"{table.name} was measured with torch {table.torch}, here is {here}"
+            table, why=f"{table.name} was measured with torch {table.torch}, here is {installed}"
         )
-    lacking = sorted(set(kinds) - set(table.prices))
-    if not lacking:
+    missing = sorted(set(kinds) - set(table.prices))
+    if not missing:
         return table
-    unit = table.of(REFERENCE_STEP).seconds
+    step_seconds = table.of(REFERENCE_STEP).seconds
     local = {
-        kind: Price(*found).times(unit)
-        for kind, found in ratios(definition, engine, lacking).items()
+        kind: Price(*interval).times(step_seconds)
+        for kind, interval in ratios(definition, engine, missing).items()
     }
-    why = table.why or f"the price of {', '.join(lacking)} was measured on this machine"
+    why = table.why or f"the price of {', '.join(missing)} was measured on this machine"
     return replace(table, prices=table.prices | local, why=why)
 
 
 def ratios(definition: Definition, engine: dict, kinds: list[str]) -> dict[str, list[float]]:
-    """Price of each kind over that of a reference step on this machine, with its interval; cached.
+    """Return each kind's price over that of a reference step on this machine, with its interval.
 
-    The ratio is rounded to two digits: noise then moves no horizon.
+    The result is cached. The ratio is rounded to two digits, so that noise does not change a
+    horizon.
     """
     machine = hashing.canonical(fingerprint(engine))
     name = f"{definition.key}-{hashing.digest(step_hash(definition), machine)[:16]}.json"
     path = paths.cache_folder() / "prices" / name
-    known = read_json(path) if path.exists() else {}
-    if lacking := [kind for kind in kinds if kind not in known]:
+    stored = read_json(path) if path.exists() else {}
+    if missing := [kind for kind in kinds if kind not in stored]:
         print(
-            f"harness: measuring {', '.join(lacking)} against {REFERENCE_STEP}, once",
+            f"harness: measuring {', '.join(missing)} against {REFERENCE_STEP}, once",
             file=sys.stderr,
         )
-        found = measure(definition, engine, [REFERENCE_STEP, *lacking], processes=3, rounds=4)
-        for kind in lacking:
-            if not all(kind in one["samples"] for one in found):
+        timings = measure(definition, engine, [REFERENCE_STEP, *missing], processes=3, rounds=4)
+        for kind in missing:
+            if not all(kind in timing["samples"] for timing in timings):
                 raise UserError(
                     f"kind {kind!r} does not fit {definition.key}",
                     do="correct the submission's PASSES",
                 )
             value, low, high = summary(
-                [level(one, kind) / level(one, REFERENCE_STEP) for one in found]
+                [level(timing, kind) / level(timing, REFERENCE_STEP) for timing in timings]
             )
-            near = float(f"{value:.2g}")
-            known[kind] = [near, min(low, near), max(high, near)]
+            rounded = float(f"{value:.2g}")
+            stored[kind] = [rounded, min(low, rounded), max(high, rounded)]
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_json(path, known)
-    return {kind: known[kind] for kind in kinds}
+        atomic_json(path, stored)
+    return {kind: stored[kind] for kind in kinds}
 
 
 def fingerprint(engine: dict) -> dict:
-    """What a price depends on besides the step: processor, torch, threads."""
+    """Return what a price depends on besides the step: processor, torch, threads."""
     torch = version("torch").split("+")[0]
     return {
         "cpu": machine.cpu_model(),

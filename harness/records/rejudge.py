@@ -30,7 +30,7 @@ def table(rec: dict, rows: list[dict]) -> dict:
     """
     seen, names = [dict(row) for row in run_folder.evaluations(rows)], list(rec["goal"])
     if sum(row["event"] == "ended" for row in rows) > 1 and "priced" in rec:
-        reading.reprice(seen, prices.table_of(rec))  # judged again, perhaps by other prices
+        reading.reprice(seen, prices.recorded_table(rec))  # judged again, perhaps by other prices
     made = {
         "step": [row["step"] for row in seen],
         "seconds": [_short(row["reference_seconds"]) for row in seen],
@@ -106,7 +106,7 @@ def _repriced(run: RecordedRun, definition: Definition) -> RecordedRun:
     table = frozen(name, definition.scale, definition.variant)
     if table.provisional or rec["prices"] == table.origin or table.torch != _torch(run):
         return run
-    known = prices.table_of(rec).of(kinds.REFERENCE_STEP)
+    known = prices.recorded_table(rec).of(kinds.REFERENCE_STEP)
     price, factors = table.of(kinds.REFERENCE_STEP), {}
     for name in ("seconds", "low", "high"):
         factors[name] = getattr(price, name) / getattr(known, name)

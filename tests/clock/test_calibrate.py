@@ -183,7 +183,7 @@ def test_a_kind_that_does_not_fit_is_named(shelf, monkeypatch):
         tables.prices(gpt2(), ENGINE, {"forward@depth=1/3": 1})
 
 
-def test_times_are_told_in_the_seconds_of_the_yardstick():
+def test_times_are_in_the_seconds_of_the_standard():
     """A machine that is slower at everything measures the same prices."""
     beside = [one | {"samples": one["samples"] | {"yardstick": [0.05]}} for one in processes()]
     slower = [
@@ -197,22 +197,22 @@ def test_times_are_told_in_the_seconds_of_the_yardstick():
         assert times == pytest.approx([t * 1.2 for t in beside[0]["samples"][kind]], rel=1e-12)
 
 
-def test_gpt2_is_the_yardstick_of_all_others_and_has_none():
+def test_gpt2_is_the_standard_of_all_others_and_has_none():
     vit = define("vit", tree_of("vit"), "mini", None)
-    unit = calibrate.yardstick(vit, ENGINE)
+    unit = calibrate.standard(vit, ENGINE)
     table = tables.table_of(unit.definition, ENGINE)
     assert unit.definition.key == "gpt2.mini"
     assert table.step == identity.step_hash(unit.definition)
     assert (unit.seconds, unit.origin) == (table.of("forward_backward").seconds, table.origin)
-    assert calibrate.yardstick(gpt2(), ENGINE) is None
-    assert calibrate.yardstick(vit, ENGINE | {"device": "cuda"}) is None
+    assert calibrate.standard(gpt2(), ENGINE) is None
+    assert calibrate.standard(vit, ENGINE | {"device": "cuda"}) is None
 
 
 @pytest.mark.slow
-def test_a_process_times_the_yardstick_among_the_kinds():
+def test_a_process_times_the_standard_among_the_kinds():
     definition = define("stream_split", tree_of("stream_split"), "mini", None)
-    unit = measure.Yardstick(gpt2(), 1.0, "nowhere")
-    (one,) = measure.measure(definition, ENGINE, ["forward_backward"], 1, 2, yardstick=unit)
+    unit = measure.Standard(gpt2(), 1.0, "nowhere")
+    (one,) = measure.measure(definition, ENGINE, ["forward_backward"], 1, 2, standard=unit)
     assert one["yardstick"] > 0
     assert 0.001 < measure.level(one, "forward_backward") < 0.1  # a small step, in steps of gpt2
 

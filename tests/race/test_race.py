@@ -217,7 +217,7 @@ def test_new_prices_give_a_finished_trial_new_times(finished, tmp_path, monkeypa
 
     easy = goal_of(curve(finished.folder)[2]["metrics"]["loss"])
     first = race(trial("lion", tmp_path, numbers=easy))
-    priced = prices.table_of(first.record)
+    priced = prices.recorded_table(first.record)
     dear = {kind: price.times(2.0) for kind, price in priced.prices.items()}
     planned = trial("lion", tmp_path, numbers=easy)
     again = race(replace(planned, table=prices.Table(dear, "dearer.json 1")))

@@ -7,7 +7,7 @@ from pathlib import Path
 from harness.catalog.definition import Definition, define, tree_of
 from harness.catalog.kinds import OPERATIONS, REFERENCE_STEP
 from harness.cli.arguments import key_values, parser
-from harness.clock.calibrate import kinds_of, make_table, yardstick
+from harness.clock.calibrate import kinds_of, make_table, standard
 from harness.clock.measure import busy, level, measure
 from harness.clock.prices import canonical_passes
 from harness.clock.table_checks import lint
@@ -61,7 +61,7 @@ def run(arguments: list[str]) -> int:
     )
     reader.add_argument("--out", type=Path, help="file of the table (results/reference/prices/...)")
     definition, engine, more, asked = chosen(reader, arguments)
-    load, unit = processes.load_average(), yardstick(definition, engine)
+    load, unit = processes.load_average(), standard(definition, engine)
 
     def tell(i: int, found: list[dict]) -> None:
         step = 1e3 * level(found[-1], REFERENCE_STEP)

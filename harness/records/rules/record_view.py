@@ -95,7 +95,7 @@ class Case:
     @cached_property
     def table(self) -> prices.Table:
         """The prices that the record says it was priced with."""
-        return prices.table_of(self.record)
+        return prices.recorded_table(self.record)
 
     @property
     def at(self) -> int | None:
