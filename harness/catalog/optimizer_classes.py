@@ -1,53 +1,80 @@
 """Any optimizer class of an installed package as a submission: its keywords are hyperparameters.
 
     python -m harness submission=optimizer class=pytorch_optimizer.SOAP submission.lr=3e-3
+    python -m harness submission=optimizer class=torch.optim.Muon handles=hidden fallback=adamw ...
 
 The submission's name is the class's dotted path, its form is (a): the harness makes the step and
 scales the learning rate by a warm-up and a cosine. `lr` must be given; every other keyword has the
-class's default. Name and version of the package are part of a run's identity.
+class's default. What else a class may ask of its caller are hyperparameters too (OFFERED), which
+the command line takes without "submission." Name and version of the package are part of a run's
+identity. docs/optimizers.md lists which classes race.
 """
 
 import importlib
 import inspect
 from importlib.metadata import packages_distributions, version
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING
 
+from harness.catalog.class_needs import needs_of
 from harness.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from harness.catalog.class_builder import Offer
 
 OPTIMIZER = "optimizer"  # the submission that class= makes one of
 LR = [1e-6, 10.0]  # bounds of what is taken, and of what trial=N draws
 WARMUP = 0.05
-WRITE = "write it as a submission: harness new submission NAME"
+WRITE = "write it as a submission: harness new submission my_idea"
+# What a caller can offer a class besides its own keywords, unset where it is not wanted.
+OFFERED = {
+    "handles": None,  # roles of the parameters it takes: hidden, or hidden+embedding
+    "fallback": None,  # the form (b) submission that takes the others
+    "fallback_lr": None,  # the learning rate of the others
+    "inner": None,  # the optimizer class that a wrapper wraps
+    "keys": None,  # of its parameter group: rank:16+scale:0.25, or none
+}
 
 
 def expanded(arguments: list[str]) -> list[str]:
-    """The command line with submission=optimizer class=A,B as submission=A,B.
+    """Return the command line with submission=optimizer class=A,B as submission=A,B.
 
     Raises:
-        UserError: one without the other, or a class that is no dotted path.
+        UserError: one without the other, or a class that is not a dotted path.
     """
     values = [a.removeprefix("class=") for a in arguments if a.startswith("class=")]
     chosen = [a for a in arguments if a.startswith("submission=")]
     asked = any(OPTIMIZER in a.removeprefix("submission=").split(",") for a in chosen)
     example = f"submission={OPTIMIZER} class=torch.optim.AdamW submission.lr=1e-3"
+    offered = [a for a in arguments if a.partition("=")[0] in OFFERED]
+    if not values and (asked or offered):
+        what = f"submission={OPTIMIZER}: of which class?" if asked else f"{offered[0]}: no class="
+        raise UserError(what, "the dotted path of a torch.optim.Optimizer", example)
     if not asked and not values:
         return arguments
     if not asked or len(values) != 1 or any("." not in v for v in values[0].split(",")):
-        raise UserError(
-            f"class={values[0]}" if values else f"submission={OPTIMIZER}: of which class?",
-            "the dotted path of a torch.optim.Optimizer",
-            example,
-        )
-    rest = [a for a in arguments if not a.startswith("class=") and a not in chosen]
+        raise UserError(f"class={values[0]}", "the dotted path of a torch.optim.Optimizer", example)
+    rest = [a for a in arguments if not a.startswith("class=") and a not in (*chosen, *offered)]
+    rest += [f"submission.{name}={_quoted(value)}" for name, _, value in map(_parted, offered)]
     names = ",".join(chosen).replace("submission=", "").split(",")
     return [*rest, "submission=" + ",".join(values[0] if n == OPTIMIZER else n for n in names)]
 
 
+def _parted(argument: str) -> tuple[str, str, str]:
+    return argument.partition("=")
+
+
+def _quoted(value: str) -> str:
+    """Return a value as Hydra reads it: words with a colon or a plus sign need quotes."""
+    plain = value.replace(".", "").replace("_", "").replace(",", "").replace("-", "").isalnum()
+    return value if plain else '"' + value.strip("'\"") + '"'
+
+
 def resolve(target: str) -> type:
-    """The class at a dotted path; UserError for anything but a torch.optim.Optimizer.
+    """Return the class at a dotted path, which must be a torch.optim.Optimizer.
 
     Raises:
-        UserError: no such package or class, no optimizer, or one whose step needs a closure.
+        UserError: there is no such package or class, or it is not an optimizer.
     """
     import torch
 
@@ -65,38 +92,37 @@ def resolve(target: str) -> type:
     ]
     found = getattr(module, name, None)
     if not isinstance(found, type) or not issubclass(found, torch.optim.Optimizer):
-        said = f"class={target} is no torch.optim.Optimizer" if found else f"no class {target}"
-        raise UserError(said, nearest(name, optimizers))
-    closure = inspect.signature(found.step).parameters.get("closure")
-    if closure is not None and closure.default is inspect.Parameter.empty:
-        raise UserError(f"class={target}: its step needs a closure", do=WRITE)
+        not_one = f"class={target} is not a torch.optim.Optimizer"
+        raise UserError(not_one if found else f"no class {target}", nearest(name, optimizers))
     return found
 
 
 def space(target: str) -> dict:
-    """SPACE of a class: `lr` as a range, each other keyword of its constructor at its default.
+    """Return SPACE of a class: `lr` as a range, each other keyword at its default, and OFFERED.
 
-    Keywords whose default is no number, word, truth value, None or list of numbers are left to the
-    class. Without a keyword `warmup` of the class's own, there is the harness's.
+    Keywords whose default is not a number, word, truth value, None or list of numbers are left to
+    the class. Arguments without default are None until they are set. Without a keyword `warmup` of
+    the class's own, there is the harness's.
     """
-    found: dict = {}
-    parameters = list(inspect.signature(resolve(target)).parameters.values())[1:]
-    for each in parameters:
-        if each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD):
+    cls = resolve(target)
+    needs = needs_of(cls)
+    values: dict = dict.fromkeys(needs.required)
+    parameters = inspect.signature(cls).parameters
+    for each in parameters.values():
+        if each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD) or each.default is each.empty:
             continue
-        if each.name == "lr":
-            own = each.default
-            fits = isinstance(own, float) and LR[0] <= own <= LR[1]
-            found["lr"] = {"log": LR} | ({"default": own} if fits else {})
-        elif each.default is each.empty:
-            raise UserError(f"class={target}: it needs {each.name!r}, no plain value", do=WRITE)
-        elif (value := _plain(each)) is not each.empty:
-            found[each.name] = value
-    return found if "warmup" in found else found | {"warmup": WARMUP}
+        if each.name != "lr" and (value := _plain(each)) is not each.empty:
+            values[each.name] = value
+    own = parameters["lr"].default if needs.takes_lr else None
+    fits = isinstance(own, float) and LR[0] <= own <= LR[1]
+    if needs.takes_lr or needs.wrapped or needs.flag:
+        values["lr"] = {"log": LR} | ({"default": own} if fits else {})
+    offered = {key: value for key, value in OFFERED.items() if key not in parameters}
+    return {"warmup": WARMUP} | values | offered
 
 
 def _plain(each: inspect.Parameter):
-    """A keyword's default as SPACE may hold it; `each.empty` where it cannot."""
+    """Return a keyword's default as SPACE may hold it; `each.empty` where it cannot."""
     value = each.default
     if isinstance(value, tuple | list):
         numbers = all(type(v) in (int, float) for v in value)
@@ -107,13 +133,13 @@ def _plain(each: inspect.Parameter):
 
 
 def summary(target: str) -> str:
-    """What `harness show` says of a class."""
-    told = (inspect.getdoc(resolve(target)) or "").split("\n")[0].rstrip(".")
-    return f"{told or target}.\n\nThe class {target} of {release(target)}, with its own defaults."
+    """Return what `harness show` says of a class."""
+    first = (inspect.getdoc(resolve(target)) or "").split("\n")[0].rstrip(".")
+    return f"{first or target}.\n\nThe class {target} of {release(target)}, with its own defaults."
 
 
 def release(target: str) -> str:
-    """The class's package and version, "pytorch_optimizer 3.5.0"; UserError for no package."""
+    """Return the class's package and version: "pytorch_optimizer 3.5.0"; UserError if none."""
     top = target.partition(".")[0]
     distributions = packages_distributions().get(top)
     if not distributions:
@@ -125,35 +151,15 @@ def release(target: str) -> str:
 
 
 def module(target: str) -> ModuleType:
-    """A class as a form (a) module: `optimizer`, and where it has modes, `evaluate_view`."""
-    made, cls = ModuleType(target), resolve(target)
-    own = "warmup" in inspect.signature(cls).parameters
+    """Return a class as a form (a) module, whose `optimizer` also takes what a trial can offer."""
+    result, cls = ModuleType(target), resolve(target)
 
-    def optimizer(params, hp):
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in vars(hp).items()}
-        if not own:
-            values.pop("warmup")
-        built = cls(params, **values)
-        if modes:
-            built.train()
-        return built
+    def optimizer(params: list, hp: SimpleNamespace, offer: "Offer"):
+        from harness.catalog import class_builder
 
-    def evaluate_view(params, built):
-        """The values of evaluation mode; training goes on from the bits it had."""
-        from harness import ops
+        return class_builder.build(target, cls, params, hp, offer)
 
-        kept = ops.copies(params)
-        built.eval()
-        seen = ops.copies(params)
-        built.train()
-        for p, old in zip(params, kept, strict=True):
-            p.data.copy_(old)
-        return seen
-
-    modes = hasattr(cls, "train") and hasattr(cls, "eval")
-    made.optimizer = optimizer  # type: ignore[attr-defined]
-    if modes:
-        made.evaluate_view = evaluate_view  # type: ignore[attr-defined]
-    if own:
-        made.schedule = lambda progress, hp: 1.0  # type: ignore[attr-defined]
-    return made
+    result.optimizer = optimizer  # type: ignore[attr-defined]
+    if "warmup" in inspect.signature(cls).parameters:
+        result.schedule = lambda progress, hp: 1.0  # type: ignore[attr-defined]
+    return result

@@ -6,16 +6,15 @@ is not a tensor is JSON in the header of the same file, so there is nothing to g
 
 import hashlib
 import json
-import math
 import os
 import re
-import shutil
 import warnings
-from collections import OrderedDict
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from harness.system.files import BadFile, atomic_write
+from harness.system.files import BadFile, atomic_write, remove_tree
+from harness.train.state_tree import flatten_state, restore_state
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,18 +53,44 @@ def save(folder: Path | str, step: int, tensors: dict[str, "Tensor"], meta: dict
     return path
 
 
-def keep_only(folder: Path | str) -> None:
-    """Make the folder, and drop what is no checkpoint: nothing else comes from earlier attempts."""
+def keep_only(folder: Path | str, names: Collection[str]) -> None:
+    """Create the folder, and delete all but the checkpoints of these names.
+
+    Nothing else survives from an earlier attempt.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.iterdir():
+    for path in list(folder.iterdir()):
         if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        elif path.is_symlink() or not NAME.fullmatch(path.name):
+            remove_tree(path)
+        elif path.is_symlink() or path.name not in names or not NAME.fullmatch(path.name):
             path.unlink()
 
 
-def put_by(folder: Path, step: int, place: Path) -> None:
+def newest(folder: Path | str) -> str:
+    """Return the file name of the newest checkpoint; "" if there is none."""
+    checkpoints = _found(Path(folder))
+    return checkpoints[-1][1].name if checkpoints else ""
+
+
+def problem(path: Path, most: int | None = None) -> str | None:
+    """Return what is wrong with a checkpoint's file, read from outside; None if nothing is.
+
+    Args:
+        most: bytes that the file may have.
+    """
+    match = NAME.fullmatch(path.name)
+    if not match or path.is_symlink() or not path.is_file():
+        return f"there is no checkpoint {path.name[:80]!r}"
+    if most is not None and (size := path.stat().st_size) > most:
+        return f"it has {size:,} bytes; at most {most:,} for what was handed over and its state"
+    with open(path, "rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest()[:32] != match[2]:
+            return "its content does not have the hash in its name"
+    return None
+
+
+def preserve(folder: Path, step: int, place: Path) -> None:
     """Link the checkpoint of `step`, if it is there, into `place`, where nothing is dropped."""
     for path in folder.glob(f"step-{step:09d}-*.safetensors"):
         place.mkdir(exist_ok=True)
@@ -84,86 +109,6 @@ def load(folder: Path | str) -> tuple[int, dict[str, "Tensor"], dict] | None:
         except (BadFile, OSError) as error:
             warnings.warn(f"checkpoint skipped: {error}", CorruptCheckpoint, stacklevel=2)
     return None
-
-
-def flatten_state(state: Any) -> tuple[dict[str, "Tensor"], Any]:
-    """Split nested state into its tensors and a JSON-able tree that refers to them by path.
-
-    Takes dicts (keys: strings and integers), lists, tuples, tensors, numbers, strings, bools and
-    None. Tensors are detached, made contiguous and moved to the CPU; entries that shared memory
-    are restored as separate tensors.
-
-    Raises:
-        TypeError: anything else, with its key.
-    """
-    tensors: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    return tensors, _flatten(state, "", tensors, seen)
-
-
-def restore_state(tensors: dict[str, "Tensor"], tree: Any) -> Any:
-    """What `flatten_state` was given."""
-    if not isinstance(tree, list):
-        return tree
-    kind, *items = tree
-    match kind:
-        case "tensor":
-            return tensors[items[0]]
-        case "float":
-            return float(items[0])
-        case "list":
-            return [restore_state(tensors, item) for item in items]
-        case "tuple":
-            return tuple(restore_state(tensors, item) for item in items)
-        case "dict" | "ordered":
-            pairs = [(key, restore_state(tensors, item)) for key, item in items]
-            return dict(pairs) if kind == "dict" else OrderedDict(pairs)
-    raise ValueError(f"unknown kind of state: {kind!r}")
-
-
-def _flatten(value: Any, key: str, tensors: dict[str, "Tensor"], seen: set[int]) -> Any:
-    """One value as tree; scalars are themselves, all else is a list that starts with its kind."""
-    kind = type(value)  # exact: a subclass would come back as something else
-    if value is None or kind in (bool, int, str):
-        return value
-    if kind is float:
-        return value if math.isfinite(value) else ["float", repr(value)]
-    under = f"{key}." if key else ""
-    if kind in (list, tuple):
-        items = [_flatten(item, f"{under}{i}", tensors, seen) for i, item in enumerate(value)]
-        return [kind.__name__, *items]
-    if kind in (dict, OrderedDict):
-        for name in value:
-            if type(name) not in (str, int):
-                raise TypeError(
-                    f"{key or 'state'}: a key must be a string or an integer, not {name!r}"
-                )
-        items = [[n, _flatten(v, f"{under}{n}", tensors, seen)] for n, v in value.items()]
-        return ["dict" if kind is dict else "ordered", *items]
-    name = key
-    while name in tensors:  # 1 and "1", or "a.b" and "b" in "a"
-        name += "'"
-    tensors[name] = _plain(value, key or "state", seen)
-    return ["tensor", name]
-
-
-def _plain(value: Any, key: str, seen: set[int]) -> "Tensor":
-    """The tensor as safetensors stores it: dense, contiguous, on the CPU, memory of its own."""
-    import torch
-    from safetensors.torch import _TYPES as storable
-
-    if type(value) not in (torch.Tensor, torch.nn.Parameter):
-        allowed = "dicts, lists, tuples, tensors, numbers, strings, bools and None"
-        raise TypeError(f"{key}: cannot store a {type(value).__name__}; state is {allowed}")
-    if value.layout != torch.strided or value.is_meta or value.dtype not in storable.values():
-        what = f"{value.layout}, {value.dtype}, {value.device}"
-        raise TypeError(f"{key}: cannot store this tensor ({what}); it must be dense and real")
-    tensor = value.detach().cpu().resolve_conj().resolve_neg().contiguous()
-    memory = tensor.untyped_storage().data_ptr()
-    if memory in seen:
-        tensor = tensor.clone()
-    seen.add(tensor.untyped_storage().data_ptr())
-    return tensor
 
 
 def _read(path: Path) -> tuple[int, dict[str, "Tensor"], dict]:

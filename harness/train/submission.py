@@ -20,7 +20,7 @@ from harness import roles, surgery
 from harness.catalog import discover, space
 from harness.catalog.discover import Card
 from harness.errors import UserError, nearest
-from harness.schedules import warmup_cosine
+from harness.train.optimizer_form import OptimizerForm
 from harness.train.parameter_group import Group
 from harness.train.task import Task
 
@@ -41,12 +41,20 @@ class Submission:
         if card.literals.get("BASE"):
             self._take_base(base, head)
         elif card.form == "a":
-            self._take_optimizer()
+            form = OptimizerForm(
+                card.plugin.name, self.module, self.hp, task, bool(card.plugin.target)
+            )
+            self.optimizer_form, self._step = form, form.step
         elif card.form == "b":
             self._take_update(fallback)
         else:
             self.algorithm = self.module.Algorithm(task, self.hp)
             self._step = self.algorithm.step
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer of form (a)."""
+        return self.optimizer_form.optimizer
 
     def step(self) -> Tensor | None:
         """One step; returns the training loss where the submission or the harness has it."""
@@ -62,36 +70,9 @@ class Submission:
             for group in self.groups:
                 self.task.masks.enforce(group.params, group.lists())
         elif self.card.form == "a":
-            states = [self.optimizer.state.get(p, {}).values() for p in params]
-            lists = [list(row) for row in zip(*states, strict=True)] if all(states) else []
-            self.task.masks.enforce(
-                params, [row for row in lists if all(isinstance(v, Tensor) for v in row)]
-            )
+            self.task.masks.enforce(params, self.optimizer_form.lists())
         else:
             self.task.masks.enforce(params, surgery.parallel(self.algorithm.state_dict(), params))
-
-    def _take_optimizer(self) -> None:
-        self.optimizer = self.module.optimizer(self.task.params, self.hp)
-        if not isinstance(self.optimizer, torch.optim.Optimizer):
-            raise UserError(
-                f"optimizer() of {self.card.plugin.name} returned {type(self.optimizer).__name__}",
-                "a torch.optim.Optimizer",
-            )
-        self._base = [group["lr"] for group in self.optimizer.param_groups]
-        schedule = getattr(self.module, "schedule", None)
-        if schedule is None and hasattr(self.hp, "warmup"):
-            schedule = lambda progress, hp: warmup_cosine(progress, hp.warmup)  # noqa: E731
-
-        def step() -> Tensor:
-            loss = self.task.forward_backward(self.task.next_batch())
-            if schedule:
-                factor = schedule(self.task.progress, self.hp)
-                for group, base in zip(self.optimizer.param_groups, self._base, strict=True):
-                    group["lr"] = base * factor
-            self.optimizer.step()
-            return loss
-
-        self._step = step
 
     def _take_update(self, fallback: dict) -> None:
         handled, rest = self._split_by_role()
@@ -177,20 +158,20 @@ class Submission:
                 return [seen[id(p)] for p in self.task.params]
             if self.card.form == "c" and hasattr(self.algorithm, "evaluate_view"):
                 return list(self.algorithm.evaluate_view())
-            if self.card.form == "a" and hasattr(self.module, "evaluate_view"):
-                return list(self.module.evaluate_view(self.task.params, self.optimizer))
+            if self.card.form == "a":
+                return self.optimizer_form.view()
         return None
 
     def state_dict(self) -> dict:
         if self.card.form == "a":
-            return self.optimizer.state_dict()
+            return self.optimizer_form.state_dict()
         if self.card.form == "b":
             return {"groups": [group.state for group in self.groups]}
         return self.algorithm.state_dict()
 
     def load_state_dict(self, state: dict) -> None:
         if self.card.form == "a":
-            self.optimizer.load_state_dict(state)
+            self.optimizer_form.load_state_dict(state)
         elif self.card.form == "b":
             for group, saved in zip(self.groups, state["groups"], strict=True):
                 _restore(group.state, saved)
