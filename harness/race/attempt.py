@@ -114,6 +114,22 @@ class Attempt:
         """Return the outcome that the last evaluation brings, or None if the trial goes on."""
         return judging.ending(self.trial.terms, self.evaluations, self.prices, self.bound)
 
+    @property
+    def checkpoints(self) -> set[str]:
+        """The names of the checkpoints that the log tells of."""
+        return {row["checkpoint"] for row in self.rows if row["event"] == "saved"}
+
+    @property
+    def evaluated_step(self) -> int:
+        """The step of the last hand-over in the log."""
+        return self._handed_over()[-1]["step"]
+
+    @property
+    def cpu_per_step(self) -> float:
+        """The mean CPU seconds of a step so far; 0 before the first."""
+        rows = [row for row in self._handed_over() if row["step"]]
+        return rows[-1]["cpu_seconds"] / rows[-1]["step"] if rows else 0.0
+
     def row_at(self, step: int) -> dict | None:
         """Return the row of the hand-over at a step, or None."""
         known = [row for row in self._handed_over() if row["step"] == step]
@@ -134,16 +150,27 @@ class Attempt:
         """Set the clock's running sums to those of the row that training continues from."""
         self.base, known = base, base or {}
         self.step_seconds = known.get("anchor_seconds", ready["anchor"])
-        self.setup_seconds = known.get("setup_seconds", ready["setup"])
+        # Every attempt's set-up is charged: what it does may serve the training.
+        self.setup_seconds = known.get("setup_seconds", 0.0) + ready["setup"]
         self.table = self.trial.table.at(self.step_seconds)
         self.spent = {name: known.get(name, 0.0) for name in self.spent}
 
+    def save(self) -> None:
+        """Let the runner write a checkpoint, and log its name, which holds its hash.
+
+        An attempt continues from a checkpoint that the log tells of, and from no other.
+        """
+        name = self.running.save()
+        self.append({"event": "saved", "step": self.evaluated_step, "checkpoint": name})
+
     def ledger(self, reply: dict) -> dict:
         """Return the clock's part of a row: counts so far, this segment's seconds, charges."""
-        self.spent["cpu_seconds"] += reply["cpu"]
+        predicted = self.running.answered()
+        self.spent["cpu_seconds"] += reply["cpu"] + predicted
         self.spent["wall_seconds"] += reply["wall"]
         return {
             **{name: reply[name] for name in REPLIED},
+            "outside": reply["outside"] + predicted,
             "setup_seconds": self.setup_seconds,
             "anchor_seconds": self.step_seconds,
             "lost_steps": self.lost,

@@ -1,21 +1,25 @@
-"""What the referee sees of a runner at work: CPU time, processes, disk; and what a crash had cost.
+"""Watch a runner's CPU time, memory, processes and files from outside, against limits.
 
-The runner counts its own steps, and may lie; the kernel counts its seconds.
+The runner reports its own step count, which may be false. CPU time comes from the kernel.
 """
 
+import math
 import os
 import shutil
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
-from harness.system.processes import cpu_seconds, tree
+from harness.system.processes import cpu_seconds, resident_memory, tree
 from harness.system.procfs import stat_of, ticks_per_second
 
 PROCESSES = 64  # of one runner, at once
-FILES = 10_000  # in the folders it may write to
-DISK_SHARE = 0.25  # of what was free when it started
-MARGIN = 2.0  # seconds per lost step, over those of a bare one, that are credible after a crash
+FILES = 10_000  # files and folders in the folders that it may write to
+DISK_SHARE = 0.25  # of the disk that was free when it started
+MEMORY_SHARE = 0.8  # of the memory that was free when it started
+LOG_BYTES = 1 << 26  # of runner.log
+MARGIN = 1.5  # CPU seconds of a lost step, over those of a bare one, that are credible
+SLACK_SECONDS = 0.05  # CPU seconds beside them: the kernel's resolution
 
 
 class LimitExceeded(Exception):
@@ -23,102 +27,145 @@ class LimitExceeded(Exception):
 
 
 class ResourceMonitor:
-    """Looks at one runner, and keeps in a file what it has used since its last hand-over.
+    """Checks one runner, and keeps in a file the CPU seconds since the last hand-over.
+
+    The file adds up over attempts until a hand-over is in the log, so a runner that crashes again
+    and again pays for every attempt.
 
     Args:
-        folders: where the runner may write.
-        spent: the file; the runner of `isolation=strict` cannot reach it.
+        keep: pids in the tree that are not the runner's.
+        folders: the folders that the runner may write to.
+        log: the file that takes what the runner prints.
+        spent: the file of the CPU seconds; the runner of `isolation=strict` cannot write it.
+        memory: bytes of memory that are free.
+
+    Attributes:
+        mark: the clock at the last hand-over.
     """
 
     def __init__(
-        self, pid: int, since: int, keep: Collection[int], folders: list[Path], spent: Path
+        self,
+        pid: int,
+        since: int,
+        keep: Collection[int],
+        folders: list[Path],
+        log: Path,
+        spent: Path,
+        memory: int,
     ):
-        self.clock, self._folders, self._spent = TreeClock(pid, since, keep), folders, spent
-        self._earlier = 0.0
+        self.clock, self._folders, self._log = TreeClock(pid, since, keep), folders, log
+        self._spent, self._earlier = spent, 0.0
         with suppress(OSError, ValueError):
-            self._earlier = float(spent.read_text())
-        self.mark = 0.0  # the clock at the last hand-over
+            seconds = float(spent.read_text())
+            self._earlier = seconds if math.isfinite(seconds) else 0.0
+        self.mark = 0.0
         self._room = shutil.disk_usage(folders[0]).free * DISK_SHARE
+        self._memory = memory * MEMORY_SHARE
 
-    def look(self) -> None:
-        """Note the seconds, and check the rest.
+    def check(self) -> None:
+        """Note the CPU seconds so far, and compare the rest with the limits.
 
         Raises:
-            LimitExceeded: too many processes, or too much on the disk.
+            LimitExceeded: too many processes or files, or too much memory or disk.
         """
-        self._write(self.clock.read() - self.mark)
+        self._write(self._earlier + self.clock.read() - self.mark)
         if self.clock.members > PROCESSES:
-            told = f"{self.clock.members} processes at once; at most {PROCESSES}"
-            raise LimitExceeded("invalid", f"the submission had {told}")
-        count, size = _held(self._folders)
+            reason = f"the submission had {self.clock.members} processes; at most {PROCESSES}"
+            raise LimitExceeded("invalid", reason)
+        memory = resident_memory(self.clock.pids)
+        if memory > self._memory:
+            reason = f"the submission used {memory:,} bytes of memory; at most"
+            raise LimitExceeded("oom", f"{reason} {int(self._memory):,}")
+        count, size = usage(self._folders)
+        with suppress(OSError):
+            size += max(0, self._log.stat().st_size - LOG_BYTES)
         if count > FILES or size > self._room:
-            told = f"{count} files of {size:,} bytes; at most {FILES} and {int(self._room):,}"
-            raise LimitExceeded("disk_full", f"the submission had written {told}")
+            reason = f"the submission had written {count} files of {size:,} bytes"
+            limit = f"at most {FILES} files and {int(self._room):,} bytes"
+            raise LimitExceeded("disk_full", f"{reason}; {limit}")
 
     def settle(self) -> None:
-        """What was spent until now is in the log."""
-        self._write(0.0)
+        """Forget the seconds up to the last hand-over: they are in the log."""
+        self._earlier = 0.0
+        self._write(self.clock.read() - self.mark)
 
     def lost_steps(self, steps: int, step_seconds: float) -> int:
-        """Steps to be charged for the attempt before, which ended without a hand-over.
+        """Return the steps to charge for earlier attempts that ended without a hand-over.
 
         Args:
-            steps: those that its runner said it had made.
+            steps: the steps that their runners reported beyond the checkpoint.
             step_seconds: CPU seconds of a step that makes the declared passes and no more.
         """
-        if self._earlier <= MARGIN * (steps + 1) * step_seconds + 1.0:
+        if self._earlier <= MARGIN * steps * step_seconds + SLACK_SECONDS:
             return steps
-        return max(steps, int(self._earlier / step_seconds))
+        return max(steps, math.ceil(self._earlier / step_seconds))
 
     def _write(self, seconds: float) -> None:
-        with suppress(OSError):  # a full disk is told by what needs it
+        # Whatever needs the disk reports that it is full.
+        with suppress(OSError):
             self._spent.write_text(f"{seconds:.3f}")
 
 
-def _held(folders: list[Path]) -> tuple[int, int]:
-    """Files in the folders, and their bytes; no further than FILES."""
-    count = size = 0
-    for folder in folders:
-        for place, _, names in os.walk(folder):
-            for name in names:
-                with suppress(OSError):
-                    size += os.lstat(os.path.join(place, name)).st_blocks * 512
+def usage(folders: list[Path]) -> tuple[int, int]:
+    """Return the number of files and folders in the folders, and the files' lengths in bytes.
+
+    A file's length counts, not its blocks: a sparse file takes as long to read as a full one. The
+    count stops above FILES, whatever there is.
+    """
+    count, size, waiting = 0, 0, [str(folder) for folder in folders]
+    while waiting:
+        try:
+            entries = os.scandir(waiting.pop())
+        except OSError:
+            continue
+        with entries:
+            for entry in entries:
                 count += 1
                 if count > FILES:
                     return count, size
+                with suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    else:
+                        size += entry.stat(follow_symlinks=False).st_size
     return count, size
 
 
 class TreeClock:
-    """CPU seconds of a tree that count children nobody waited for, if they were seen alive.
+    """CPU seconds of a process tree, children that nobody waited for included if seen alive.
 
-    The kernel adds the time of an ended child to its parent's only when the parent waits for it;
-    one that ignores SIGCHLD never does. So look often: what is not seen alive is not counted.
+    The kernel adds the time of an ended child to its parent's only when the parent waits for it. A
+    parent that ignores SIGCHLD never does. So the clock must be read often: a child that is never
+    seen alive is not counted.
 
     Attributes:
-        members: processes alive at the last look, `pid` included.
+        members: the number of processes that lived at the last reading, `pid` included.
+        pids: those processes.
     """
 
     def __init__(self, pid: int, since: int, keep: Collection[int]):
         self._tree = lambda: tree(pid, keep, since)
         self._alive: dict[tuple[int, int], float] = {}
         self._reaped, self._missed = 0.0, 0.0
-        self.members = 0
+        self.members, self.pids = 0, []
 
     def read(self) -> float:
-        """Seconds so far, of all that live, were waited for, or were seen and then gone."""
+        """Return the seconds of all that live, were waited for, or were seen and then gone."""
         alive, reaped = {}, 0.0
         for member, stat in self._tree().items():
             reaped += stat.reaped / ticks_per_second()
             with suppress(ProcessLookupError):
                 alive[member, stat.start] = cpu_seconds(member)
         for who in self._alive.keys() - alive.keys():
-            with suppress(ProcessLookupError):  # a list of children may have lacked it
+            # A list of children may have lacked it.
+            with suppress(ProcessLookupError):
                 if stat_of(who[0]).start == who[1]:
                     alive[who] = cpu_seconds(who[0])
         gone = sum(seconds for who, seconds in self._alive.items() if who not in alive)
         missed = gone - (reaped - self._reaped)
-        if missed > 1 / ticks_per_second():  # a tick may be on its way
+        # One tick may be on its way to the parent.
+        if missed > 1 / ticks_per_second():
             self._missed += missed
-        self._alive, self._reaped, self.members = alive, reaped, len(alive)
+        self._alive, self._reaped = alive, reaped
+        self.members, self.pids = len(alive), [pid for pid, _ in alive]
         return sum(alive.values()) + reaped + self._missed

@@ -101,7 +101,9 @@ def _attempt(attempt: Attempt) -> Ending:
     keep_freed_memory()
     make = InlineRunner if trial.isolation == "inline" else ProcessRunner
     # The runner first: it imports torch while this process prepares the data.
-    attempt.runner = make(trial, attempt.observer.tick, attempt.signals)
+    attempt.runner = make(
+        trial, attempt.observer.tick, attempt.signals, attempt.checkpoints, attempt.cpu_per_step
+    )
     train = data.prepare(trial.definition, "train", trial.seed)
     validation = data.prepare(trial.definition, "val", trial.seed)
     start = data.prepare(trial.definition, data.PRETRAINED)
@@ -174,13 +176,15 @@ def loop(attempt: Attempt, ready: dict) -> Ending:
 
 def _pause(attempt: Attempt, reply: dict) -> None:
     """Log and save a trial between two evaluations."""
-    row = attempt.ledger(reply) | {"event": "paused"}
     weights = attempt.running.weights()
-    if attempt.streaming:  # the rows between two evaluations are part of a stream's curve
+    # The rows between two evaluations are part of a stream's curve.
+    if attempt.streaming:
         attempt.scoring.ask()
+    row = attempt.ledger(reply) | {"event": "paused"}
+    if attempt.streaming:
         row |= attempt.scoring.score(reply, weights)
     attempt.append(row | {"weights": shared_weights.digest(weights)})
-    attempt.running.save()
+    attempt.save()
 
 
 def evaluate(attempt: Attempt, reply: dict) -> Ending | None:
@@ -190,9 +194,10 @@ def evaluate(attempt: Attempt, reply: dict) -> Ending | None:
         TrialEnded: the weights or the answers do not fit, or a pass has no price.
     """
     begun, runner = time.monotonic(), attempt.running
-    ledger = attempt.ledger(reply)
     try:
+        # Before the ledger, which charges the predictions to the row that they answer.
         attempt.scoring.ask()
+        ledger = attempt.ledger(reply)
         with runner.frozen():
             weights = runner.weights()
             scored = attempt.scoring.score(reply, weights)
@@ -213,7 +218,7 @@ def evaluate(attempt: Attempt, reply: dict) -> Ending | None:
     ending = attempt.ending()
     _preserve_before_crossing(attempt)
     if (ending is None or ending[0] == "reached") and reply["step"]:
-        runner.save()
+        attempt.save()
     return ending
 
 
@@ -223,7 +228,7 @@ def _preserve_before_crossing(attempt: Attempt) -> None:
     if not attempt.streaming and judging.crossing(rows) == len(rows) - 2:
         folder = attempt.trial.folder
         place = folder / checkpoint.BEFORE_CROSSING
-        checkpoint.put_by(folder / "checkpoint", rows[-3]["step"], place)
+        checkpoint.preserve(folder / "checkpoint", rows[-3]["step"], place)
 
 
 def finish(attempt: Attempt, outcome: str, reason: str | None) -> Outcome:

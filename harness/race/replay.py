@@ -113,7 +113,7 @@ def _replay(folder: Path, trial: Replay, start: int) -> list[dict]:
     for line in (folder / "log.jsonl").read_text().splitlines():
         kept.append(line)
         row = json.loads(line)
-        if row["event"] == "evaluation" and row["step"] == start:
+        if row["event"] == ("saved" if start else "evaluation") and row["step"] == start:
             break
     (trial.folder / "log.jsonl").write_text("\n".join(kept) + "\n")
     outcome = race(trial, Quiet(trial.label))

@@ -40,6 +40,7 @@ class RunnerHandle(ABC):
     Attributes:
         every: steps between two sets of weights that are handed over on the way; 0 for none.
         predicts: whether the submission answers with its own predictor.
+        state_bytes: bytes of state that the runner reported last.
         harness: CPU seconds of the harness's own work in the runner: copies, checkpoints, timing.
         keep: pids of the harness's own processes, which are not part of the runner's tree.
         layers: the active layers of isolation.
@@ -58,6 +59,7 @@ class RunnerHandle(ABC):
         self.every = 0 if self.predicts else on_the_way
         self.fd = shared_weights.shared_file()
         self.harness = 0.0
+        self.state_bytes = 0
         self.shared: shared_weights.SharedWeights  # once the layout is agreed
         self.keep: set[int] = set()
         self.layers: list[str] = []
@@ -97,8 +99,12 @@ class RunnerHandle(ABC):
         """Return the scores that the submission's own predictor gives these inputs."""
 
     @abstractmethod
-    def save(self) -> None:
-        """Let the runner write a checkpoint."""
+    def answered(self) -> float:
+        """Return the CPU seconds of the predictions since the last call; they are charged."""
+
+    @abstractmethod
+    def save(self) -> str:
+        """Let the runner write a checkpoint; return its file's name, which holds its hash."""
 
     @abstractmethod
     def frozen(self) -> AbstractContextManager[None]:

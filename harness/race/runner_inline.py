@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from harness.race.runner_base import RunnerHandle, TrialEnded, check_layout
 from harness.race.trial import Trial
-from harness.train import predictor, shared_weights
+from harness.train import checkpoint, predictor, shared_weights
+from harness.train.runner import ANCHORS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,11 +18,14 @@ if TYPE_CHECKING:
 class InlineRunner(RunnerHandle):
     """The runner's code, called directly. Its results are marked as not verified."""
 
-    def __init__(self, trial: Trial, tick, signals):
+    def __init__(self, trial: Trial, tick, signals, checkpoints=(), step_seconds: float = 0.0):
         super().__init__(trial, tick, signals)
+        checkpoint.keep_only(trial.folder / "checkpoint", checkpoints)
         from harness.train.runner import Runner
 
         self.runner = Runner(self.fd)
+        # The last step at which a reference step was timed.
+        self._timed = 0
 
     def start(self, train: Path, start: Path | None) -> None:
         self.data = train, start
@@ -30,6 +34,7 @@ class InlineRunner(RunnerHandle):
         reply = self._guard(self.runner.start, self._start_message(*self.data))
         check_layout(reply["layout"], layout)
         self.shared = shared_weights.SharedWeights(self.fd, layout, self.trial.slots)
+        self._timed = reply["step"]
         return reply | {"cpu": 0.0, "wall": 0.0}
 
     def go(self, until: int) -> dict:
@@ -39,7 +44,11 @@ class InlineRunner(RunnerHandle):
             self.tick(self.runner.task.step)
             return self.signals.asked
 
-        reply = self._guard(self.runner.go, until, interrupted, self.every)
+        often = max(1, self.trial.horizon // ANCHORS)
+        time_step = until - self._timed >= often
+        reply = self._guard(self.runner.go, until, interrupted, self.every, time_step)
+        if time_step:
+            self._timed = reply["step"]
         return reply | {
             "paused": self.signals.asked,
             "cpu": time.process_time() - cpu,
@@ -49,8 +58,12 @@ class InlineRunner(RunnerHandle):
     def predict(self, questions) -> "Tensor":
         return self._guard(predictor.answers, self.runner.submission, questions)
 
-    def save(self) -> None:
+    def answered(self) -> float:
+        return 0.0
+
+    def save(self) -> str:
         self._guard(self.runner.save)
+        return checkpoint.newest(self.trial.folder / "checkpoint")
 
     @contextmanager
     def frozen(self):

@@ -10,6 +10,7 @@ import socket
 import time
 
 LIMIT = 1 << 24  # bytes of one message
+DEPTH = 16  # of nested lists and dictionaries
 
 
 class Disconnected(Exception):
@@ -62,6 +63,8 @@ class Channel:
             raise Malformed(f"not a message: {error}") from None
         if not isinstance(message, dict) or not isinstance(message.get("kind"), str):
             raise Malformed("not a message: no kind")
+        if _depth(message) > DEPTH:
+            raise Malformed(f"it nests more than {DEPTH} deep")
         return message
 
     def _read(self, size: int, deadline: float | None) -> bytes:
@@ -84,3 +87,17 @@ class Channel:
     def close(self) -> None:
         """Close this end of the connection."""
         self._socket.close()
+
+
+def _depth(value) -> int:
+    """Return how deep lists and dictionaries nest, counted to DEPTH + 1 at most."""
+    level, depth = [value], 0
+    while level and depth <= DEPTH:
+        level = [
+            item
+            for each in level
+            if isinstance(each, dict | list)
+            for item in (each.values() if isinstance(each, dict) else each)
+        ]
+        depth += 1
+    return depth

@@ -10,52 +10,54 @@ import traceback
 from harness.train.runner import Runner
 
 
-def serve(link, runner: Runner) -> None:
+def serve(channel, runner: Runner) -> None:
     """Answer the referee's messages until it says stop or goes away."""
-    from harness.system.messages import Closed
+    from harness.system.messages import Disconnected
     from harness.train.failure import failure
 
     stopped = False
 
     def interrupted() -> bool:
         nonlocal stopped
-        if not stopped and link.poll():
-            if link.receive()["kind"] == "stop":
-                raise Closed
+        if not stopped and channel.poll():
+            if channel.receive()["kind"] == "stop":
+                raise Disconnected
             stopped = True
         return stopped
 
     try:
-        while (message := link.receive())["kind"] != "stop":
+        while (message := channel.receive())["kind"] != "stop":
             kind = message.pop("kind")
             try:
                 if kind == "start":
-                    link.send("ready", **runner.start(message, link.send))
+                    channel.send("ready", **runner.start(message, channel.send))
                 elif kind == "go":
-                    link.send(
+                    channel.send(
                         "handover",
-                        **runner.go(message["until"], interrupted, message["every"]),
+                        **runner.go(
+                            message["until"], interrupted, message["every"], message["time_step"]
+                        ),
                         paused=stopped,
                     )
                 elif kind == "save":
-                    link.send("saved", **runner.save())
+                    channel.send("saved", **runner.save())
                 elif kind == "predict":
                     from harness.train import predictor
 
                     scores = predictor.answers(runner.submission, predictor.unpack(message))
-                    link.send("predicted", **predictor.pack(scores))
-            except Closed:
+                    channel.send("predicted", **predictor.pack(scores))
+            except Disconnected:
                 raise
             except BaseException as error:  # whatever the submission raises is its outcome
                 traceback.print_exc()
-                link.send("failed", **failure(error))
+                channel.send("failed", **failure(error))
                 return
-    except Closed:
+    except Disconnected:
         return
 
 
 def main() -> None:
-    from harness.system.messages import Link
+    from harness.system.messages import Channel
     from harness.system.processes import die_with_parent, keep_freed_memory
 
     die_with_parent(int(sys.argv[3]))
@@ -65,7 +67,7 @@ def main() -> None:
     faulthandler.register(signal.SIGUSR1)
     for handle in sys.argv[1:3]:  # ours alone: no program that a submission starts has them
         os.set_inheritable(int(handle), False)
-    serve(Link(socket.socket(fileno=int(sys.argv[1]))), Runner(int(sys.argv[2])))
+    serve(Channel(socket.socket(fileno=int(sys.argv[1]))), Runner(int(sys.argv[2])))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # no atexit work, no waiting for threads

@@ -24,7 +24,8 @@ class Runner:
         self._weights_fd = weights_fd
         self._losses, self._count = 0.0, 0  # of the steps since the last evaluation
         self._made: Counter[str] = Counter()  # passes up to then
-        self._timed: tuple[int, float] | None = None  # step and seconds of a last reference step
+        # Of the last reference step that was timed.
+        self._step_seconds = 0.0
         self._most = {"trainable": 0, "training_memory": 0}  # scalars at once, bytes, so far
 
     def start(self, message: dict, tell=lambda kind, **fields: None) -> dict:
@@ -103,13 +104,14 @@ class Runner:
         self._shelf = shared_weights.SharedWeights(self._weights_fd, rows, message["slots"])
         reply = {"layout": rows, "step": self.task.step, "anchor": anchor, "setup": setup}
         reply["warnings"] = [str(warning.message) for warning in skipped]
-        reply |= self._hand_over(self.task.meter.now(), {})
+        reply |= self._hand_over(self.task.meter.now(), {}, time_step=True)
         return reply | {"own": start + self.task.meter.own() - mine}
 
-    def go(self, until: int, interrupted, every: int = 0) -> dict:
+    def go(self, until: int, interrupted, every: int = 0, time_step: bool = False) -> dict:
         """Train up to step `until`, or to the next one once `interrupted()`; hand the weights over.
 
-        With `every`, those of each so many steps on the way come too, in slots of their own.
+        With `every`, those of each so many steps on the way come too, in slots of their own. With
+        `time_step`, a reference step is timed at the hand-over.
         """
         import torch
 
@@ -131,7 +133,7 @@ class Runner:
             if every and task.step % every == 0 and task.step < until:
                 passed.append(task.step)
                 copying += self._put(len(passed))
-        reply = self._hand_over(start + copying, before)
+        reply = self._hand_over(start + copying, before, time_step)
         reply |= {
             "own": reply["own"] + copying,
             "passed": [step for step in passed if step < task.step],
@@ -154,7 +156,7 @@ class Runner:
             self._shelf.put(self._rows, slot)
             return self.task.meter.own() - own
 
-    def _hand_over(self, start: float, before: dict) -> dict:
+    def _hand_over(self, start: float, before: dict, time_step: bool) -> dict:
         from harness import depth, surgery
 
         task = self.task
@@ -162,8 +164,8 @@ class Runner:
         total = task.meter.now() - start - copying  # the evaluation view is the submission's work
         own = task.meter.own()
         self._most["trainable"] = max(self._most["trainable"], surgery.trained(task.model))
-        if not self._timed or task.step - self._timed[0] >= task.horizon // ANCHORS:
-            self._timed = task.step, self._anchor(1)
+        if time_step:
+            self._step_seconds = self._anchor(1)
             if task.start:
                 memory = self._footprint()
                 self._most["training_memory"] = max(self._most["training_memory"], memory)
@@ -179,7 +181,7 @@ class Runner:
             "outside": max(0.0, total - sum(inside.values())),
             "own": task.meter.own() - own + copying,
             "passes": dict(made),
-            "anchor": self._timed[1],
+            "anchor": self._step_seconds,
             "hooked": task.meter.hooked,
             "active": depth.depth(task.model),
             "state_bytes": self.submission.state_bytes(),

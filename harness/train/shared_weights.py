@@ -61,9 +61,13 @@ def shared_file() -> int:
 
 
 def keep_size(fd: int) -> None:
-    """Let nobody shrink shared memory any more: reading what was cut off would kill the reader."""
+    """Let nobody change the size of shared memory any more.
+
+    Reading what was cut off would kill the reader; what is added would escape the memory limit.
+    """
     if hasattr(fcntl, "F_ADD_SEALS"):
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
 
 
 class SharedWeights:

@@ -30,6 +30,9 @@ def stop_at(step, number=signal.SIGTERM):
     return Watcher(at)
 
 
+LAST = ["evaluation", "ended"]
+
+
 def same(one, other):
     return (
         curve(one.folder) == curve(other.folder)
@@ -40,7 +43,8 @@ def same(one, other):
 def test_a_finished_run_has_all_its_evaluations_and_an_unbroken_log(finished):
     rows = log_of(finished.folder)
     assert [row["step"] for row in run_folder.evaluations(rows)] == [0, 3, 6, 9, 12]
-    assert [row["event"] for row in rows] == ["started", *["evaluation"] * (POINTS + 1), "ended"]
+    between = ["evaluation", "saved"] * (POINTS - 1)
+    assert [row["event"] for row in rows] == ["started", "evaluation", *between, *LAST]
     assert finished.outcome == "out_of_budget"
     assert verify(finished.folder / "log.jsonl", finished.record["chain"]) == []
     assert run_folder.finished(finished.folder)["weights"] == rows[-2]["weights"]
