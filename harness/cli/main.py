@@ -7,6 +7,7 @@ from importlib import import_module
 from harness.cli.arguments import COMMANDS
 from harness.errors import EXIT_USAGE, UserError
 from harness.system.paths import require_own_packages
+from harness.system.terminal import printable
 
 HELP = """\
 harness: which training algorithm gets there first?
@@ -26,8 +27,8 @@ settings (python -m harness --cfg job shows all):
 commands:
   harness list [submissions|workloads] [--like 'ada*'] [--track NAME]   what there is
   harness show NAME                                       one of them in full
-  harness new submission NAME                             a file to start from
-  harness check FILE                                      the laws of submissions, tried on yours
+  harness new submission|workload NAME                    files to start from
+  harness check FILE                                      the laws of submissions or workloads, tried on yours
   harness report [RESULTS ...] [--out FOLDER]             a leaderboard: page, tables, figures
   harness compare A B [workload=NAME]                     which is faster, and how sure
   harness comply [RESULTS ...]                            check records against the rules
@@ -63,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         return launch.launch(arguments)
     except UserError as error:
-        print(f"harness: {error}", file=sys.stderr)
+        print(f"harness: {printable(str(error))}", file=sys.stderr)
         return EXIT_USAGE
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -61,7 +61,8 @@ def replay_of(folder: Path, result: dict, steps: list[int], place: Path) -> Repl
         )
     own = {field.name: getattr(trial, field.name) for field in fields(Trial)}
     return Replay(
-        **own | {"table": prices.recorded_table(result), "folder": place / "run"}, steps=tuple(steps)
+        **own | {"table": prices.recorded_table(result), "folder": place / "run"},
+        steps=tuple(steps),
     )
 
 

@@ -22,6 +22,7 @@ from harness.system.files import remove_tree
 from harness.system.messages import Channel, Disconnected, Malformed, TimedOut
 from harness.system.paths import ROOT
 from harness.system.procfs import free_memory
+from harness.system.terminal import printable
 from harness.train import checkpoint, predictor, shared_weights
 
 if TYPE_CHECKING:
@@ -315,7 +316,8 @@ class ProcessRunner(RunnerHandle):
         except FalseClaim as error:
             raise TrialEnded("invalid", str(error)) from None
         if message["kind"] == "failed":
-            raise TrialEnded(message["outcome"], message["error"][: message_schema.TEXT])
+            reason = printable(message["error"][: message_schema.TEXT])
+            raise TrialEnded(message["outcome"], reason)
         if message["kind"] != expected:
             kind = message["kind"]
             raise TrialEnded("invalid", f"the runner sent {kind!r} where {expected!r} was due")

@@ -33,7 +33,8 @@ CHANNELS = {
     "keyctl": (250, 219), "add_key": (248, 217), "request_key": (249, 218), "shmget": (29, 194),
     "shmat": (30, 196), "shmctl": (31, 195), "semget": (64, 190), "semop": (65, 193),
     "semctl": (66, 191), "semtimedop": (220, 192), "msgget": (68, 186), "msgsnd": (69, 189),
-    "msgrcv": (70, 188), "msgctl": (71, 187), "mq_open": (240, 180), "mq_unlink": (241, 181),
+    "msgrcv": (70, 188), "msgctl": (71, 187), "flock": (73, 32), "memfd_create": (319, 279),
+    "memfd_secret": (447, 447), "mq_open": (240, 180), "mq_unlink": (241, 181),
 }  # fmt: skip
 # Calls that change a file's mode, owner, times, attributes or length. Landlock does not cover them.
 MARKS = {
@@ -58,6 +59,9 @@ SYSTEM = {
     "delete_module": (176, 106), "swapon": (167, 224), "swapoff": (168, 225), "acct": (163, 89),
     "syslog": (103, 116), "quotactl": (179, 60),
 }  # fmt: skip
+FCNTL = (72, 25)
+# F_SETLK, F_SETLKW, F_OFD_SETLK, F_OFD_SETLKW, F_SETLEASE, F_NOTIFY
+LOCK_COMMANDS = (6, 7, 37, 38, 1024, 1026)
 DENIED = PROGRAMS | SOCKETS | OTHERS | CHANNELS | MARKS | SYSTEM
 CLONE, CLONE3 = (56, 220), (435, 435)
 # Calls that are allowed if their first argument is this process.
@@ -77,8 +81,8 @@ THREAD = 0x00010000  # CLONE_THREAD
 LOAD, EQUAL, ABOVE, HAS, RETURN = 0x20, 0x15, 0x25, 0x45, 0x06
 # SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO
 ALLOW, ERROR = 0x7FFF0000, 0x00050000
-# Offsets in struct seccomp_data. FIRST is the low half of the first argument.
-NUMBER, MACHINE, FIRST = 0, 4, 16
+# Offsets in struct seccomp_data. FIRST and SECOND are the low halves of two arguments.
+NUMBER, MACHINE, FIRST, SECOND = 0, 4, 16, 24
 SET_SECCOMP, FILTER = 22, 2
 
 
@@ -109,6 +113,20 @@ def forbid() -> list[str]:
     return ["seccomp processes", "seccomp sockets", "seccomp channels"]
 
 
+def _deny_locks(column: int, deny: bytes) -> list[bytes]:
+    """Return the instructions that refuse fcntl's locks and notices, and allow its other commands.
+
+    A lock on a file of a library would tell another trial something.
+    """
+    compared = [
+        _jump(EQUAL, command, len(LOCK_COMMANDS) - i, 0) for i, command in enumerate(LOCK_COMMANDS)
+    ]
+    skipped = len(compared) + 3
+    return [
+        _jump(EQUAL, FCNTL[column], 0, skipped), _load(SECOND), *compared, _return(ALLOW), deny,
+    ]  # fmt: skip
+
+
 def _program(column: int, machine: int, pid: int) -> list[bytes]:
     """Return the filter's instructions.
 
@@ -126,6 +144,7 @@ def _program(column: int, machine: int, pid: int) -> list[bytes]:
     for name, numbers in OURS.items():
         program += [_jump(EQUAL, numbers[column], 0, 5), _load(FIRST), _jump(EQUAL, pid, 2, 0)]
         program += [_jump(EQUAL, 0 if name in TAKE_ZERO else pid, 1, 0), deny, _return(ALLOW)]
+    program += _deny_locks(column, deny)
     for numbers in DENIED.values():
         if numbers[column] is not None:
             program += [_jump(EQUAL, numbers[column], 0, 1), deny]

@@ -1,7 +1,16 @@
 """Print without failing when the reader is gone: a closed pipe or terminal does not stop a race."""
 
 import os
+import re
 from typing import Any, TextIO
+
+# Control characters but the newline and the tab: a terminal would obey them.
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def printable(text: str) -> str:
+    """Return text of unknown origin with control characters written out, as in a Python string."""
+    return CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
 
 
 def say(text: str, stream: TextIO) -> None:
