@@ -1,12 +1,13 @@
-"""What became of every shipped submission: one line each, from recorded runs, failures included.
+"""Write what every shipped submission achieved, from recorded runs, failures included.
 
     python scripts/outcomes.py [RESULTS ...] [--write]
 
-For each submission and workload that has records: the run that did best, its outcome, the goal's
-first metric at the start and at its best, the target, and whether the goal's other conditions held
-at the end (a finetune, compress or continual goal has some). --write puts the table into
-docs/outcomes.md. Exit status 1 while a submission has no run, or none that improved on its start
-(of a compress goal: or held its conditions, for a one-shot method starts where it ends).
+The table has a line for each submission and workload with records: the best run, its outcome, the
+goal's first metric at the start and at its best, the target, and whether the goal's other
+conditions held at the end (goals of finetune, compress and continual have some). --write puts the
+table into docs/outcomes.md. The exit status is 1 if a submission has no run, or no run that
+improved on its start. A run with a compress goal may hold its conditions instead: a one-shot method
+starts where it ends.
 """
 
 import argparse
@@ -16,17 +17,18 @@ from pathlib import Path
 
 from harness.catalog import discover
 from harness.catalog.discover import ROOT
-from harness.catalog.goal import meets, primary
+from harness.catalog.goal import primary
 from harness.errors import UserError
 from harness.records.collect import collect
+from harness.records.judging import conditions_hold
 from harness.records.run import RecordedRun, tuning_order
 from harness.system.files import atomic_write
 
 HEAD = """# Outcomes
 
-What each shipped submission did in its best recorded run on each workload it was raced on, most of
-them with untuned defaults: a check that a method runs and learns, not a ranking. Made by
-`python scripts/outcomes.py --write` from `results/board/`.
+The table has the best recorded run of each shipped submission on each workload that it was raced
+on. Most runs have untuned defaults. It shows that a method runs and learns; it is not a ranking.
+`python scripts/outcomes.py --write` makes this page from `results/board/`.
 
 """
 COLUMNS = ("submission", "family", "workload", "outcome", "metric", "start", "best", "target",
@@ -34,7 +36,7 @@ COLUMNS = ("submission", "family", "workload", "outcome", "metric", "start", "be
 
 
 def row(run: RecordedRun) -> dict:
-    """One run as cells of the table."""
+    """Return one run as cells of the table."""
     record = run.record
     metric, direction, bound = primary(record["goal"])
     others = {name: bounds for name, bounds in record["goal"].items() if name != metric}
@@ -43,7 +45,7 @@ def row(run: RecordedRun) -> dict:
     best = (record.get("best") or {}).get(metric)
     known = start is not None and best is not None
     improved = known and (best < start if direction == "at_most" else best > start)
-    held = {True: "held", False: "missed"}[meets(others, final)] if others else ""
+    held = {True: "held", False: "missed"}[conditions_hold(others, final)] if others else ""
     return {
         "submission": record["submission"],
         "family": discover.submissions()[record["submission"]].family,
@@ -55,7 +57,7 @@ def row(run: RecordedRun) -> dict:
         "target": _short(bound),
         "constraints": held,
         "reference s": f"{record['time']:.1f}" if record["time"] else "",
-        # what compresses in set-up and trains no more is judged by the goal's conditions
+        # A method that compresses in set-up and does not train is judged by the goal's conditions.
         "improved": improved or (record["track"] == "compress" and held == "held"),
     }
 
@@ -65,7 +67,7 @@ def _short(value: float | None) -> str:
 
 
 def table(rows: list[dict]) -> str:
-    """A Markdown table."""
+    """Return the rows as a Markdown table."""
     lines = ["| " + " | ".join(COLUMNS) + " |", "| " + " | ".join("---" for _ in COLUMNS) + " |"]
     lines += ["| " + " | ".join(r[c] for c in COLUMNS) + " |" for r in rows]
     return "\n".join(lines) + "\n"
@@ -88,10 +90,10 @@ def main() -> int:
     raced = {r["submission"] for r in rows}
     missing = sorted(set(discover.submissions()) - raced)
     still = sorted(raced - learned)
-    told = f"{len(raced)} of {len(discover.submissions())} submissions were raced"
-    told += f"; not raced: {', '.join(missing)}" if missing else ""
-    told += f"; no better than their start: {', '.join(still)}" if still else ""
-    text = f"{table(rows)}\n{told}.\n"
+    message = f"{len(raced)} of {len(discover.submissions())} submissions were raced"
+    message += f"; not raced: {', '.join(missing)}" if missing else ""
+    message += f"; no better than their start: {', '.join(still)}" if still else ""
+    text = f"{table(rows)}\n{message}.\n"
     print(text, end="")
     if asked.write:
         atomic_write(ROOT / "docs" / "outcomes.md", HEAD + text)

@@ -4,9 +4,9 @@
     python scripts/workload_pages.py --race FOLDER    # also races the streams, to draw them
     python scripts/workload_pages.py --text           # the text alone
 
-Run it again when a number, a target or a reference has changed;
-tests/workloads/test_workload_pages.py says when the text is out of date. Pictures
-are drawn by scripts/workload_pictures.py.
+Run it again when a number, a target or a reference has changed. The test
+tests/workloads/test_workload_pages.py fails when the text is out of date. The pictures are drawn by
+scripts/workload_pictures.py.
 """
 
 import argparse
@@ -29,32 +29,32 @@ from harness.system.files import atomic_write
 PAGES = discover.ROOT / "docs" / "workloads"
 INDEX = discover.ROOT / "docs" / "workloads.md"
 
-# What a name begins with -> the family's title, and the question that it asks of a method.
+# First word of a workload's name -> the family's title, and the question that it asks.
 FAMILIES = {
-    "gpt2": ("Language-model pretraining", "How fast does a language model learn from nothing?"),
-    "vit": ("Vision transformer", "The same for images: how fast to an accuracy?"),
+    "gpt2": ("Language-model pretraining", "How fast does a language model learn from scratch?"),
+    "vit": ("Vision transformer", "How fast does an image model reach an accuracy?"),
     "ft": (
         "Fine-tuning",
-        "How fast does a trained model learn something else, and with how few parameters?",
+        "How fast does a trained model learn another task, and with how few parameters?",
     ),
     "compress": (
         "Compression",
-        "How fast does a trained model get by with zeros, or few bits, in its matrices?",
+        "How fast does a trained model recover with zeros, or few bits, in its matrices?",
     ),
     "matrix": (
         "Matrix sensing",
-        "Which methods do not mind bad conditioning, too many columns, outliers, missing entries?",
+        "Which methods work despite bad conditioning, extra columns, outliers, missing entries?",
     ),
     "pinn": (
         "Physics-informed networks",
-        "Which methods, and which choice of points, solve an equation rather than lower its loss?",
+        "Which methods, and which points, solve an equation and do not only lower its loss?",
     ),
     "stream": (
         "Continual streams",
-        "What does a model still know when its examples came task by task?",
+        "What does a model still know after its examples came task by task?",
     ),
 }
-# Corpora, image sources and published models: what they are, and their licence.
+# Corpora, image sources and published models: a description and the licence of each.
 SOURCES = {
     "sotu": ("State of the Union addresses", "public domain"),
     "wiki": ("Wikipedia leads", "CC BY-SA 4.0"),
@@ -71,12 +71,12 @@ COMMAND = "python scripts/workload_pages.py"
 
 
 def names() -> list[str]:
-    """Every workload, in the order of families."""
+    """Return every workload, in the order of families."""
     known = sorted(p.stem for p in (discover.ROOT / "conf/workload").glob("*.yaml"))
-    lost = {family_of(name) for name in known} - FAMILIES.keys()
-    if lost:
+    unknown = {family_of(name) for name in known} - FAMILIES.keys()
+    if unknown:
         raise UserError(
-            f"no family begins with {', '.join(sorted(lost))}",
+            f"no family begins with {', '.join(sorted(unknown))}",
             ", ".join(FAMILIES),
             "add it to FAMILIES in scripts/workload_pages.py",
         )
@@ -92,7 +92,7 @@ def scales_of(tree: dict) -> list[str]:
 
 
 def data_of(name: str, block: dict) -> tuple[str, str]:
-    """The data of a scale, and its licence, in words."""
+    """Return the data of a scale and its licence, in words."""
     module, data = discover.load(discover.find_workload(name)), block["data"]
     keys = list(data.get("corpora") or getattr(module, "CORPORA", []))
     keys += ["wiki"] if "language" in data else []
@@ -118,21 +118,21 @@ def data_of(name: str, block: dict) -> tuple[str, str]:
 
 
 def parameters(definition: Definition) -> int:
-    """Number of the model's parameters; nothing is allocated."""
+    """Return the number of the model's parameters; nothing is allocated."""
     with torch.device("meta"):
         model = load_workload(definition).model(definition.config)
     return sum(p.numel() for p in model.parameters())
 
 
 def counted(count: int) -> str:
-    """2,401 · 0.27 M · 124 M."""
+    """Return a count in words: 2,401 · 0.27 M · 124 M."""
     if count < 100_000:
         return f"{count:,}"
     return f"{count / 1e6:.2f} M" if count < 10e6 else f"{count / 1e6:.0f} M"
 
 
 def goal_in_words(goal: dict) -> str:
-    """loss ≤ 3.91, sparsity ≥ 0.8"""
+    """Return a goal in words: loss ≤ 3.91, sparsity ≥ 0.8."""
     parts = [
         f"{metric.replace('_', ' ')} {SYMBOLS[direction]} {_bound(metric, bound)}"
         for metric, condition in goal.items()
@@ -146,14 +146,14 @@ def _bound(metric: str, value: float) -> str:
 
 
 def _plain(value) -> str:
-    """A number or a word as YAML has it."""
+    """Return a number or a word as YAML writes it."""
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}".replace("e-0", "e-") if isinstance(value, int | float) else str(value)
 
 
 def reference_in_words(definition: Definition) -> str:
-    """nadamw, 45.8 s; or that there is none yet."""
+    """Return the reference in words: nadamw, 45.8 s; or that there is none yet."""
     frozen = reference(definition)
     if frozen is None:
         return "none yet"
@@ -163,15 +163,15 @@ def reference_in_words(definition: Definition) -> str:
 
 
 def index() -> str:
-    """docs/workloads.md."""
+    """Return the text of docs/workloads.md."""
     core = [f"`{name}`" for name in names() if tree_of(name).get("core")]
     lines = [
         "# Workloads",
         "",
-        "Each is a model, its data, a goal and a budget. `mini` runs on one CPU core; `base` is",
-        "sized for one GPU and `full` is the published setting, where a workload has them; a sweep",
-        "leaves out the workloads without its scale, and says so. Goals without a reference are",
-        "provisional. The reference is a tuned algorithm, with its time in reference seconds. The",
+        "A workload is a model, its data, a goal and a budget. `mini` runs on one CPU core. Some",
+        "workloads have a scale `base`, sized for one GPU, or `full`, the published setting. A",
+        "sweep skips workloads that do not have its scale, and names them. Goals without a reference",
+        "are provisional. The reference is a tuned algorithm, with its time in reference seconds. The",
         f"headline score is over the core: {', '.join(core)}; see [score.md](score.md).",
         "",
         "| family | workload | data | licence | parameters | goal | horizon | reference |",
@@ -191,16 +191,16 @@ def index() -> str:
             )
     lines += [
         "",
-        "Data is fetched by its pinned hash when it is first needed and kept in `$HARNESS_CACHE`",
-        "(`~/.cache/harness`); drawn data needs no network. `harness show NAME` prints a workload,",
-        f"`conf/workload/` has all numbers. `{COMMAND}` writes these pages.",
+        "Data is downloaded when it is first needed, checked by its pinned hash, and kept in",
+        "`$HARNESS_CACHE` (`~/.cache/harness`). Drawn data needs no network. `harness show NAME`",
+        f"prints a workload, and `conf/workload/` has all numbers. `{COMMAND}` writes these pages.",
         "",
     ]
     return "\n".join(lines)
 
 
 def page(family: str) -> str:
-    """docs/workloads/FAMILY.md."""
+    """Return the text of docs/workloads/FAMILY.md."""
     title, question = FAMILIES[family]
     lines = [f"# {title}", "", f"{question} ([all workloads](../workloads.md))", ""]
     for name in (n for n in names() if family_of(n) == family):
@@ -211,7 +211,7 @@ def page(family: str) -> str:
             "| scale | parameters | examples a step | horizon | evaluations | goal | reference |",
             "| --- | --- | --- | --- | --- | --- | --- |",
         ]
-        told, variants = [], []
+        paragraphs, variants = [], []
         for scale in scales_of(tree):
             definition = define(name, tree, scale, None)
             block = definition.block
@@ -222,14 +222,14 @@ def page(family: str) -> str:
                 f"| {block['horizon']:,} | {grid} | {goal_in_words(block['goal'])} "
                 f"| {reference_in_words(definition)} |"
             )
-            told += measured(definition)
+            paragraphs += measured(definition)
             for variant, changes in (tree[scale].get("variants") or {}).items():
                 varied = define(name, tree, scale, variant)
                 variants.append(
                     f"| `{variant}` | {scale} | {changed(changes)} "
                     f"| {goal_in_words(varied.block['goal'])} | {reference_in_words(varied)} |"
                 )
-        lines += ["", *told]
+        lines += ["", *paragraphs]
         if variants:
             lines += ["| variant | scale | changes | goal | reference |"]
             lines += ["| --- | --- | --- | --- | --- |", *variants, ""]
@@ -239,7 +239,7 @@ def page(family: str) -> str:
 
 
 def described(name: str) -> list[str]:
-    """The docstring of the workload's file, its indented lines as code."""
+    """Return the docstring of the workload's file, with its indented lines as code."""
     source = discover.find_workload(name).path.read_text()
     text = (ast.get_docstring(ast.parse(source)) or "").strip().splitlines()
     lines: list[str] = []
@@ -258,12 +258,12 @@ def described(name: str) -> list[str]:
 
 
 def _escaped(line: str) -> str:
-    """Markdown's own characters in prose: <A, S> would be taken for a tag."""
+    """Escape Markdown's own characters in prose: <A, S> would be read as a tag."""
     return re.sub(r"([<*_])", r"\\\1", line)
 
 
 def changed(changes: dict, where: str = "") -> str:
-    """model.norm: post, …; the goal has a column of its own."""
+    """Return changes in words: model.norm: post, …; the goal has a column of its own."""
     parts = []
     for key, value in changes.items():
         if not where and key == "goal":
@@ -275,7 +275,7 @@ def changed(changes: dict, where: str = "") -> str:
 
 
 def measured(definition: Definition) -> list[str]:
-    """A paragraph on the reference of a scale, if it has one."""
+    """Return a paragraph on the reference of a scale, if it has one."""
     frozen = reference(definition)
     if frozen is None:
         return []
@@ -294,7 +294,7 @@ def _number(value) -> bool:
 
 
 def caption(name: str) -> str:
-    """What the picture of a workload shows, for those who cannot see it."""
+    """Return a description of a workload's picture, for readers who cannot see it."""
     shown = {
         "gpt2": "Windows of the validation text, cut into tokens",
         "vit": "Held-out images, one row a class",
@@ -310,7 +310,7 @@ def caption(name: str) -> str:
 
 
 def pages() -> dict[Path, str]:
-    """Every page by its path."""
+    """Return the text of every page by its path."""
     written = {INDEX: index()}
     return written | {PAGES / f"{family}.md": page(family) for family in FAMILIES}
 
