@@ -1,4 +1,4 @@
-"""What the tests of cheats share: the table of docs/rules.md, and one short trial for each row."""
+"""Helpers of the tests of cheats: the table of docs/rules.md, and one short trial for each row."""
 
 import re
 import shutil
@@ -16,7 +16,8 @@ from tests.support.racing import ROOT, Watcher
 RULES = ROOT / "docs" / "rules.md"
 CHEATS = Path(__file__).parents[1] / "cheats"
 HORIZON, POINTS = 30, 5
-SHARE = 0.67  # of hidden work that must show: the reference step is timed on a machine in use
+# Share of hidden work that must show: the reference step is timed on a machine in use.
+SHARE = 0.67
 GPT2 = {
     "horizon": 8, "batch": 2, "evaluate": {"points": 4, "batch": 16},
     "goal": {"loss": {"at_most": 99.0}, "sparsity": {"at_least": 0.45}},
@@ -30,7 +31,7 @@ class Exploit:
     Attributes:
         what: the exploit in words.
         file, way: the submission in tests/cheats, and its setting.
-        process, strict: what becomes of it at this level, and by what: "verdict: by what".
+        process, strict: the verdict at this level, and what enforces it: "verdict: by what".
     """
 
     what: str
@@ -41,12 +42,12 @@ class Exploit:
 
     @property
     def more(self) -> dict:
-        """Settings of the workload that it is tried on."""
+        """Return the settings of the workload that the exploit is tried on."""
         return {"pruning": GPT2, "silent": {"deadlines": {"step": 2}}}.get(self.file, {})
 
 
 def table() -> list[Exploit]:
-    """The rows of docs/rules.md that name a test."""
+    """Return the rows of docs/rules.md that name a test."""
     rows = re.findall(
         r"^\| (.+) \| (\w+) (\w+) \| (.+) \| (.+) \|$", RULES.read_text(), re.MULTILINE
     )
@@ -54,7 +55,10 @@ def table() -> list[Exploit]:
 
 
 def planned(file: str, way: str, level: str, results: Path, more=(), seed=0, **hp):
-    """A short trial of a file in tests/cheats: of gpt2 if `more` names its goal, else matrices."""
+    """Return a short trial of a file in tests/cheats.
+
+    The workload is gpt2 if `more` names its goal, else matrix sensing.
+    """
     load = lambda name: OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / name))  # noqa: E731
     more = dict(more)
     name = "gpt2" if "batch" in more else "matrix_sensing"
@@ -74,14 +78,14 @@ def planned(file: str, way: str, level: str, results: Path, more=(), seed=0, **h
 
 @dataclass
 class Seen:
-    """What there is to see of a trial afterwards."""
+    """What a test can see of a trial afterwards."""
 
     outcome: referee.Outcome
     said: str  # what the submission wrote
 
     @property
     def reference(self) -> float:
-        """Reference seconds, in CPU seconds of this machine."""
+        """Return the trial's reference seconds, in CPU seconds of this machine."""
         log = run_folder.evaluations(rows(self.outcome.folder / "log.jsonl"))
         end = self.outcome.record["end"]
         price = self.outcome.record["priced"][kinds.REFERENCE_STEP]["seconds"]
@@ -89,12 +93,13 @@ class Seen:
 
 
 def run(trial) -> Seen:
+    """Run a trial to its outcome."""
     outcome = referee.race(trial, Watcher())
     return Seen(outcome, (outcome.folder / "runner.log").read_text())
 
 
 def forget(path: Path) -> None:
-    """Remove what a cheat has left outside."""
+    """Remove files that a cheat has left outside its folder."""
     if path.is_dir():
         shutil.rmtree(path)
     path.unlink(missing_ok=True)

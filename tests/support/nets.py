@@ -1,8 +1,8 @@
-"""A network that is worked out by hand: its task for submissions, its gradients and AdamW in numpy.
+"""A network with gradients by hand: its task for submissions, its gradients and AdamW in numpy.
 
-x → ReLU(LayerNorm(W x + b)), twice → readout; softmax cross-entropy. What a submission hands over
-after STEPS steps on `task()` is compared with what a second implementation makes of `start()` and
-`batches()`: dictionaries of float64 arrays by the parameter's name.
+x → ReLU(LayerNorm(W x + b)), twice → readout; softmax cross-entropy. A test lets a submission make
+STEPS steps on `task()`. It compares the weights with those that a second implementation computes
+from `start()` and `batches()`. Both are dictionaries of float64 arrays by the parameter's name.
 """
 
 import math
@@ -20,7 +20,8 @@ from harness.train.submission import Submission
 from harness.train.task import Task
 
 STEPS, BATCH, EXAMPLES = 20, 8, 64
-WIDTHS = [(8, 12), (12, 8)]  # of the hidden matrices: inputs, outputs
+# inputs and outputs of each hidden matrix
+WIDTHS = [(8, 12), (12, 8)]
 CLASSES, EPS = 3, 1e-5
 HIDDEN = ["blocks.0.linear.weight", "blocks.1.linear.weight"]
 HEAD = ["readout.weight", "readout.bias"]
@@ -69,20 +70,23 @@ WORKLOAD = SimpleNamespace(
 
 
 def sampled(scores, generator):
-    """Mean nats against labels drawn from the model."""
+    """Return the mean nats against labels drawn from the model."""
     drawn = torch.multinomial(scores.detach().softmax(1), 1, generator=generator)[:, 0]
     return F.cross_entropy(scores, drawn)
 
 
 def task(steps=STEPS, tasks=0, memory=1 << 20):
-    """The same task each time, in float64; training starts from 'pretrained' weights.
+    """Return the same task each time, in float64; training starts from 'pretrained' weights.
 
-    With `tasks` it is a stream of so many, with `memory` bytes for examples.
+    Args:
+        tasks: the number of tasks of a stream; 0 for no stream.
+        memory: bytes that a stream's method may keep of examples.
     """
     torch.manual_seed(0)
     model = Net().double()
     with torch.no_grad():
-        for p in model.parameters():  # no bias zero, no gain one: all of them count
+        # No bias is zero and no gain is one, so that all of them affect the result.
+        for p in model.parameters():
             p.add_(0.1 * torch.randn_like(p))
     random = np.random.default_rng(5)
     data = {
@@ -94,18 +98,18 @@ def task(steps=STEPS, tasks=0, memory=1 << 20):
         config.stream = SimpleNamespace(
             tasks=tasks, boundaries="shown", passes=3, memory=memory, recurring=False
         )
-    made = Task(WORKLOAD, config, data, model, 0, steps)
-    made.start = {name: value.clone() for name, value in model.state_dict().items()}
-    return made
+    result = Task(WORKLOAD, config, data, model, 0, steps)
+    result.start = {name: value.clone() for name, value in model.state_dict().items()}
+    return result
 
 
 def start():
-    """The weights that training starts from."""
+    """Return the weights that training starts from."""
     return {name: p.detach().numpy().copy() for name, p in task().model.named_parameters()}
 
 
 def batches(tasks=0):
-    """The batches of a run, one after the other: x [B, inputs], y [B]."""
+    """Yield the batches of a run in order: x [B, inputs], y [B]."""
     stream = task(tasks=tasks)
     while True:
         batch = stream.next_batch()
@@ -114,12 +118,12 @@ def batches(tasks=0):
 
 
 def draws():
-    """The submission's own stream of random numbers."""
+    """Return the submission's own random generator."""
     return torch.Generator().manual_seed(derive(0, "submission"))
 
 
 def submitted(name, made=None, **hp):
-    """A submission at work on the task: its defaults and `hp`."""
+    """Return a submission that trains on the task `made`, with its defaults and `hp`."""
     card = discover.read(discover.find(name))
     known = space.default(card.literals["SPACE"])
     assert set(hp) <= set(known), f"{name} has no {set(hp) - set(known)}"
@@ -128,7 +132,7 @@ def submitted(name, made=None, **hp):
 
 
 def run(submission, steps=STEPS):
-    """What is handed over after the steps."""
+    """Return the weights that are handed over after the steps."""
     for _ in range(steps):
         submission.step()
         submission.task.step += 1
@@ -140,13 +144,13 @@ def run(submission, steps=STEPS):
 
 
 def rate(t, steps=STEPS, warmup=0.05):
-    """Linear warm-up and half a cosine, in the middle of step t."""
+    """Return the rate in the middle of step t: linear warm-up, then half a cosine."""
     p = (t + 0.5) / steps
     return p / warmup if p < warmup else 0.5 + 0.5 * math.cos(math.pi * (p - warmup) / (1 - warmup))
 
 
 def forward(weights, x):
-    """Scores [B, C], and what `backward` needs: of each block its inputs and norm, the features."""
+    """Return scores [B, C], and for `backward` each block's inputs and norm, and the features."""
     kept = []
     for i in range(len(WIDTHS)):
         u = x @ weights[f"blocks.{i}.linear.weight"].T + weights[f"blocks.{i}.linear.bias"]
@@ -159,24 +163,25 @@ def forward(weights, x):
 
 
 def backward(weights, kept, d, below=0.0):
-    """Gradients of all parameters by the chain rule.
+    """Return the gradients of all parameters by the chain rule.
 
     Args:
-        d: ∂L/∂scores; below: ∂L/∂features besides what comes through the readout.
+        d: ∂L/∂scores, [B, C].
+        below: the part of ∂L/∂features that does not come through the readout.
     """
-    found = {"readout.weight": d.T @ kept[-1], "readout.bias": d.sum(0)}
+    grads = {"readout.weight": d.T @ kept[-1], "readout.bias": d.sum(0)}
     d = d @ weights["readout.weight"] + below
     for i in reversed(range(len(WIDTHS))):
         x, n, scale, on = kept[i]
         d = d * on
-        found[f"blocks.{i}.norm.weight"] = (d * n).sum(0)
-        found[f"blocks.{i}.norm.bias"] = d.sum(0)
+        grads[f"blocks.{i}.norm.weight"] = (d * n).sum(0)
+        grads[f"blocks.{i}.norm.bias"] = d.sum(0)
         d = d * weights[f"blocks.{i}.norm.weight"]
         d = (d - d.mean(1, keepdims=True) - n * (d * n).mean(1, keepdims=True)) / scale
-        found[f"blocks.{i}.linear.weight"] = d.T @ x
-        found[f"blocks.{i}.linear.bias"] = d.sum(0)
+        grads[f"blocks.{i}.linear.weight"] = d.T @ x
+        grads[f"blocks.{i}.linear.bias"] = d.sum(0)
         d = d @ weights[f"blocks.{i}.linear.weight"]
-    return found
+    return grads
 
 
 def softmax(scores):
@@ -185,7 +190,7 @@ def softmax(scores):
 
 
 def gradients(weights, x, y):
-    """The gradient of the mean cross-entropy for every parameter."""
+    """Return the gradient of the mean cross-entropy for every parameter."""
     scores, kept = forward(weights, x)
     return backward(weights, kept, (softmax(scores) - np.eye(CLASSES)[y]) / len(y))
 
@@ -197,7 +202,7 @@ class Adam:
         self.betas, self.eps, self.t, self.m, self.v = (beta1, beta2), eps, 0, {}, {}
 
     def step(self, weights, grads, lr, wd=0.0):
-        """Update `weights` in place where there are `grads`; lr a number, or one for each name."""
+        """Update `weights` in place where there are `grads`; lr is a number, or one by name."""
         self.t += 1
         for name, g in grads.items():
             b1, b2 = self.betas
@@ -210,6 +215,6 @@ class Adam:
 
 
 def difference(a, b):
-    """Largest difference of two sets of weights, relative to the largest weight."""
+    """Return the largest difference of two sets of weights, relative to the largest weight."""
     assert a.keys() == b.keys()
     return max(np.abs(a[n] - b[n]).max() for n in b) / max(np.abs(v).max() for v in b.values())

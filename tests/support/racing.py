@@ -1,6 +1,6 @@
 """Short trials of the real gpt2 workload: in this process, or as a user starts them.
 
-Only numbers that the prepared data does not depend on are changed.
+The trials change only numbers that the prepared data does not depend on.
 """
 
 import os
@@ -28,7 +28,7 @@ SHORT = [
 
 
 class Watcher(Observer):
-    """An observer that keeps the notes and calls `at` with every step it is told."""
+    """An observer that keeps the notes and calls `at` with every step that is reported."""
 
     def __init__(self, at=lambda step: None):
         self.notes, self.tick = [], at
@@ -38,7 +38,7 @@ class Watcher(Observer):
 
 
 def trial(submission, results, *, isolation="inline", seed=0, numbers=None, **hp):
-    """A planned trial; `submission` is a name, or the stem of a file in tests/submissions."""
+    """Return a planned trial; `submission` is a name, or a stem of tests/submissions."""
     own = OWN / f"{submission}.py"
     load = lambda name: OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / name))  # noqa: E731
     workload = load("workload/gpt2.yaml")
@@ -70,9 +70,9 @@ def log_of(folder):
 
 
 def curve(folder):
-    """What a run's evaluations found: everything in them that no clock decides."""
-    kept = ("step", "samples", "counts", "metrics", "train_loss", "weights", "goal")
-    return [{key: row[key] for key in kept} for row in run_folder.evaluations(log_of(folder))]
+    """Return the parts of a run's evaluations that do not depend on a clock."""
+    names = ("step", "samples", "counts", "metrics", "train_loss", "weights", "goal")
+    return [{key: row[key] for key in names} for row in run_folder.evaluations(log_of(folder))]
 
 
 def command(*arguments):
@@ -84,20 +84,20 @@ def environment(**changes):
 
 
 def harness(*arguments, cwd=None, **changes):
-    """Run a command line to its end, as a user would."""
+    """Run a command line to its end, as a user does."""
     return subprocess.run(
         command(*arguments), capture_output=True, text=True, cwd=cwd, env=environment(**changes)
     )
 
 
 def at_work_in(folder):
-    """Pids of the processes that work inside `folder`: a run's runner and what it started."""
-    found = []
+    """Return the pids of processes that run inside `folder`: a runner and its children."""
+    pids = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             where = os.readlink(process / "cwd")
         except OSError:
             continue
         if Path(where).is_relative_to(Path(folder).resolve()):
-            found.append(int(process.name))
-    return found
+            pids.append(int(process.name))
+    return pids

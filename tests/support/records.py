@@ -18,7 +18,7 @@ POINTS = 20
 
 
 def losses(crossing: int | None, points: int = POINTS) -> list[float]:
-    """Losses at the evaluations: at the goal from evaluation `crossing` on, or never."""
+    """Return the losses at the evaluations; they meet the goal from `crossing` on, or never."""
     level = 3.2 if crossing is None else 2.99
     span = points if crossing is None else crossing
     count = crossing + 2 if crossing else points + 1
@@ -34,7 +34,7 @@ def record(
     price=2.5,
     **changes,
 ) -> tuple[dict, list]:
-    """A run's record without its chain, and its evaluation rows, `price` seconds each."""
+    """Return a run's record without its chain, and its evaluation rows, `price` seconds each."""
     values = losses(crossing)
     rows = [
         {
@@ -106,7 +106,7 @@ def campaign(
     trials=4,
     scatter=0.04,
 ) -> None:
-    """Compact records of a whole campaign: submissions with their mean speed-up."""
+    """Write compact records of a whole campaign: submissions with their mean speed-up."""
     draw = random.Random(0)
     for workload in workloads:
         reference(results, workload)

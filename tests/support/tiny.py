@@ -16,7 +16,7 @@ NUMBERS = {
     "evaluate": {"points": POINTS, "batch": 1},
     "goal": {"relative_error": {"at_most": 1e-6}},
 }
-# The same on a command line.
+# The same numbers on a command line.
 WORDS = ["workload=matrix_sensing", "tracker=none"] + [
     f"workload.mini.{key}.{inner}={number}" if inner else f"workload.mini.{key}={number}"
     for key, value in NUMBERS.items()
@@ -26,7 +26,7 @@ WORDS = ["workload=matrix_sensing", "tracker=none"] + [
 
 
 def trial(submission, results, *, isolation="inline", seed=0, number=None, numbers=None, **hp):
-    """A planned trial; `submission` is a name, or the stem of a file in tests/submissions."""
+    """Return a planned trial; `submission` is a name, or a stem of tests/submissions."""
     own = OWN / f"{submission}.py"
     load = lambda name: OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / name))  # noqa: E731
     workload = load("workload/matrix_sensing.yaml")
@@ -54,7 +54,7 @@ def race(planned, watcher=None):
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, with its bytes: what must not change."""
+    """Return the bytes of every file below a folder, to show that none has changed."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))

@@ -1,4 +1,4 @@
-"""Read the offline `.wandb` files of wandb 0.30 and later, which ships no reader of its own."""
+"""Read the offline `.wandb` files of wandb 0.30 and later, which has no reader of its own."""
 
 import struct
 from collections.abc import Iterator
@@ -18,7 +18,8 @@ def records(path: Path) -> Iterator:
     while at + HEADER.size <= len(data):
         room = BLOCK - at % BLOCK
         _, length, kind = HEADER.unpack_from(data, at)
-        if room < HEADER.size or kind == 0:  # the rest of a block is padding
+        # The rest of a block is padding.
+        if room < HEADER.size or kind == 0:
             at += room
             continue
         at += HEADER.size + length
