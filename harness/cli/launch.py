@@ -9,8 +9,9 @@ from harness.cli import config, launchers
 from harness.cli.hints import next_lines
 from harness.cli.overrides import settings_of
 from harness.errors import EXIT_FAILED, EXIT_OK
-from harness.race.observer import Several
+from harness.race import configuration
 from harness.race.trial import Trial
+from harness.records import run_folder
 from harness.system.terminal import say
 
 SWEEP = ("-m", "--multirun")
@@ -31,20 +32,22 @@ def launch(arguments: list[str]) -> int:
 
             return sweep.run(settings_of(arguments))
         launchers.refuse_without_sweep(settings_of(arguments))
-        return _one_race(typed, arguments)
+        if flags:
+            return _through_hydra(typed, arguments)
+        return race(configuration.compose(arguments), typed)
     except (HydraException, OmegaConfBaseException) as error:
         raise config.explain(error) from None
 
 
-def _one_race(typed: list[str], arguments: list[str]) -> int:
-    """Run one trial, or show what a flag of Hydra's asks for; return the exit status."""
+def _through_hydra(typed: list[str], arguments: list[str]) -> int:
+    """Do what a flag of Hydra's asks for, such as --cfg; return the exit status."""
     import hydra
 
-    # of Hydra's flags, --cfg and others race nothing
-    statuses = [EXIT_OK]
+    # most of Hydra's flags race nothing
+    configurations = []
 
     def task(cfg) -> None:
-        statuses.append(race(config.plain(cfg), typed))
+        configurations.append(config.plain(cfg))
 
     main = hydra.main(config_path=str(ROOT / "conf"), config_name="config", version_base="1.3")
     sys.argv = [sys.argv[0], *arguments]
@@ -52,7 +55,7 @@ def _one_race(typed: list[str], arguments: list[str]) -> int:
         main(task)()
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else EXIT_FAILED
-    return statuses[-1]
+    return race(configurations[0], typed) if configurations else EXIT_OK
 
 
 def race(settings: dict, typed: list[str]) -> int:
@@ -70,31 +73,26 @@ def race(settings: dict, typed: list[str]) -> int:
 
         say("\n".join(dry_lines([Planned([], {}, trial)], 1, trial.results)), sys.stdout)
         return EXIT_OK
-    from harness.cli.observers import LiveLine, Mirror, Picture
-    from harness.race import referee
-    from harness.records.references import reference
+    from harness.cli import api
+    from harness.cli.observers import LiveLine
     from harness.report.run.text import verdict_lines
 
     line = LiveLine(trial)
     for text in _first_lines(trial):
         line.note(text)
-    try:
-        observers = Several([line, Picture(line.note), Mirror(settings["tracker"])])
-        outcome = referee.race(trial, observers)
-    finally:
-        line.close()
-    if outcome.outcome == "busy":
+    result = api.run(trial, settings["tracker"], line)
+    if result.outcome == "busy":
         return EXIT_OK
-    folder = _short(outcome.folder)
-    result = outcome.record | {
+    folder = _short(result.folder)
+    shown = result.record | {
         "folder": folder,
-        "next": next_lines(typed, trial, outcome.outcome, Path(folder)),
+        "next": next_lines(typed, trial, result.outcome, Path(folder)),
     }
-    lines = verdict_lines(result, reference(trial.definition))
-    if outcome.record.get("earlier"):
+    lines = verdict_lines(shown, result.reference)
+    if result.record.get("earlier"):
         lines.insert(0, "this trial was run before; its record stands")
     say("\n".join(lines), sys.stdout)
-    return outcome.exit_code
+    return run_folder.exit_code(result.outcome)
 
 
 def _first_lines(trial: Trial) -> list[str]:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from harness.catalog import discover, methods
 from harness.cli import main
+from harness.cli.arguments import COMMANDS
 from harness.records import run_folder
 from tests.support.racing import HORIZON, OWN, ROOT, SHORT, command, environment, harness, log_of
 
@@ -101,6 +102,14 @@ def test_a_typo_is_told_before_anything_heavy_is_imported():
         ("variant=foo", "workload gpt2 has no variant 'foo' at scale mini"),
         ("variant=rleu", "did you mean relu"),
         ("sede=1", "there is no setting 'sede'; did you mean seed"),
+        ("lr=1e-3", "there is no setting 'lr'; did you mean submission.lr?"),
+        ("horizon=5", "there is no setting 'horizon'; did you mean workload.mini.horizon?"),
+        ("workload.horizon=5", "did you mean workload.mini.horizon?"),
+        ("workload.points=5", "did you mean workload.mini.evaluate.points?"),
+        ("threads=2", "did you mean engine.threads?"),
+        ("tuned=true trial=1", "tuned=true and trial=1 contradict each other"),
+        ("tuned=maybe", "tuned=maybe"),
+        ("scale=base engine.device=tpu", "engine.device=tpu does not exist"),
         ("seed=abc", "seed=abc: Value 'abc' of type 'str' could not be converted to Integer"),
         ("seed=1.5", "seed=1.5: Value '1.5'"),
         ("seed=", "seed="),
@@ -112,6 +121,7 @@ def test_a_typo_is_told_before_anything_heavy_is_imported():
         ("seed=[", "cannot read 'seed=['"),
         ("seed", "'seed' is neither a command nor a setting"),
         ("lits", "'lits' is neither a command nor a setting; did you mean list"),
+        ("xyz", "known: audit, calibrate, campaign, check, compare, comply, doctor, list, new,"),
         ("~seed", "'~seed' is neither a command nor a setting"),
         ("~seed=0", "~seed=0: a setting cannot be removed"),
         ("submission@x=lion", "settings have no packages"),
@@ -181,6 +191,9 @@ def test_list_names_every_plugin_and_filters():
     assert {line.split()[1] for line in out.splitlines()} >= {"gpt2", "lion", "adamw"}
     assert [line.split()[1] for line in told("list", "--like", "lio*")[1].splitlines()] == ["lion"]
     assert "did you mean lion" in refused("list", "--like", "loin")
+    named = {line.split()[1] for line in told("list", "--track", "compress")[1].splitlines()}
+    assert {"wanda", "lion", "compress_gpt2", "gpt2"} <= named  # a variant of gpt2 compresses
+    assert not {"lora", "ft_gpt2", "stream_split"} & named
 
 
 def test_list_says_tracks_badge_and_state_of_each_submission():
@@ -203,6 +216,14 @@ def test_a_list_of_everything_takes_about_a_second():
     spent = os.times().children_user - before.children_user
     assert done.returncode == 0
     assert spent < 3  # CPU seconds; 0.9 on an idle machine
+
+
+def test_every_command_is_in_the_help_and_has_its_own(capsys):
+    for name in COMMANDS:
+        assert f"  harness {name} " in main.HELP
+        code, out, _ = told(name, "--help")
+        assert code == 0
+        assert out.startswith(f"usage: harness {name} ")
 
 
 def test_show_tells_the_rule_and_the_ranges():
@@ -253,8 +274,8 @@ def test_a_new_submission_can_be_raced_at_once(tmp_path, monkeypatch):
     assert code == 0
     assert "harness check my_idea.py" in out
     assert "exists already" in refused("new", "submission", "my_idea")
-    assert "is no name for a submission" in refused("new", "submission", "my idea")
-    assert "is shipped already" in refused("new", "submission", "lion")
+    assert "cannot name a submission" in refused("new", "submission", "my idea")
+    assert "is the name of a shipped submission" in refused("new", "submission", "lion")
     code, out, err = told("submission=./my_idea.py", "isolation=inline", "results=r", *SHORT)
     assert code == 0, err
     assert "out of budget" in out
@@ -331,7 +352,7 @@ def test_a_sweep_leaves_out_what_has_not_its_scale(tmp_path):
     swept = harness("-m", "workload=ft_minilm,gpt2", *line)
     assert swept.returncode == 0, swept.stderr
     assert swept.stderr.startswith("harness: left out: workload ft_minilm has no scale 'mini'")
-    assert [row.split()[2] for row in swept.stdout.splitlines()] == ["gpt2.mini"]
+    assert [row.split()[2] for row in swept.stdout.splitlines() if "to run" in row][0] == "gpt2.mini"
     nothing = harness("-m", "workload=ft_minilm,ft_smollm2", *line)
     assert (nothing.returncode, nothing.stdout) == (2, "")
     assert nothing.stderr.count("left out") == 2

@@ -51,7 +51,7 @@ PLACEHOLDERS = {
     "missing": "lion",
 }
 # settings that a text only speaks about, and those that go with class=
-NOT_SETTINGS = {"key", "class", "handles", "fallback", "inner"}
+NOT_SETTINGS = {"key", "class", "handles", "fallback", "inner", "keys"}
 # commands that do something without arguments
 ALONE = ("list", "doctor", "report", "comply")
 
