@@ -153,6 +153,8 @@ class Watch:
         assert each.trial
         self.ended.add(each.trial.run_id)
         if ended["outcome"] in ("busy", "interrupted"):
+            status = run_folder.exit_code(ended["outcome"])
+            each.result = each.result or {"outcome": ended["outcome"], "exit": status}
             return
         self.done += 1
         record = run_folder.read(each.trial.folder) or {"goal": {}} | ended
