@@ -1,16 +1,16 @@
-"""AdAdaGrad: AdaGrad whose batch grows when the examples disagree too much.
+"""AdAdaGrad: AdaGrad whose batch grows when the gradients of its examples disagree.
 
 Lau, Liu and Kolar, "AdAdaGrad: Adaptive Batch Size Schemes for Adaptive Gradient Methods",
 arXiv 2402.11215, with the norm test.
 
     s ← s + g²;  p ← p(1 − lr·wd) − lr·g/(√s + eps), g the mean over a batch of B examples
-    now and then, with gᵢ the examples' gradients: B ← max(B, ⌈Σ var(gᵢ)/(η²·‖mean(gᵢ)‖²)⌉)
+    at every 50th batch, with gᵢ the examples' gradients: B ← max(B, ⌈Σ var(gᵢ)/(η²·‖mean(gᵢ)‖²)⌉)
 
-A step here is one batch of the workload; the parameters move when B examples have been seen. So
-examples are what the budget buys and what lr's schedule follows, whatever B becomes.
+A step here is one batch of the workload. The parameters move once B examples have been seen. So
+the budget and lr's schedule count examples, whatever B is.
 State: AdaGrad's v and the sum of gradients, two words per parameter; B in batches; counters.
-Departures from the paper: B is rounded up to whole batches of the workload, at most `most` of them;
-the test sees one such batch, every 50th.
+Departures from the paper: B is rounded up to whole batches of the workload and is at most `most` of
+them; the test uses every 50th batch alone.
 """
 
 import math
@@ -20,13 +20,14 @@ import torch
 from harness import ops
 from submissions.first_order import adagrad
 
-EVERY = 50  # batches between two tests: PASSES has its inverse
+# Batches between two tests. PASSES has its inverse.
+EVERY = 50
 PASSES = {"forward_backward": 1, "per_example_gradients": 0.02}
 SPACE = {**adagrad.SPACE, "eta": {"log": [0.3, 3.0]}, "most": 8}
 
 
 def wanted(examples, eta):
-    """The batch size the norm test asks for, from a list of [B, *shape] gradients."""
+    """Return the batch size that the norm test asks for, from a list of [B, *shape] gradients."""
     variance = sum(float(g.var(dim=0).sum()) for g in examples)
     square = sum(float(g.mean(dim=0).square().sum()) for g in examples)
     return variance / (eta**2 * square) if square else float("inf")
@@ -54,7 +55,7 @@ class Algorithm:
         return loss
 
     def move(self, have, grads):
-        """AdaGrad's step on the mean gradient since the last one."""
+        """Apply AdaGrad to the mean gradient since the last update."""
         for i, g in zip(have, grads):
             g.copy_(self.state["sum"][i] / self.state["seen"])
         ops.apply(adagrad.update, self.task.params, self.state, self.hp, self.task.progress)

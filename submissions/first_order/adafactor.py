@@ -7,9 +7,9 @@ Shazeer and Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cos
     u = g/√v;  u ← u/max(1, RMS(u)/d);  α = max(eps2, RMS(p))·min(lr, 1/√t)
     p ← p(1 − lr·wd) − α·u.  Tensors of one dimension keep a full v.
 
-State: r and c, about no memory; v for vectors; the step.
-Departures from the paper: v is kept above eps1² (as in torch) where the paper adds 1e-30 to g²; lr
-has a schedule beside the 1/√t; decoupled decay.
+State: r and c, one row and one column per matrix; v for vectors; the step.
+Departures from the paper: v is at least the square of the machine epsilon, as in torch, while the
+paper adds 1e-30 to g²; lr has a schedule beside the 1/√t; decoupled decay.
 """
 
 import torch

@@ -6,8 +6,8 @@ Optimization", JMLR 12, 2011.
     s ← s + g²;  p ← p(1 − lr·wd) − lr·g/(√s + eps)
 
 State: v = s/t, one word per parameter; the step t.
-Departures from the paper: decoupled decay; the sum is kept as its mean v ← v(t − 1)/t + g²/t,
-which makes the step Adam's with β1 = 0 and β2 = (t − 1)/t.
+Departures from the paper: decoupled decay; the state is the mean v ← v(t − 1)/t + g²/t, not the
+sum. So the step is Adam's with β1 = 0 and β2 = (t − 1)/t.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""AdaGrad-Norm: SGD whose one step size falls with the sum of all squared gradient norms.
+"""AdaGrad-Norm: SGD with one step size, which falls with the sum of squared gradient norms.
 
 Ward, Wu and Bottou, "AdaGrad Stepsizes", arXiv 1806.01811; Attia and Koren, "SGD with AdaGrad
 Stepsizes", arXiv 2302.08783.

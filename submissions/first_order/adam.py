@@ -1,4 +1,4 @@
-"""Adam: bias-corrected moments of the gradient, to which the decay is added.
+"""Adam: bias-corrected moments of a gradient that includes the decay.
 
 Kingma and Ba, "Adam: A Method for Stochastic Optimization", arXiv 1412.6980, Algorithm 1.
 

@@ -6,8 +6,8 @@ Reddi, Kale and Kumar, "On the Convergence of Adam and Beyond", arXiv 1904.09237
     p ← p(1 − lr·wd) − lr·m/(√w + eps), with Adam's bias corrections or without
 
 State: m, v and w, three words per parameter; the step.
-Departures from the paper: eps, decoupled decay, and (bias_correction True) the corrections of
-torch's form, which is another trajectory.
+Departures from the paper: eps; decoupled decay; with bias_correction True, the corrections of
+torch's form, which give another trajectory.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Clipped AdaGrad-Norm with delay: clipped gradients, and a step size that lags one step behind.
+"""Clipped AdaGrad-Norm with delay: clipped gradients, and a step size one step old.
 
 Chezhegov et al., "Clipping Improves Adam-Norm and AdaGrad-Norm when the Noise Is Heavy-Tailed",
 arXiv 2406.04443 (Clip-RAdaGradD of its first version).

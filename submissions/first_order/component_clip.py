@@ -1,4 +1,4 @@
-"""Component-wise gradient norm clipping: AdamW with every tensor's gradient clipped by itself.
+"""Component-wise gradient norm clipping: AdamW with each tensor's gradient clipped.
 
 Yang and Ma, "Improving Stability of Fine-Tuning Pretrained Language Models via Component-Wise
 Gradient Norm Clipping", arXiv 2210.10325.

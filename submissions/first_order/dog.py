@@ -1,10 +1,10 @@
-"""DoG: SGD whose step size is the distance come so far over the root of all squared gradients.
+"""DoG: SGD whose step size is (distance from the start)/√(sum of squared gradients).
 
 Ivgi, Hinder and Carmon, "DoG is SGD's Best Friend: A Parameter-Free Dynamic Step Size Schedule",
 arXiv 2302.12022.
 
     r ← max(r, ‖p − p₀‖), at first reps·(1 + ‖p₀‖);  G ← G + ‖g‖²;  p ← p − lr·r/√(G + eps)·g
-    evaluated: the polynomial-decay average x ← x + (9/(8 + t))·(p − x)
+    evaluation uses the polynomial-decay average x ← x + (9/(8 + t))·(p − x)
 
 State: p₀ and x, two words per parameter; r, G and the step.
 Departures from the paper: none.
@@ -16,7 +16,8 @@ from harness import ops
 
 ELEMENTWISE = True
 SPACE = {"lr": 1.0, "reps": {"log": [1e-7, 1e-3]}, "eps": 1e-8}
-DECAY = 8.0  # the paper's γ, Section 4
+# The paper's γ, Section 4.
+DECAY = 8.0
 
 
 def init(params, hp):

@@ -1,4 +1,4 @@
-"""LAMB: AdamW's step, scaled for each tensor to the size of its weights.
+"""LAMB: AdamW's step, scaled for each tensor to the norm of its weights.
 
 You et al., "Large Batch Optimization for Deep Learning: Training BERT in 76 minutes", arXiv
 1904.00962, Algorithm 2.
@@ -6,8 +6,8 @@ You et al., "Large Batch Optimization for Deep Learning: Training BERT in 76 min
     r = m̂/(√v̂ + eps) + wd·p;  p ← p − lr·(‖p‖/‖r‖)·r, for each tensor (ratio 1 where a norm is 0)
 
 State: m and v, two words per parameter; the step.
-Departures from the paper: φ is the identity; the same rule for every tensor, biases and norms
-included.
+Departures from the paper: φ is the identity; the rule is the same for every tensor, also for biases
+and norms.
 """
 
 import torch

@@ -1,13 +1,14 @@
-"""LAWA: AdamW, evaluated at the mean of its latest checkpoints.
+"""LAWA: AdamW evaluated at the mean of its latest checkpoints.
 
 Kaddour, "Stop Wasting My Time! Saving Days of ImageNet and BERT Training with Latest Weight
 Averaging", arXiv 2209.14981.
 
-    every share `every` of the horizon keep a copy of p; evaluate the mean of the latest `copies`
+    after each share `every` of the horizon, keep a copy of p
+    evaluation uses the mean of the latest `copies`
 
 State: AdamW's m and v, and `copies` more words per parameter; the step.
-Departures from the paper: the spacing is a share of the horizon, not an epoch; the training under
-it is AdamW with a cosine.
+Departures from the paper: the spacing is a share of the horizon, not an epoch; the base method is
+AdamW with a cosine schedule.
 """
 
 import torch

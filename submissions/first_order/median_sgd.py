@@ -1,4 +1,4 @@
-"""Median SGD: follow a running median of the gradients, which outliers move by no more than τ.
+"""Median SGD: steps along a running median of the gradients, which moves at most τ a step.
 
 Schaipp et al., "Tracking the Median of Gradients with a Stochastic Proximal Point Method",
 arXiv 2402.12828: the median across iterations, in the 1-norm.
@@ -7,9 +7,9 @@ arXiv 2402.12828: the median across iterations, in the 1-norm.
 
 m is the proximal point of τ·‖m − g‖₁ at the last m; with τ = ∞ this is SGD.
 State: m, one word per parameter.
-Departures from the paper: decoupled decay. Rule as stated in its abstract (a stochastic proximal
-point of the distance to the median, of which clipping is the closed form); its step sizes were not
-at hand, so lr and τ are free and constant but for lr's schedule.
+Departures from the paper: decoupled decay. The rule follows the abstract: a stochastic proximal
+point of the distance to the median, with clipping as its closed form. The paper's step sizes were
+not available, so lr and τ are free; lr has a schedule, τ is constant.
 """
 
 import torch

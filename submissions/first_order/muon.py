@@ -1,4 +1,4 @@
-"""Muon: momentum whose every matrix is replaced by a nearly orthogonal one.
+"""Muon: momentum whose update is nearly orthogonal for every matrix.
 
 K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024 (blog); weight
 decay: Liu et al., arXiv 2502.16982.
@@ -6,10 +6,10 @@ decay: Liu et al., arXiv 2502.16982.
     m ← μ·m + (1 − μ)g;  u = (1 − μ)g + μ·m;  X = NewtonSchulz₅(u)
     p ← p − lr·(√max(1, rows/columns)·X + wd·p)
 
-Hidden matrices only; embeddings, the readout, norms and biases go to AdamW.
+It updates the hidden matrices. AdamW updates embeddings, the readout, norms and biases.
 State: m, one word per parameter.
-Departures from the paper: equal shapes are orthogonalised as one stack; on a CPU in float32, not
-bfloat16.
+Departures from the paper: matrices of one shape are orthogonalised as one stack; on a CPU this is
+done in float32, not bfloat16.
 """
 
 from collections import defaultdict

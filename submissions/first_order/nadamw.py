@@ -34,6 +34,6 @@ def update(params, grads, state, hp, progress):
     lr, betas = hp.lr * warmup_cosine(progress, hp.warmup), (hp.beta1, hp.beta2)
     for m, g in zip(state["m"], grads, strict=True):
         m.lerp_(g, 1.0 - hp.beta1)
-    # Adam's own update of the first moment, done on a copy of the new m, is the look-ahead n.
+    # Adam's update of the first moment, applied to a copy of the new m, gives the look-ahead n.
     n, v, step = ops.copies(state["m"]), state["v"], state["step"]
     ops.adam_(params, grads, n, v, step, lr, betas, hp.eps, hp.wd)

@@ -1,4 +1,4 @@
-"""Prodigy: Adam that finds its own step size from how far it has come.
+"""Prodigy: Adam that estimates its step size from the distance to the start.
 
 Mishchenko and Defazio, "Prodigy: An Expeditiously Adaptive Parameter-Free Learner", arXiv
 2306.06101, Algorithm 4.
@@ -8,7 +8,7 @@ Mishchenko and Defazio, "Prodigy: An Expeditiously Adaptive Parameter-Free Learn
     m ← β1·m + (1 − β1)d·g;  v ← β2·v + (1 − β2)d²·g²;  p ← p(1 − λ·wd) − λ·m/(√v + d'·eps);  d ← d'
 
 State: p₀, s, m and v, four words per parameter; d, r and the step.
-Departures from the paper: none; lr stays 1 but for its schedule. Scaling by 1/d0 keeps r and s in
+Departures from the paper: none. lr is 1, times its schedule. Scaling by 1/d0 keeps r and s in
 range, as in the authors' code.
 """
 

@@ -32,7 +32,7 @@ def init(params, hp):
 
 def update(params, grads, state, hp, progress):
     lr = hp.lr * warmup_cosine(progress, hp.warmup)
-    # Adam with β1 = 0 and lr = −1, run on zeros, leaves the normalised gradient there.
+    # Adam with β1 = 0 and lr = −1, applied to zeros, gives the normalised gradient.
     u, scratch, betas = ops.zeros(params), ops.zeros(params), (0.0, hp.beta2)
     ops.adam_(u, grads, scratch, state["v"], math.inf, -1.0, betas, hp.eps)
     ops.sgd_(params, u, lr, hp.wd, hp.momentum, state.get("b", ()))

@@ -5,9 +5,9 @@ Defazio et al., "The Road Less Scheduled", arXiv 2405.15682, Algorithm 1.
     y = (1 − β1)z + β1·x, where gradients are taken;  v ← β2·v + (1 − β2)g²
     u = g/(√(v/(1 − β2ᵗ)) + eps) + wd·y;  z ← z − lr·u;  x ← (1 − c)x + c·z,  c = lr_max²/Σ lr_max²
 
-Trained parameters are y; x = (y − (1 − β1)z)/β1 is what is evaluated.
+Training uses y; evaluation uses x = (y − (1 − β1)z)/β1.
 State: z and v, two words per parameter; the step, lr_max, the sum of weights, β1.
-Departures from the paper: the warm-up counts half steps, as all schedules here.
+Departures from the paper: the warm-up counts half steps, as all schedules of the harness do.
 """
 
 import torch
@@ -43,7 +43,7 @@ def update(params, grads, state, hp, progress):
     state["lr_max"] = max(state["lr_max"], lr)
     state["weights"] += state["lr_max"] ** 2
     c = state["lr_max"] ** 2 / state["weights"]
-    # Adam with β1 = 0 and lr = −1, run on zeros, leaves the normalised gradient there.
+    # Adam with β1 = 0 and lr = −1, applied to zeros, gives the normalised gradient.
     us, scratch, betas = ops.zeros(params), ops.zeros(params), (0.0, hp.beta2)
     ops.adam_(us, grads, scratch, state["v"], state["step"], -1.0, betas, hp.eps)
     for y, z, u in zip(params, state["z"], us, strict=True):

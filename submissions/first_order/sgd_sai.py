@@ -7,7 +7,7 @@ Xu et al., "No More Adam: Learning Rate Scaling at Initialization is All You Nee
     later m ← μ·m + (1 − μ)g;  p ← p(1 − lr·wd) − lr·s·m
 
 State: m, one word per parameter; s, one number per tensor; the step.
-Departures from the paper: none. A tensor without gradient at the first step stays where it is.
+Departures from the paper: none. A tensor without a gradient at the first step keeps s = 0.
 """
 
 from harness import ops

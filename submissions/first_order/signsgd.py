@@ -6,7 +6,7 @@ Algorithm 2.
     m ← momentum·m + (1 − momentum)g;  p ← p − lr·(sign(m) + wd·p)
 
 State: m, one word per parameter.
-Departures from the paper: decoupled decay, as in its experiments' code (λ of Algorithm 2).
+Departures from the paper: decoupled decay (λ of Algorithm 2), as in the code of its experiments.
 """
 
 import torch

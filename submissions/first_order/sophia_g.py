@@ -9,8 +9,8 @@ arXiv 2305.14342, Algorithms 2 and 3.
     p ← p(1 − lr·wd) − lr·clip(m/max(γ·h, eps), −1, 1)
 
 State: m and h, two words per parameter.
-Departures from the paper: B counts examples, not tokens, so γ absorbs the tokens of an example; ĝ
-is taken on the step's own batch.
+Departures from the paper: B counts examples, not tokens, so γ absorbs the number of tokens in an
+example; ĝ uses the step's own batch.
 """
 
 from harness import ops
@@ -30,7 +30,7 @@ SPACE = {
 
 
 def descend(params, grads, state, hp, progress):
-    """Sophia's step from m and h as they are."""
+    """Apply Sophia's step, with m and h as they are."""
     lr = hp.lr * warmup_cosine(progress, hp.warmup)
     pairs = zip(state["m"], state["h"], strict=True)
     u = [(m / (h * hp.gamma).clamp_(min=hp.eps)).clamp_(-1.0, 1.0) for m, h in pairs]

@@ -8,7 +8,7 @@ arXiv 2305.14342, Algorithms 1 and 3.
     p ← p(1 − lr·wd) − lr·clip(m/max(γ·h, eps), −1, 1)
 
 State: m and h, two words per parameter.
-Departures from the paper: the Hessian is of the step's own whole batch, not of a part of it.
+Departures from the paper: the Hessian is that of the step's whole batch, not of a part of it.
 """
 
 import torch
