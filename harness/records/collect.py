@@ -1,6 +1,5 @@
 """Read run records from run folders and compact files, and give a reason for each one left out."""
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -194,18 +193,3 @@ def _stream(block: dict, rows: list[dict]) -> dict:
         kept = {point[0] for point in thinned(values)} | ends
         groups.append([point for point in values if point[0] in kept])
     return {"ends": history.ends, "groups": groups}
-
-
-def varied(runs: Sequence[RecordedRun]) -> list[str]:
-    """Return the names of the hyperparameters that differ between these runs, in order."""
-    names = sorted({name for run in runs for name in run.record["hp"]})
-    missing = object()
-    return [
-        name
-        for name in names
-        if len({_text(run.record["hp"].get(name, missing), missing) for run in runs}) > 1
-    ]
-
-
-def _text(value: object, missing: object) -> str:
-    return "" if value is missing else json.dumps(value, sort_keys=True, default=str)

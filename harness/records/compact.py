@@ -62,7 +62,7 @@ def read_compact(path: Path, left_out: list) -> Iterator[RecordedRun]:
         try:
             row = _content(line)
             if "id" in row and "run_id" not in row:
-                environments[row["id"]] = row["environment"]
+                environments[row["id"]] = dict(row["environment"])
                 continue
             check(row)
             points = curve(row["evaluations"], primary(row["goal"])[0])

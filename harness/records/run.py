@@ -3,11 +3,12 @@
 import ast
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.records import run_folder
+from harness.system.hashing import canonical
 
 NAME = re.compile(r"\w[\w.:+-]{0,199}")  # of a submission, a workload, a metric: no path, no markup
 OUTPUT_COLUMNS = ("step", "seconds", "low", "high")  # of a record's table of evaluations
@@ -185,9 +186,8 @@ def check(rec: object) -> None:
     if missing:
         raise ValueError(f"damaged: it lacks {', '.join(missing)}")
     wrong = [name for name, valid in NEEDED.items() if not valid(rec[name])]
-    wrong += [
-        n for n, ok in OPTIONAL.items() if rec.get(n) is not None and rec[n] and not ok(rec[n])
-    ]
+    given = {name: rec[name] for name in OPTIONAL if rec.get(name) is not None}
+    wrong += [name for name, value in given.items() if not OPTIONAL[name](value)]
     if wrong:
         raise ValueError(f"damaged: not a valid {', '.join(wrong)}")
     if rec["outcome"] not in run_folder.FINAL:
@@ -224,3 +224,14 @@ def tuning_order(run: RecordedRun) -> tuple:
         value = -value
     trial = run.record["trial"]
     return run.time, value, -1 if trial is None else trial, run.record["run_id"]
+
+
+def varied(runs: Sequence[RecordedRun]) -> list[str]:
+    """Return the names of the hyperparameters that differ between these runs, in order."""
+    names = sorted({name for run in runs for name in run.record["hp"]})
+    points = [run.record["hp"] for run in runs]
+    return [
+        name
+        for name in names
+        if len({canonical(point[name]) if name in point else "" for point in points}) > 1
+    ]

@@ -10,6 +10,7 @@ SERIES = (
 )  # fmt: skip
 PALE = "#c9d0db"  # curves that are too many to tell apart
 GOAL_LINE = {"color": GOAL, "linewidth": 1.2, "dashes": (5, 3)}
+REFERENCE_LINE = {"color": REFERENCE, "linewidth": 1.4, "linestyle": (0, (1, 1))}
 FALL = 0.12  # of the time: a metric's values before may leave the picture
 DECADES = 30.0  # largest over smallest value from which a logarithmic axis shows more
 

@@ -17,8 +17,9 @@ import pytest
 from harness.catalog import discover, identity, methods
 from harness.cli import main
 from harness.records.collect import collect, read_folder
-from harness.records.compact import write_compact
+from harness.records.compact import signed, write_compact
 from harness.records.references import references
+from harness.report.board import drawing
 from harness.report.board.board import boards
 from harness.report.board.marks import MARKS
 from harness.system.files import atomic_json, sha256_of
@@ -127,12 +128,12 @@ def test_the_report_is_the_same_bytes_again(results, tmp_path, capsys):
     assert (table[0]["rank_best"], table[1]["rank_best"]) == ("1", "2")
 
 
-def test_without_records_there_is_a_page_that_says_so(results, tmp_path):
+def test_without_records_it_is_an_error_that_names_the_place(results, tmp_path, capsys):
     results.mkdir()
-    assert main.main(["report", str(results), "--out", str(tmp_path / "out")]) == 0
-    assert "No records count yet" in (tmp_path / "out" / "LEADERBOARD.md").read_text()
-    assert "No records count yet" in (tmp_path / "out" / "index.html").read_text()
-    assert main.main(["report", str(tmp_path / "nothing")]) == 2
+    for place in (results, tmp_path / "nothing"):
+        assert main.main(["report", str(place), "--out", str(tmp_path / "out")]) == 2
+        assert str(place) in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_one_seed_has_a_score_but_no_interval_and_no_rank(results):
@@ -370,9 +371,13 @@ def test_a_pair_that_could_not_be_raced_is_named_with_the_reason(results):
     (results / "board").mkdir()
     one = {"reason": "it finds no factors", "source": "x", "training_hash": "y"}
     atomic_json(results / "board" / "alpha.mini.failed.json", {"gd": one})
-    made, left_out = board(results)
-    assert left_out == {"gd on alpha.mini": "could not be raced: it finds no factors"}
-    assert [r.name for r in made.rows] == ["adamw"]
+    found = collect([results])
+    made = boards(found, references([results]))
+    assert [(p.submission, p.key, p.reason) for p in found.unfit] == [
+        ("gd", "alpha.mini", "it finds no factors")
+    ]
+    assert found.left_out == []
+    assert [r.name for r in made[0].rows] == ["adamw"]
 
 
 def test_a_workload_that_a_submission_fails_on_is_a_miss(results):
@@ -404,22 +409,181 @@ def test_a_badge_is_shown_where_its_file_is_what_was_raced(results, monkeypatch)
 
 
 def test_names_cannot_write_into_the_page(results, tmp_path):
+    """A name with markup is refused; other text of a record is escaped."""
     records.reference(results)
-    evil = "<script>alert(1)</script>$x_|"
-    made, rows = records.record(run_id="evil", hp={"<blink>": "<marquee>"})
     seeds(results, [12, 12], submission="lion")
-    made["submission"] = "evil"
-    path = records.folder(results, made | {"submission": "evil"}, rows)
-    run = read_folder(path)
-    run.record["submission"] = evil
-    shutil.rmtree(path)
-    write_compact(results / "board" / "alpha.mini.jsonl", [run])
+    runs = []
+    for i, change in enumerate(
+        [
+            {"submission": "<script>alert(1)</script>$x_|"},
+            {"track": "../.."},
+            {"run_id": "evil", "hp": {"<blink>": "<marquee>", "$x": 1}, "reason": "<script>"},
+        ]
+    ):
+        made, rows = records.record(seed=i)
+        run = read_folder(records.folder(tmp_path / f"other{i}", made, rows))
+        run.record.update(change)
+        run.about["summary"] = "=1+1 <script>alert(2)</script>"
+        runs.append(run)
+    write_compact(results / "board" / "alpha.mini.jsonl", runs)
     assert main.main(["report", str(results), "--out", str(tmp_path / "out")]) == 0
     page = (tmp_path / "out" / "index.html").read_text()
     assert "<script>alert" not in page
     assert not re.search("<blink|<marquee", page)
     assert "<code>&lt;blink&gt; &lt;marquee&gt;</code>" in page
-    assert "&lt;script&gt;alert(1)" in page
+    markdown = (tmp_path / "out" / "LEADERBOARD.md").read_text()
+    assert "<script" not in markdown
+    assert "damaged: not a valid submission" in markdown
+    assert "damaged: not a valid track" in markdown
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "other0", "other1", "other2", "out", "results",
+    ]  # fmt: skip
+
+
+WRONG = [None, True, -1, 1e400, math.nan, "", "../..", "=1+1", [], [1], {}, {"a": {"b": "c"}}]
+
+
+def test_a_line_with_any_wrong_field_crashes_nothing(results, tmp_path):
+    """Every field of a record is replaced by every kind of value, and the line is signed again."""
+    records.campaign(results, {"adamw": 1.0, "lion": 1.3}, ["alpha"], seeds=2, trials=2)
+    file = results / "board" / "alpha.mini.jsonl"
+    lines = file.read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    whole = next(row for row in rows if row.get("trial", 0) is None)
+    whole.pop("digest")
+    whole |= {"flops": 1e9, "cpu_seconds": 1.0, "stream": {"ends": [1], "groups": [[[1, 0.5]]]}}
+    whole |= {"continual": {"strict": {"average": {"value": 0.5}}}, "training_hash": "t"}
+    damaged = []
+    for key in whole:
+        for value in WRONG:
+            damaged.append(whole | {key: value, "run_id": f"{key}-{len(damaged)}"})
+            for inner in whole[key] if isinstance(whole[key], dict) else ():
+                nested = whole[key] | {inner: value}
+                damaged.append(whole | {"run_id": f"x-{len(damaged)}"} | {key: nested})
+    file.write_text("\n".join([*lines, *(signed(row) for row in damaged), "[1]", "{", ""]))
+    found = collect([results])
+    boards(found, references([results]))
+    assert found.read == len(file.read_text().splitlines()) - sum("id" in row for row in rows)
+    assert len(found.left_out) > 200
+    assert main.main(["report", str(results), "--out", str(tmp_path / "out")]) == 0
+
+
+def table(folder: Path, name: str) -> list[dict]:
+    return list(csv.DictReader((folder / f"{name}.csv").read_text().splitlines()))
+
+
+def test_every_record_is_in_a_row_or_named_and_the_numbers_add_up(results, tmp_path, capsys):
+    records.campaign(results, {"adamw": 1.0, "lion": 1.3}, ["alpha"], seeds=2, trials=2)
+    for seed, lr in enumerate([0.1, 0.2, 0.3]):  # a sweep without repetitions
+        records.folder(results, *records.record("sgd", seed=0, hp={"lr": lr}, run_id=f"sgd-{seed}"))
+    shorter = {"workload_hash": "shorter", "budget": {"steps": 500}}
+    records.folder(results, *records.record("lion", seed=6, **shorter))
+    records.folder(results, *records.record("lion", seed=7, workload_hash="older"))
+    records.folder(results, *records.record("lion", seed=8, submission_hash="older"))
+    damaged = records.folder(results, *records.record("lion", seed=9))
+    (damaged / "run.json").write_text("{")
+    copied = collect([results / "board" / "alpha.mini.jsonl"]).runs[0]
+    write_compact(results / "board" / "beta.mini.jsonl", [copied])
+
+    assert main.main(["report", str(results), "--out", str(tmp_path / "out")]) == 0
+    told = capsys.readouterr().out
+    boards_of = [file.read_text().splitlines() for file in results.glob("board/*.jsonl")]
+    lines = [json.loads(line) for lines in boards_of for line in lines]
+    read = sum("run_id" in line for line in lines) + len(list(results.glob("runs/*/*/*")))
+    rows = table(tmp_path / "out", "runs")
+    assert f"{read} records read: {len(rows)} in the tables, 3 left out, 1 second copy" in told
+    assert read == len(rows) + 3 + 1
+    assert len({row["run_id"] for row in rows}) == len(rows)
+    assert {row["use"] for row in rows} == {"counts", "tuning", "other point"}
+    page = (tmp_path / "out" / "index.html").read_text()
+    for row in rows:
+        assert row["run_id"] in page, "every run can be reached from its row"
+
+
+def test_runs_at_another_horizon_are_a_workload_of_their_own(results, capsys):
+    records.reference(results)
+    seeds(results, [12, 12])
+    seeds(results, [12, 12], "lion")
+    half = {"workload_hash": "half", "budget": {"steps": 500}, "crossing": 5}
+    for name in ("adamw", "lion"):
+        for seed in (5, 6, 7):
+            records.folder(results, *records.record(name, seed=seed, **half))
+    made, left_out = board(results)
+    assert left_out == {}
+    assert [w.key for w in made.workloads] == ["alpha.mini", "alpha.mini@500"]
+    assert list(made.references) == ["alpha.mini"]
+    assert all(r.headline.score == pytest.approx(40 / 30) for r in made.rows)
+    assert all({"no reference", "left out"}.isdisjoint(r.marks) for r in made.rows)
+    assert main.main(["compare", "lion", "adamw", f"results={results}"]) == 0
+    assert "alpha.mini@500" in capsys.readouterr().out
+
+
+def test_of_points_raced_equally_often_the_fastest_is_shown_with_a_mark(results):
+    records.reference(results)
+    for i, (lr, crossing) in enumerate([(0.1, 14), (0.2, 9), (0.3, None)]):
+        made = records.record(seed=0, crossing=crossing, hp={"lr": lr}, run_id=f"point-{i}")
+        records.folder(results, *made)
+    choice = row(results).choices["alpha.mini"]
+    assert choice.hp == {"lr": 0.2}
+    assert [run.record["hp"]["lr"] for run in choice.others] == [0.1, 0.3]
+    assert "selected" in row(results).marks
+
+
+def test_tables_are_without_loss(results, tmp_path):
+    records.campaign(results, {"adamw": 1.0, "lion": 1.3}, ["alpha"], seeds=2, trials=2)
+    assert main.main(["report", str(results), "--out", str(tmp_path)]) == 0
+    runs = {run.record["run_id"]: run for run in collect([results]).runs}
+    points = table(tmp_path, "curves")
+    for line in table(tmp_path, "runs"):
+        rec = runs[line["run_id"]].record
+        for key, value in rec.items():
+            if key == "evaluations":
+                own = [point for point in points if point["run_id"] == line["run_id"]]
+                assert [int(point["step"]) for point in own] == value["step"]
+                assert [float(point["seconds"]) for point in own] == value["seconds"]
+                assert [float(point["loss"]) for point in own] == value["metrics"]["loss"]
+            elif key in ("best", "final"):
+                assert float(line[key]) == value["loss"]
+            elif isinstance(value, dict | list | bool):
+                assert (
+                    json.loads(line[key].lower() if value in (True, False) else line[key]) == value
+                )
+            else:
+                assert line[key] == ("" if value is None else str(value)), key
+
+
+def test_a_figure_is_drawn_again_only_where_records_have_changed(results, tmp_path, monkeypatch):
+    records.campaign(results, {"adamw": 1.0, "lion": 1.3}, ["alpha", "beta"])
+    assert main.main(["report", str(results), "--out", str(tmp_path)]) == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    drawn = []
+    draw = drawing.draw
+    monkeypatch.setattr(
+        drawing, "draw", lambda boards, jobs: drawn.append(jobs) or draw(boards, jobs)
+    )
+    assert main.main(["report", str(results), "--out", str(tmp_path)]) == 0
+    assert drawn == [[]]
+    assert {path: path.read_bytes() for path in before} == before
+    seeds(results, [9, 9], "muon", track="compress")
+    assert main.main(["report", str(results), "--out", str(tmp_path)]) == 0
+    assert {i for i, _ in drawn[1]} == {1}, "the new board alone"
+    seeds(results, [9], "lion", "beta")
+    assert main.main(["report", str(results), "--out", str(tmp_path)]) == 0
+    assert {i for i, _ in drawn[2]} == {0}
+
+
+def test_ones_own_runs_are_in_one_plot(results, tmp_path):
+    records.reference(results)
+    for i, lr in enumerate([0.1, 0.2]):
+        made = records.record("mine", seed=0, hp={"lr": lr}, run_id=f"mine-{i}")
+        records.folder(results, *made)
+    folder = results / "runs" / "alpha" / "mine"
+    assert main.main(["report", str(folder), "--out", str(tmp_path / "out")]) == 0
+    figure = (tmp_path / "out" / "figures" / "train-mini-runs.svg").read_text()
+    assert "mine lr 0.1" in figure
+    assert "mine lr 0.2" in figure
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert page.index("Your runs") < page.index("<table")
 
 
 CHECK = """
@@ -492,6 +656,10 @@ def test_compare_says_which_is_faster_and_how_sure(results, capsys):
     )
     assert main.main(["compare", "lion", "adam", f"results={results}"]) == 2
     assert "did you mean adamw" in capsys.readouterr().err
+    assert main.main(["compare", "adamw", "adamw:lr=1e-2", f"results={results}"]) == 0
+    assert "adamw:lr=1e-2" in capsys.readouterr().out
+    assert main.main(["compare", "adamw", "adamw:lr=3", f"results={results}"]) == 2
+    assert "recorded lr: 0.01" in capsys.readouterr().err
     assert main.main(["compare", "lion", "adamw", "wrkload=alpha"]) == 2
     assert "did you mean workload" in capsys.readouterr().err
 

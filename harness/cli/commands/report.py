@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from harness.cli.arguments import parser
-from harness.errors import UserError
 
 
 def run(arguments: list[str]) -> int:
@@ -17,23 +16,7 @@ def run(arguments: list[str]) -> int:
     )
     reader.add_argument("--out", default="report", metavar="FOLDER", help="where to (report)")
     asked = reader.parse_args(arguments)
-    from harness.records.collect import collect
-    from harness.records.references import references
-    from harness.report.board.board import boards
-    from harness.report.board.page import write
+    from harness.report.board.page import report
 
-    found = collect(asked.results)
-    made = boards(found, references(asked.results))
-    left_out = sorted(set(found.left_out))
-    try:
-        told = write(made, left_out, Path(asked.out))
-    except OSError as error:
-        raise UserError(
-            f"cannot write into {asked.out}: {error.strerror}", do="--out FOLDER"
-        ) from None
-    print("\n".join(told))
-    print(
-        f"{len(found.runs)} records read, {len(left_out)} left out"
-        + (" (the page says why)" if left_out else "")
-    )
+    print("\n".join(report(asked.results, Path(asked.out))))
     return 0

@@ -67,7 +67,8 @@ def _board(
             known = (pair.key, pair.training_hash) in trainings
             if raced and known and pair.key not in row.choices:
                 row.choices[pair.key] = unfit([choice.cell for choice in row.choices.values()])
-    board = Board(track, scale, constraint, workloads, rows, {})
+    own = frozenset(r.record["run_id"] for r in kept if r.where in collection.folders)
+    board = Board(track, scale, constraint, workloads, rows, {}, own)
     every = {w.key: w.time for w in board.mains if w.time}
     # Rows without core workloads are scored on the workloads they have.
     for row in rows:

@@ -1,29 +1,75 @@
-"""Two submissions compared by their records: `harness compare lion adamw workload=gpt2`."""
+"""Compare two submissions, or two points of one, by their records."""
 
 import math
+from dataclasses import dataclass, replace
 
 from harness.errors import UserError, nearest
-from harness.records.collect import collect
+from harness.records.collect import Collection, collect
 from harness.records.references import references
+from harness.records.run import RecordedRun
 from harness.report.board import stats
 from harness.report.board.board import boards
+from harness.report.board.cells import choose
+from harness.report.board.panels import short
 from harness.report.board.rows import Board, Row, direction_of
 from harness.report.board.stats import Cell, Comparison
-from harness.system.command_line import race
+
+
+@dataclass(frozen=True)
+class Request:
+    """One side of a comparison: a submission, and perhaps the values that its point must have."""
+
+    text: str
+    name: str
+    point: dict[str, str]
+
+    def matches(self, run: RecordedRun) -> bool:
+        """Return True if a run's hyperparameters have the values that are asked for."""
+        hp = run.record["hp"]
+        return all(key in hp and _same(hp[key], value) for key, value in self.point.items())
+
+
+def request_of(text: str) -> Request:
+    """Return what a word asks for: `adamw`, or `adamw:lr=2e-3,wd=0.1` for one of its points."""
+    name, _, rest = text.partition(":")
+    if "=" not in rest:
+        return Request(text, text, {})
+    pairs = [pair.partition("=") for pair in rest.split(",")]
+    if not name or not all(key and value for key, _, value in pairs):
+        raise UserError(
+            f"{text!r} is not a submission with a point",
+            "NAME or NAME:KEY=VALUE,KEY=VALUE",
+            "harness compare adamw adamw:lr=2e-3",
+        )
+    return Request(text, name, {key: value for key, _, value in pairs})
+
+
+def _same(value: object, text: str) -> bool:
+    """Return True if a recorded value is what was typed."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value).lower() == text.lower()
+    try:
+        return math.isclose(value, float(text), rel_tol=1e-4, abs_tol=1e-300)
+    except ValueError:
+        return False
 
 
 def versus(first: str, second: str, workload: str, scale: str, results: str) -> str:
-    """The comparison of two submissions on one workload, or on all that both were raced on.
+    """Return the comparison of two submissions on one workload, or on all that both were raced on.
 
     Without a frozen reference a miss counts as four times the faster's median on the workload.
+
+    Args:
+        first, second: as for `request_of`.
     """
-    found = collect([results])
+    collection = collect([results])
+    asked = request_of(first), request_of(second)
     lines: list[str] = []
-    for board in boards(found, references([results])):
-        rows = {row.name: row for row in board.rows}
-        if board.scale != scale or not {first, second} <= rows.keys():
+    for board in boards(collection, references([results])):
+        rows = [_row(board, request) for request in asked]
+        if board.scale != scale or None in rows:
             continue
-        a, b = rows[first], rows[second]
+        a, b = (row for row in rows if row)
         keys = [
             w.key
             for w in board.workloads
@@ -34,45 +80,83 @@ def versus(first: str, second: str, workload: str, scale: str, results: str) -> 
         if keys:
             lines += _board(board, a, b, keys)
     if not lines:
-        names = sorted(
-            {run.record["submission"] for run in found.runs if run.record["scale"] == scale}
-        )
-        missing = next((name for name in (first, second) if name not in names), None)
-        if missing:
-            raise UserError(
-                f"there is no record of {missing} at scale {scale} in {results}",
-                nearest(missing, names),
-                race(["workload=gpt2", f"submission={missing}"]),
-            )
-        raise UserError(
-            f"{first} and {second} have no workload in common"
-            + (f" called {workload}" if workload else "")
-            + f" at scale {scale}",
-            do="leave workload= out to see all",
-        )
+        raise _nothing(collection, asked, workload, scale, results)
     return "\n".join(lines)
+
+
+def _row(board: Board, request: Request) -> Row | None:
+    """Return the row of a request: the submission's own, or one made of a point's runs."""
+    row = next((row for row in board.rows if row.name == request.name), None)
+    if row is None or not request.point:
+        return row
+    choices = {}
+    for key, choice in row.choices.items():
+        runs = [run for run, _ in choice.every if request.matches(run)]
+        # Every run of the point is evidence for it, a tuning trial too.
+        plain = [replace(r, record=r.record | {"trial": None, "study": 0}) for r in runs]
+        if plain:
+            choices[key] = choose(plain)
+    return replace(row, name=request.text, choices=choices, marks=[])
+
+
+def _nothing(
+    collection: Collection, asked: tuple[Request, Request], workload: str, scale: str, results: str
+) -> UserError:
+    """Return the reason why there is nothing to compare."""
+    runs = [run for run in collection.runs if run.record["scale"] == scale]
+    names = sorted({run.record["submission"] for run in runs})
+    for request in asked:
+        own = [run for run in runs if run.record["submission"] == request.name]
+        if not own:
+            return UserError(
+                f"there is no record of {request.name} at scale {scale} in {results}",
+                nearest(request.name, names),
+                f"python -m harness workload=gpt2 submission={request.name}",
+            )
+        if not any(request.matches(run) for run in own):
+            return _no_point(request, own, f"at scale {scale} in {results}")
+    names_of = f"{asked[0].text} and {asked[1].text}"
+    called = f" called {workload}" if workload else ""
+    return UserError(
+        f"{names_of} have no workload in common{called} at scale {scale}",
+        do="leave workload= out to see all",
+    )
+
+
+def _no_point(request: Request, own: list[RecordedRun], where: str) -> UserError:
+    """Return the error for a point that no run of the submission has, with the recorded ones."""
+    parts = []
+    for key in request.point:
+        values = sorted({short(r.record["hp"][key]) for r in own if key in r.record["hp"]})
+        parts.append(f"{key}: {', '.join(values) or 'not a setting'}")
+    changes = " ".join(f"submission.{key}={value}" for key, value in request.point.items())
+    return UserError(
+        f"there is no record of {request.text} {where}",
+        f"recorded {'; '.join(parts)}",
+        f"python -m harness workload=gpt2 submission={request.name} {changes}",
+    )
 
 
 def _board(board: Board, a: Row, b: Row, keys: list[str]) -> list[str]:
     width = max(map(len, keys))
+    wide = max(14, len(a.name), len(b.name))
     scale = {
         w.key: w.time or _fallback(a.cells[w.key], b.cells[w.key])
         for w in board.workloads
         if w.key in keys
     }
-    lines = [f"{'':{width}}  {a.name:>14}  {b.name:>14}  seeds  {a.name} is"]
+    lines = [f"{'':{width}}  {a.name:>{wide}}  {b.name:>{wide}}  seeds  {a.name} is"]
     for key in keys:
         cells = a.cells[key], b.cells[key]
-        told = stats.compare({key: cells[0]}, {key: cells[1]}, scale)
+        result = stats.compare({key: cells[0]}, {key: cells[1]}, scale)
         lines.append(
-            f"{key:{width}}  {_time(cells[0]):>14}  {_time(cells[1]):>14}  "
-            f"{cells[0].n:>2}/{cells[1].n:<2}  {_words(told)}"
+            f"{key:{width}}  {_time(cells[0]):>{wide}}  {_time(cells[1]):>{wide}}  "
+            f"{cells[0].n:>2}/{cells[1].n:<2}  {_words(result)}"
         )
     if len(keys) > 1:
-        told = stats.compare({k: a.cells[k] for k in keys}, {k: b.cells[k] for k in keys}, scale)
-        lines.append(
-            f"{'all ' + str(len(keys)):{width}}  {'':>14}  {'':>14}  {'':5}  {_words(told)}"
-        )
+        result = stats.compare({k: a.cells[k] for k in keys}, {k: b.cells[k] for k in keys}, scale)
+        name = f"all {len(keys)}"
+        lines.append(f"{name:{width}}  {'':>{wide}}  {'':>{wide}}  {'':5}  {_words(result)}")
     for workload in (w for w in board.workloads if w.key in keys):
         lines += [text for row in (a, b) if (text := _claim(workload, row))]
     for row in (a, b):
@@ -82,7 +166,7 @@ def _board(board: Board, a: Row, b: Row, keys: list[str]) -> list[str]:
 
 
 def _fallback(a: Cell, b: Cell) -> float:
-    """A scale for misses where there is no reference: the faster median."""
+    """Return a scale for misses where there is no reference: the faster median."""
     time = min(a.time, b.time)
     return time if math.isfinite(time) else 1.0
 
@@ -104,11 +188,11 @@ def _words(c: Comparison) -> str:
     if c.verdict != "not separable":
         return text
     more = f"about {c.more} more seeds each" if c.more else "no reasonable number of seeds"
-    return f"{text}: not separable; {more} would tell"
+    return f"{text}: not separable; {more} would separate them"
 
 
 def _claim(workload, row: Row) -> str:
-    """The speedruns' one-sided test at the last step that all seeds were evaluated at."""
+    """Return the one-sided test of the speedruns at the last step that all seeds have evaluated."""
     metric, direction, target = direction_of(workload)
     runs = row.choices[workload.key].runs
     curves = [{step: value for step, _, value in run.curve if value is not None} for run in runs]

@@ -6,14 +6,14 @@ from html import escape
 from harness.records.compact import thinned
 from harness.report.board.cells import Choice
 from harness.report.board.rows import Workload, direction_of
+from harness.report.palette import FALL, spans_decades
 
 WIDTH, HEIGHT, PAD = 300, 120, 6
-FALL = 0.12  # of the time: what the metric was before may leave the picture
 POINTS = 60  # of a curve at most
 
 
 def small(workload: Workload, choice: Choice) -> str:
-    """Curves of the runs that count (bold), of tuning (faint), the reference (grey); the goal."""
+    """Return the curves of runs that count (bold), of others (faint), of the reference."""
     _, direction, target = direction_of(workload)
     reference = [
         [row["step"], row["reference_seconds"], row["metrics"].get(direction_of(workload)[0])]
@@ -21,12 +21,11 @@ def small(workload: Workload, choice: Choice) -> str:
     ]
     raw = (
         [run.curve for run in choice.runs],
-        [run.curve for run in choice.tuning if run not in choice.runs],
+        [run.curve for run, use in choice.every if use != "counts"],
         [reference],
     )
-    logarithmic = spans_decades(
-        [y for group in raw for curve in group for _, _, y in curve], target
-    )
+    shown = [y for curve in [*raw[0], *raw[2]] for step, _, y in curve if step]
+    logarithmic = target > 0 and spans_decades([*shown, target], direction)
     strong, faint, (grey,) = ([_points(curve, logarithmic) for curve in group] for group in raw)
     target = math.log10(target) if logarithmic else target
     everything = [p for line in (*strong, *faint, grey) for p in line]
@@ -71,13 +70,8 @@ def small(workload: Workload, choice: Choice) -> str:
     )
 
 
-def spans_decades(values: list, target: float) -> bool:
-    """Whether a metric is better seen on a logarithmic scale: positive, large beside the target."""
-    finite = [y for y in values if y is not None and math.isfinite(y)]
-    return target > 0 and bool(finite) and min(finite) > 0 and max(finite) > 100 * target
-
-
 def _points(curve: list, logarithmic: bool) -> list[tuple[float, float]]:
-    """(seconds, value or its logarithm) of the finite part of a curve, thinned."""
+    """Return (seconds, value or its logarithm) of the finite part of a curve, thinned."""
     found = [(x, y) for _, x, y in curve if y is not None and math.isfinite(y) and math.isfinite(x)]
+    found = [(x, y) for x, y in found if y > 0 or not logarithmic]
     return thinned([(x, math.log10(y) if logarithmic else y) for x, y in found], POINTS)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from harness.records.plausibility import reproduced, suspicion
+from harness.records.plausibility import implausible, reproduced
 
 MARKS = {
     "one seed": "a workload rests on one run: no interval, no rank",
@@ -74,4 +74,4 @@ def _too_good(run, board) -> bool:
     if run.confirmed or reproduced(run.record, run.key):
         return False
     frozen = next((w.reference for w in board.workloads if w.key == run.key), None)
-    return suspicion(run.record, frozen) is not None
+    return implausible(run.record, frozen) is not None

@@ -113,6 +113,7 @@ class Board:
     Attributes:
         track: as pages and files call it: `train`, `finetune-trainable_10`, ...
         constraint: the variant that all its workloads are of, or "".
+        own: ids of the runs that were read from run folders, not from compact files.
     """
 
     track: str
@@ -121,6 +122,7 @@ class Board:
     workloads: list[Workload]
     rows: list[Row]
     compared: dict[tuple[str, str], score.Comparison]
+    own: frozenset[str] = frozenset()
 
     @property
     def mains(self) -> list[Workload]:

@@ -1,33 +1,41 @@
-"""What the figures share: colours that follow the page, panels, legends, SVG of equal bytes."""
+"""What the figures of a board share: inks that follow the page, panels, legends, SVG."""
 
 import math
 import re
+from collections.abc import Callable, Iterable, Sequence
 from io import StringIO
 
-from harness.report.board.rows import Board, Row
+from harness.report.board.rows import Board, Row, Workload
+from harness.report.palette import GOAL, GRID, INK, MUTED, PALE, REFERENCE, RUN, SERIES
 
-INK, MUTED, GRID = "#1f2937", "#7b8494", "#e3e7ee"
-COLOURS = ["#4269d0", "#ef9c18", "#e8554a", "#3ca98f", "#a463f2", "#d9589a", "#7f9cf5", "#9c6b4e"]
 MOST = 30  # submissions in a figure: the first of the board
-SHADES = (("--ink", INK, "#e6e9ef"), ("--muted", MUTED, "#98a2b3"), ("--line", GRID, "#2c3340"))
+TOP, BOTTOM = 0.3, 0.52  # inches above and below the axes of a panel
+SHARED = 0.12  # inches at the left of a panel whose labels are those of another
+SHADES = (
+    ("--ink", INK, "#e6e9ef"),
+    ("--muted", MUTED, "#98a2b3"),
+    ("--line", GRID, "#2c3340"),
+    ("--pale", PALE, "#475063"),
+    ("--reference", REFERENCE, "#7d8798"),
+    ("--goal", GOAL, "#f0a04b"),
+    ("--accent", RUN, "#7ea6ff"),
+)  # of the page, light and dark
 STYLE = {
     "svg.fonttype": "none", "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9, "text.color": INK, "axes.labelcolor": MUTED, "axes.edgecolor": GRID,
     "xtick.color": MUTED, "ytick.color": INK, "axes.grid": True, "grid.color": GRID,
     "grid.linewidth": 0.8, "axes.axisbelow": True, "axes.titlesize": 9, "axes.spines.top": False,
     "axes.spines.right": False, "axes.spines.left": False, "xtick.major.size": 0,
-    "ytick.major.size": 0, "legend.frameon": False, "axes.titleweight": "bold",
-    "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none",
+    "ytick.major.size": 0, "xtick.minor.size": 0, "ytick.minor.size": 0, "legend.frameon": False,
+    "axes.titleweight": "bold", "figure.facecolor": "none", "axes.facecolor": "none",
+    "savefig.facecolor": "none",
 }  # fmt: skip
 
 
 def svg(figure) -> str:
-    """The figure as SVG without a date, its inks as CSS variables of the page."""
-    import matplotlib.pyplot as plt
-
+    """Return the figure as SVG without a date, its inks as CSS variables of the page."""
     paper = StringIO()
     figure.savefig(paper, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches=None)
-    plt.close(figure)
     text = paper.getvalue()
     text = text[text.index("<svg") :]
     for name, light, _ in SHADES:
@@ -46,91 +54,175 @@ def svg(figure) -> str:
 
 
 def standalone(svg: str) -> str:
-    """The same as a file: with the inks of a dark page where the reader's is dark."""
+    """Return the SVG as a file: with the inks of a dark page where the reader's is dark."""
+    return svg.replace(">", f">{_dark()}", 1) + ("" if svg.endswith("\n") else "\n")
+
+
+def inline(file: str) -> str:
+    """Return the SVG that a file was made of."""
+    return file.replace(_dark(), "", 1)
+
+
+def _dark() -> str:
     dark = "; ".join(f"{name}: {shade}" for name, _, shade in SHADES)
-    style = f"<style>@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}</style>"
-    return svg.replace(">", f">{style}", 1) + ("" if svg.endswith("\n") else "\n")
+    return f"<style>@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}</style>"
 
 
-def panels(count: int, width: float, height: float, columns: int = 4, **share):
-    """A figure of `count` panels in rows of `columns`; the axes beyond are taken away."""
-    import matplotlib.pyplot as plt
+def grid(
+    items: Sequence,
+    draw: Callable,
+    width: float,
+    height: float | Callable,
+    columns: int = 3,
+    left: float = 0.65,
+    right: float = 0.15,
+    below: float = BOTTOM,
+    legend: Sequence[str] = (),
+    shared: bool = False,
+    marker: str = "",
+):
+    """Return a figure with a panel for each item, drawn by `draw(axes, item)`; None without items.
 
-    columns = min(columns, count)
-    rows = math.ceil(count / columns)
-    figure, grid = plt.subplots(
-        rows,
-        columns,
-        figsize=(width * columns, height * rows),
-        squeeze=False,
-        layout="constrained",
-        **share,
-    )
-    axes = list(grid.flat)
-    for extra in axes[count:]:
-        extra.remove()
-    return figure, axes[:count]
+    Places are computed, not measured: matplotlib's own layout takes most of a figure's time.
+
+    Args:
+        width, height: of a panel with its labels, in inches; `height(item)` where panels differ.
+        left, right, below: room for the labels around a panel, in inches.
+        shared: the panels of a row share the labels at the left of the first.
+        legend: the names that the panels share, in the order of their colours.
+        marker: of the legend; "" for lines.
+    """
+    from matplotlib.figure import Figure
+
+    if not items:
+        return None
+    columns = min(columns, len(items))
+    rows = math.ceil(len(items) / columns)
+    first = left - SHARED if shared else 0.0
+    wide = width * columns + first
+    each = [height(item) if callable(height) else height for item in items]
+    heights = [max(each[row * columns : (row + 1) * columns]) for row in range(rows)]
+    high = sum(heights) + _legend_height(legend, wide)
+    figure = Figure(figsize=(wide, high))
+    inside = SHARED if shared else left
+    for i, item in enumerate(items):
+        row, column = divmod(i, columns)
+        x, y = first + column * width + inside, high - sum(heights[: row + 1]) + below
+        size = (width - inside - right) / wide, (heights[row] - below - TOP) / high
+        axes = figure.add_axes((x / wide, y / high, *size))
+        draw(axes, item)
+        if shared and column:
+            axes.tick_params(labelleft=False)
+    if legend:
+        _legend(figure, legend, marker)
+    return figure
 
 
-def dots(axis, frame, order: list[str]) -> None:
-    """The median of each submission's values as a dot, their range as a line."""
-    import seaborn
-
-    seaborn.pointplot(
-        frame,
-        x="value",
-        y="submission",
-        order=order,
-        estimator="median",
-        errorbar=("pi", 100),
-        linestyle="none",
-        color=COLOURS[0],
-        ax=axis,
-        markersize=4.5,
-        err_kws={"linewidth": 2},
-    )
+def room(names: Iterable[str], size: float = 8.0) -> float:
+    """Return the inches that the longest of these names takes beside a panel."""
+    return 0.18 + 0.54 * size / 72 * max(map(len, names), default=0)
 
 
 def plain(name: str) -> str:
+    """Return a name that matplotlib does not read as mathematics."""
     return name.replace("$", r"\$")
 
 
+def label_of(workload: Workload, board: Board) -> str:
+    """Return a workload's name without the board's scale."""
+    parts = workload.key.split(".")
+    return plain(".".join([parts[0], *parts[2:]])) if len(parts) > 1 else plain(workload.key)
+
+
 def shown(board: Board) -> list[Row]:
+    """Return the submissions of a figure of the whole board."""
     return board.rows[:MOST]
 
 
-def palette(rows: list[Row]) -> dict[str, str]:
-    return {
-        plain(row.name): COLOURS[i] if i < len(COLOURS) else MUTED for i, row in enumerate(rows)
-    }
-
-
-def named(rows: list[Row]) -> list[str]:
-    """The submissions that a legend names: those with a colour of their own."""
-    return [plain(row.name) for row in rows[: len(COLOURS)]]
-
-
-def legend(axes, rows: list[Row]) -> None:
-    """Name the submissions beside the axes."""
-    if keys := _taken(axes, named(rows)):
-        place = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)}
-        axes.legend(*zip(*keys), **place, labelcolor=INK, title=None)
-
-
-def shared_legend(figure, axes, names: list[str]) -> None:
-    """Name below the figure what its panels share."""
-    if keys := _taken(axes, names):
-        place = {"loc": "outside lower center", "ncols": min(6, len(keys))}
-        figure.legend(*zip(*keys), **place, labelcolor=INK)
-
-
-def _taken(axes, names: list[str]) -> list[tuple]:
-    """Handles and labels of these names, taken out of the axes."""
-    handles, labels = axes.get_legend_handles_labels()
-    if axes.get_legend():
-        axes.get_legend().remove()
-    return [(handle, label) for handle, label in zip(handles, labels) if label in names]
+def raced(board: Board, key: str) -> list[Row]:
+    """Return the submissions with runs on a workload, the fastest first, as the board orders."""
+    rows = [row for row in board.rows if row.choices.get(key) and row.choices[key].runs]
+    return sorted(rows, key=lambda row: row.cells[key].time)
 
 
 def runs_of(row: Row, key: str) -> list:
+    """Return the runs of a submission that count on a workload."""
     return row.choices[key].runs if key in row.choices else []
+
+
+def colours_of(names: Sequence[str]) -> dict[str, str]:
+    """Return a colour for each name; those after the last colour are pale."""
+    return {name: SERIES[i] if i < len(SERIES) else PALE for i, name in enumerate(names)}
+
+
+def _named(names: Sequence[str]) -> list[str]:
+    """Return the entries of a legend: the coloured names, and "others" for the pale ones."""
+    return [*names[: len(SERIES)], *["others"] * (len(names) > len(SERIES))]
+
+
+def _columns(names: Sequence[str], wide: float) -> int:
+    """Return the number of columns of a legend in a figure of this width, in inches."""
+    named = _named(names)
+    return max(1, min(len(named), int(wide / (room(named) + 0.45))))
+
+
+def _legend_height(names: Sequence[str], wide: float) -> float:
+    if not names:
+        return 0.0
+    return 0.12 + 0.2 * math.ceil(len(_named(names)) / _columns(names, wide))
+
+
+def _legend(figure, names: Sequence[str], marker: str) -> None:
+    """Name the colours below the panels."""
+    from matplotlib.lines import Line2D
+
+    colours, named = colours_of(names), _named(names)
+    handles = [
+        Line2D(
+            [], [], color=colours.get(name, PALE), linewidth=2, marker=marker or None,
+            linestyle="" if marker else "-",
+        )
+        for name in named
+    ]  # fmt: skip
+    figure.legend(
+        handles, named, loc="lower center", ncols=_columns(names, figure.get_figwidth()),
+        labelcolor=INK, fontsize=8, borderaxespad=0.2, borderpad=0.1,
+    )  # fmt: skip
+
+
+def heatmap(axes, values, words: list[list[str]] | None, colours, ends: tuple) -> None:
+    """Draw a table of colours with a word in each cell; cells that are not a number stay empty.
+
+    Args:
+        values: an array of two dimensions.
+        colours: a colour map.
+        ends: the values of its two ends; None for the table's own.
+    """
+    import numpy
+
+    masked = numpy.ma.masked_invalid(values)
+    mesh = axes.pcolormesh(masked, cmap=colours, vmin=ends[0], vmax=ends[1], rasterized=False)
+    low, high = mesh.get_clim()
+    for (i, j), value in numpy.ndenumerate(values):
+        if words and numpy.isfinite(value):
+            share = (value - low) / ((high - low) or 1.0)
+            red, green, blue, _ = colours(min(max(share, 0.0), 1.0))
+            dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.55
+            ink = "white" if dark else "#101828"
+            axes.text(
+                j + 0.5, i + 0.5, words[i][j], ha="center", va="center", fontsize=7.5, color=ink
+            )
+    axes.set_xlim(0, values.shape[1])
+    axes.set_ylim(values.shape[0], 0)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+
+
+def log_axis(axes, which: str) -> None:
+    """Make the axis "x" or "y" logarithmic, with at most six ticks, at powers of ten."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    axis.set_major_locator(LogLocator(numticks=6))
+    axis.set_minor_locator(NullLocator())

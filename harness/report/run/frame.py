@@ -106,6 +106,10 @@ def apart(places: list[float], gap: float) -> list[float]:
             push = gap - (places[i + 1] - places[i])
             if push > 0:
                 places[i], places[i + 1] = places[i] - push / 2, places[i + 1] + push / 2
-    for i, place in enumerate(places):  # none below the axes
+    highest = 1.0
+    for i in reversed(range(len(places))):  # none above the axes
+        places[i] = min(places[i], highest)
+        highest = places[i] - gap
+    for i, place in enumerate(places):  # none below them
         places[i] = max(place, places[i - 1] + gap if i else 0.0)
     return places
