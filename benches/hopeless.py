@@ -62,7 +62,7 @@ def measure(trials: Sequence[tuple[str, bool, Curve]], goal: dict) -> Measured:
         spent += curve[-1][0]
         rule = bounds[name]
         ended = next(
-            (curve[i][0] for i in range(1, len(curve)) if rule and rule.told(curve[: i + 1])), None
+            (curve[i][0] for i in range(1, len(curve)) if rule and rule.reason(curve[: i + 1])), None
         )
         if ended is not None:
             counts["false" if reached else "ended"] += 1

@@ -13,7 +13,7 @@ from harness.campaign.pairs import Job, Pair
 from harness.catalog import discover, identity
 from harness.catalog.definition import Definition
 from harness.records.compact import read_compact, write_compact
-from harness.records.rejudge import again
+from harness.records.rejudge import rejudge
 from harness.records.run import RecordedRun
 from harness.system.files import atomic_json, read_json
 from harness.system.hashing import canonical
@@ -42,7 +42,7 @@ class Known:
             pair.ruleset.get("budget", 1),
         )
         run = self._of(definition.key).get(key)
-        run = run and again(run, definition)
+        run = run and rejudge(run, definition)
         fits = run and run.record["workload_hash"] == definition.hash and _enough(run, pair)
         return run if fits else None
 
@@ -111,7 +111,7 @@ def commit(pairs: Iterable[Pair], results: Path) -> list[str]:
             continue
         path, left_out = results / "board" / f"{key}.jsonl", []
         known = read_compact(path, left_out) if path.exists() else ()
-        known = [again(run, definition) for run in known]
+        known = [rejudge(run, definition) for run in known]
         here = [run for run in known if run.record["workload_hash"] == definition.hash]
         every = {run.record["run_id"]: run for run in here} | fresh
         write_compact(path, every.values())

@@ -26,7 +26,7 @@ from harness.catalog.definition import Definition
 from harness.catalog.goal import primary
 from harness.errors import UserError, nearest
 from harness.records.judging import conditions_hold
-from harness.records.rejudge import again
+from harness.records.rejudge import rejudge
 from harness.records.run import RecordedRun
 
 RULES = ("share", "stream", "stated")
@@ -179,7 +179,7 @@ class Reached:
 
 def reached(seeds: Sequence[RecordedRun], definition: Definition) -> Reached:
     """The seeds judged by a workload's goal."""
-    judged = [again(run, definition) for run in seeds]
+    judged = [rejudge(run, definition) for run in seeds]
     assert all(run.record["workload_hash"] == definition.hash for run in judged)
     times = [run.time for run in judged]
     shares = [

@@ -13,7 +13,7 @@ from harness.campaign.pairs import Pair
 from harness.campaign.target import Procedure, Reached
 from harness.catalog.definition import Definition, define, numbers_path, split_variant, tree_of
 from harness.errors import UserError
-from harness.records.rejudge import again
+from harness.records.rejudge import rejudge
 from harness.records.run import RecordedRun
 from harness.system.files import atomic_json, atomic_write
 
@@ -113,5 +113,5 @@ def write(
         ),
     )
     for pair in pairs:
-        pair.found = {job: again(run, definition) for job, run in pair.found.items()}
+        pair.found = {job: rejudge(run, definition) for job, run in pair.found.items()}
     return commit(pairs, results)

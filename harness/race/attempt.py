@@ -60,7 +60,7 @@ class Attempt:
         self.step_seconds, self.setup_seconds = 0.0, 0.0
         self.spent = {"cpu_seconds": 0.0, "wall_seconds": 0.0}
         early = trial.hopeless and trial.until == "goal" and not self.streaming
-        self.bound = hopeless.judge(trial.definition, trial.results) if early else None
+        self.bound = hopeless.bound_for(trial.definition, trial.results) if early else None
 
     @property
     def running(self) -> RunnerHandle:

@@ -142,7 +142,7 @@ def ending(terms: Terms, rows: list[dict], table: Table, bound: Bound | None) ->
         return "out_of_budget", None
     metric = primary(terms.goal)[0]
     points = [(row["progress"], row["metrics"][metric]) for row in rows]
-    reason = bound.told(points) if bound else None
+    reason = bound.reason(points) if bound else None
     return ("hopeless", reason) if reason else None
 
 

@@ -1,4 +1,4 @@
-"""An append-only log of JSON rows, each chained to the one before so that an edit shows."""
+"""An append-only log of JSON rows. A row has a hash chained to the row before: edits show."""
 
 import hashlib
 import json
@@ -13,9 +13,10 @@ START = "0" * 16
 
 
 class EvaluationRow(TypedDict):
-    """An evaluation in a run's log. Counts and charges are cumulative, seconds are the segment's.
+    """An evaluation in a run's log.
 
-    A segment is the training between two hand-overs. A row of a stream has `tasks` and `trace`.
+    Counts and charges are cumulative. Seconds are those of the segment, which is the training
+    between two hand-overs. Only the rows of a stream have `tasks` and `trace`.
     """
 
     event: str  # "evaluation"
@@ -48,17 +49,19 @@ class EvaluationRow(TypedDict):
 
 
 class Log:
-    """A log opened for appending; there must be one writer at a time (`files.locked`).
+    """A log opened for appending. Only one process may write at a time (`files.locked`).
 
-    An existing file is continued: a last line that a crash has torn is cut off first. A row is on
-    the disk when `append` returns, so a checkpoint is never there without the row before it.
+    An existing file is continued; an incomplete last line, which a crash has left, is removed
+    first. A row is on the disk when `append` returns, so a checkpoint never exists without the row
+    before it.
 
     Raises:
-        BadFile: a line was changed, is missing, or is no JSON object.
+        BadFile: a line was changed, is missing, or is not a JSON object.
 
     Attributes:
-        chain: the chain value of the last row; kept elsewhere (in `run.json`), it shows a log
-            that was cut short, which the log alone cannot show.
+        chain: the chain value of the last row. `run.json` keeps it, since the log alone cannot
+            show that rows are missing at its end.
+        size: bytes of the file.
     """
 
     def __init__(self, path: Path | str):
@@ -66,32 +69,34 @@ class Log:
         self._continue()
 
     def _continue(self) -> None:
-        """Find the end of what is there, and cut a torn line off."""
+        """Read the existing file, find its end, and remove an incomplete last line."""
         self.chain, self.size = START, 0
         if not self.path.exists():
             return
-        again = f"restore it, or remove {self.path.parent} to start again"
+        remedy = f"restore it, or remove {self.path.parent} to start again"
         for number, line, row in _lines(self.path):
             if row is None:
                 if self.size + len(line) < self.path.stat().st_size:
-                    raise BadFile(self.path, f"line {number} is not a JSON object", again)
+                    raise BadFile(self.path, f"line {number} is not a JSON object", remedy)
                 os.truncate(self.path, self.size)
                 return
             stated = row.pop("chain", None)
             if stated != _link(self.chain, row):
-                raise BadFile(self.path, f"line {number} is not as it was written", again)
+                raise BadFile(self.path, f"line {number} is not as it was written", remedy)
             self.size, self.chain = self.size + len(line), stated
 
     def append(self, row: dict) -> dict:
-        """Add `row`, with its chain value as `"chain"`; returns the row as written.
+        """Append `row` with its chain value as `"chain"`. Return the row as written.
 
         Raises:
-            DiskFull: there is no room; the log is as it was.
+            DiskFull: the disk is full; the log is unchanged.
         """
         assert "chain" not in row, "the log computes the chain"
         if self.path.exists() and self.path.stat().st_size != self.size:
-            self._continue()  # an interrupt came after a row was written, and before we knew
-        row = json.loads(json.dumps(row))  # as a reader will see it: string keys, lists
+            # An interrupt came after a row was written, and before size and chain were set.
+            self._continue()
+        # Hash the row as a reader will see it: string keys, and lists for tuples.
+        row = json.loads(json.dumps(row))
         chain = _link(self.chain, row)
         row["chain"] = chain
         line = json.dumps(row)
@@ -101,27 +106,27 @@ class Log:
 
 
 def rows(path: Path | str) -> list[dict]:
-    """Every whole row, "chain" included, unverified; a torn last line is left out.
+    """Return all rows with their "chain", not verified. An incomplete last line is left out.
 
     Raises:
-        BadFile: a line before the last is no JSON object.
+        BadFile: a line before the last is not a JSON object.
     """
-    found, broken = [], 0
+    rows_read, broken = [], 0
     for number, _, row in _lines(Path(path)):
         if broken:
             raise BadFile(path, f"line {broken} is not a JSON object")
         if row is None:
             broken = number
         else:
-            found.append(row)
-    return found
+            rows_read.append(row)
+    return rows_read
 
 
 def verify(path: Path | str, last: str = "") -> list[str]:
-    """What is wrong with a log: edited, missing, reordered or torn rows. Empty if nothing.
+    """Return what is wrong with a log: edited, missing, reordered or incomplete rows.
 
     Args:
-        last: the chain value the last row should have, if it is known (see `Log.chain`).
+        last: the chain value that the last row should have, if it is known (see `Log.chain`).
     """
     problems, chain = [], START
     for number, _, row in _lines(Path(path)):
@@ -132,7 +137,7 @@ def verify(path: Path | str, last: str = "") -> list[str]:
         expected = _link(chain, row)
         if stated != expected:
             problems.append(f"line {number} has chain {stated}, its content gives {expected}")
-        # Go on from what the row states, so that one edit is one problem.
+        # Continue from the stated value, so that one edit is reported once.
         chain = str(stated)
     if last and chain != last:
         problems.append(f"the last row has chain {chain}, {last} was recorded: rows are missing")
@@ -140,13 +145,19 @@ def verify(path: Path | str, last: str = "") -> list[str]:
 
 
 def _link(previous: str, row: dict) -> str:
-    """The chain value of a row: 16 hexadecimal digits of SHA-256 over the previous and the row."""
+    """Return the chain value of a row: 16 hexadecimal digits of SHA-256.
+
+    The hash is over the chain value before it and the row.
+    """
     canonical = json.dumps(row, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256((previous + canonical).encode()).hexdigest()[:16]
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes, dict | None]]:
-    """Yield (line number from 1, raw line, row or None where it is torn or no JSON object)."""
+    """Yield (line number from 1, raw line, row) of each line.
+
+    The row is None if the line is incomplete or not a JSON object.
+    """
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             try:

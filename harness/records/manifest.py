@@ -1,4 +1,4 @@
-"""MANIFEST: the hash of every file that a run keeps, in the format of `sha256sum -c`."""
+"""Write and check MANIFEST: the hash of every file of a run, in the format of `sha256sum -c`."""
 
 import re
 from collections.abc import Iterator
@@ -7,33 +7,37 @@ from pathlib import Path
 from harness.system.files import atomic_write, sha256_of
 
 NAME = "MANIFEST"
-# What others than the trial write, what serves its processes, and run.json, which comes after it.
+# Files that are not in the manifest: those that other programs write, those that only serve the
+# trial's processes, and run.json, which is written later.
 APART = ("private", "wandb", "tensorboard", "progress", "spent", "run.json", "mirror.log", NAME)
-# Large files that whoever keeps the records may delete.
+# Large files that the keeper of the records may delete.
 MAY_GO = ("checkpoint", "before_crossing")
 
 
 def write(folder: Path) -> str:
-    """Write the manifest of a run's folder; returns its own SHA-256, which run.json keeps.
+    """Write the manifest of a run's folder. Return its SHA-256, which run.json keeps.
 
     Raises:
-        DiskFull, OSError: it could not be written; there is no new run.json then either.
+        DiskFull, OSError: the manifest could not be written, so run.json must not be written.
     """
     atomic_write(
-        folder / NAME, b"".join(_line(sha256_of(folder / name), name) for name in kept(folder))
+        folder / NAME, b"".join(_line(sha256_of(folder / name), name) for name in names(folder))
     )
     return sha256_of(folder / NAME)
 
 
-def kept(folder: Path) -> list[str]:
-    """Names, relative to the run's folder, of the files in its manifest, in order."""
+def names(folder: Path) -> list[str]:
+    """Return the names of the files in a run's manifest, relative to its folder, in order."""
     return sorted(_files(folder, folder))
 
 
 def problems(folder: Path, stated: str) -> list[str]:
-    """What differs between a run's files and its manifest, whose own hash should be `stated`.
+    """Return the differences between a run's files and its manifest.
 
-    A checkpoint that is no longer there is no problem; a changed one is.
+    A deleted checkpoint is allowed; a changed one is not.
+
+    Args:
+        stated: the hash that the manifest itself should have.
     """
     path = folder / NAME
     if not path.is_file():
@@ -44,17 +48,18 @@ def problems(folder: Path, stated: str) -> list[str]:
         _parsed(line)
         for line in path.read_bytes().decode("utf-8", "surrogateescape").split("\n")[:-1]
     )
-    found = []
+    differences = []
     for name, digest in listed.items():
         file = folder / name
         if not file.is_file():
-            found += [f"{name!r} is missing"] * (name.split("/")[0] not in MAY_GO)
+            differences += [f"{name!r} is missing"] * (name.split("/")[0] not in MAY_GO)
         elif sha256_of(file) != digest:
-            found.append(f"{name!r} was changed")
-    return found + [f"{name!r} was added" for name in kept(folder) if name not in listed]
+            differences.append(f"{name!r} was changed")
+    return differences + [f"{name!r} was added" for name in names(folder) if name not in listed]
 
 
 def _files(folder: Path, top: Path) -> Iterator[str]:
+    """Yield the names of the files in a folder that belong in the manifest, relative to `top`."""
     for path in folder.iterdir():
         inside = path.relative_to(top).as_posix()
         if path.name.startswith(".") or inside in APART or inside.startswith("mirror."):
@@ -66,16 +71,17 @@ def _files(folder: Path, top: Path) -> Iterator[str]:
 
 
 def _line(digest: str, name: str) -> bytes:
-    r"""One line; a name with a newline or a backslash is escaped and marked, as by sha256sum."""
+    r"""Return a line of the manifest. As in sha256sum, a name with a newline or \ is escaped."""
     escaped = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
     mark = "\\" * (escaped != name)
     return f"{mark}{digest}  {escaped}\n".encode("utf-8", "surrogateescape")
 
 
 def _parsed(line: str) -> tuple[str, str]:
+    """Return the name and the hash in a line of the manifest."""
     marked, line = line.startswith("\\"), line.removeprefix("\\")
     digest, _, name = line.partition("  ")
     if marked:
-        plain = {"\\\\": "\\", "\\n": "\n", "\\r": "\r"}
-        name = re.sub(r"\\[\\nr]", lambda found: plain[found[0]], name)
+        characters = {"\\\\": "\\", "\\n": "\n", "\\r": "\r"}
+        name = re.sub(r"\\[\\nr]", lambda match: characters[match[0]], name)
     return name, digest

@@ -1,4 +1,4 @@
-"""A trial's result: a pure function of its log rows and its price table."""
+"""Compute a trial's result from its log rows and its price table alone."""
 
 import math
 
@@ -13,7 +13,7 @@ from harness.train import predictor
 
 
 def best(rows: list[dict], metric: str, direction: str) -> float | None:
-    """The best finite value of a metric over evaluation rows."""
+    """Return the best finite value of a metric over evaluation rows, or None."""
     values = [
         row["metrics"][metric]
         for row in rows
@@ -25,8 +25,14 @@ def best(rows: list[dict], metric: str, direction: str) -> float | None:
 def summarise(
     trial, rows: list[dict], table: prices.Table | None, outcome: str, error: str | None
 ) -> dict:
-    """The content of run.json."""
-    seen = run_folder.evaluations(rows)
+    """Return the content of run.json.
+
+    Args:
+        rows: all rows of the trial's log.
+        table: the prices, or None if the trial ended before they were known.
+        error: the reason of the outcome, if it has one.
+    """
+    evaluations = run_folder.evaluations(rows)
     metric, direction, bound = goal.primary(trial.definition.block["goal"])
     result = trial.describe() | {
         "outcome": outcome,
@@ -37,7 +43,7 @@ def summarise(
         "target": bound,
         "time": None,
         "best": None,
-        "step": seen[-1]["step"] if seen else 0,
+        "step": evaluations[-1]["step"] if evaluations else 0,
         "resumed": sum(row["event"] == "resumed" for row in run_folder.valid_rows(rows)),
         "environment": rows[0].get("environment") if rows else None,
         "isolation_layers": rows[0].get("isolation_layers") if rows else None,
@@ -45,12 +51,14 @@ def summarise(
     }
     if result["environment"]:
         result["environment_hash"] = machine.hash_of(result["environment"])
-    if not seen or table is None:
+    if not evaluations or table is None:
         return result
-    last, streaming = seen[-1], "stream" in trial.definition.block
-    at = crossing(seen, streaming)
+    last, streaming = evaluations[-1], "stream" in trial.definition.block
+    crossed = crossing(evaluations, streaming)
     result |= {
-        "best": {metric: last["metrics"][metric] if streaming else best(seen, metric, direction)},
+        "best": {
+            metric: last["metrics"][metric] if streaming else best(evaluations, metric, direction)
+        },
         "final": last["metrics"],
         "weights": last["weights"],
         "provisional": table.provisional,
@@ -62,7 +70,7 @@ def summarise(
         "flops": prices.flops(last["counts"], table),
         "tokens": _tokens(trial.definition, last["samples"]),
         "hooked": last["hooked"],
-        "end": _reading(seen, table),
+        "end": _reading(evaluations, table),
         "samples": last["samples"],
         "counts": last["counts"],
         "state_bytes": last["state_bytes"],
@@ -72,22 +80,24 @@ def summarise(
     }
     if streaming:
         result["continual"] = stream_metrics.report(trial.definition.block, rows)
-    if at is not None:
-        reading = _reading(seen[: at + 1], table)
-        after = _reading(seen[:at], table)["total"]  # the goal was met in (after, time]
+    if crossed is not None:
+        reading = _reading(evaluations[: crossed + 1], table)
+        # The goal was met in the interval (after, time].
+        after = _reading(evaluations[:crossed], table)["total"]
         result |= {
             "time": reading["total"],
-            "crossing": reading | {"step": seen[at]["step"], "after": after},
+            "crossing": reading | {"step": evaluations[crossed]["step"], "after": after},
         }
     return result
 
 
 def _tokens(definition: Definition, samples: int) -> int | None:
-    """Tokens in these training examples, where the workload says how many one has."""
+    """Return the tokens in these training examples, or None if the workload does not count them."""
     tokens = getattr(load_workload(definition), "tokens", None)
     return samples * tokens(definition.config) if tokens else None
 
 
 def _reading(rows: list[dict], table: prices.Table) -> dict:
+    """Return the clock at the last of the rows, with its total."""
     reading = read(rows, table)
     return vars(reading) | {"total": reading.total}

@@ -1,4 +1,4 @@
-"""What is kept of a trial: its folder, its log, and run.json, which only a complete one has."""
+"""Read and write a run's folder: its log, and run.json, which only a complete run has."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +9,9 @@ from harness.system.files import BadFile, atomic_json, atomic_write, read_json
 from harness.system.hashing import canonical, digest
 
 SCHEMA = 1
-FINAL = ("reached", "out_of_budget", "hopeless", "diverged", "invalid")  # never run again
+# A trial with one of these outcomes is never run again.
+FINAL = ("reached", "out_of_budget", "hopeless", "diverged", "invalid")
+# outcome: exit status of the command; 1 for any other
 EXIT = {
     "reached": 0,
     "out_of_budget": 0,
@@ -22,27 +24,28 @@ EXIT = {
 
 
 def exit_code(outcome: str) -> int:
+    """Return the exit status for an outcome."""
     return EXIT.get(outcome, 1)
 
 
 def finished(folder: Path) -> dict | None:
-    """The record of a trial that need not be run again, or None."""
-    found = read(folder)
-    return found if found and found["outcome"] in FINAL else None
+    """Return the record of a trial that is final, so need not be run again, or None."""
+    record = read(folder)
+    return record if record and record["outcome"] in FINAL else None
 
 
 def read(folder: Path) -> dict | None:
-    """The record in a run's folder, whatever its outcome; None where there is none to read."""
+    """Return the record in a run's folder, of any outcome; None if there is no valid one."""
     try:
-        found = read_json(folder / "run.json")
+        record = read_json(folder / "run.json")
     except (OSError, BadFile):
         return None
-    whole = isinstance(found, dict) and found.get("schema") == SCHEMA
-    return found if whole and "run_id" in found and "outcome" in found else None
+    is_record = isinstance(record, dict) and record.get("schema") == SCHEMA
+    return record if is_record and "run_id" in record and "outcome" in record else None
 
 
 def begin(trial) -> None:
-    """Write what the trial is: its configuration and the source of the submission."""
+    """Write the trial's configuration and the source of its submission."""
     from omegaconf import OmegaConf
 
     atomic_write(
@@ -55,33 +58,33 @@ def begin(trial) -> None:
 
 
 def config_hash(described: dict) -> str:
-    """The hash of what a trial was asked to do, whatever its seed: equal for its repetitions."""
-    own = ("run_id", "seed", "trial", "study")
-    return digest(canonical({k: v for k, v in described.items() if k not in own}))[:16]
+    """Return the hash of a trial's configuration without its seed: equal for its repetitions."""
+    individual = ("run_id", "seed", "trial", "study")
+    return digest(canonical({k: v for k, v in described.items() if k not in individual}))[:16]
 
 
 def finish(folder: Path, record: dict) -> None:
-    """Write the manifest of the run's files, then run.json, last and as a whole."""
+    """Write the manifest of the run's files, and then run.json, in one step each."""
     stated = {"manifest": manifest.write(folder)}
     atomic_json(folder / "run.json", {"schema": SCHEMA} | record | stated)
 
 
 def valid_rows(rows: list[dict]) -> list[dict]:
-    """The rows that count: after a `resumed` row, later steps before it are superseded."""
-    kept: list[dict] = []
+    """Return the rows that count. A `resumed` row removes the later steps that stand before it."""
+    valid: list[dict] = []
     for row in rows:
         if row["event"] == "resumed":
-            kept = [r for r in kept if r["event"] != "ended" and r.get("step", 0) <= row["step"]]
-        kept.append(row)
-    return kept
+            valid = [r for r in valid if r["event"] != "ended" and r.get("step", 0) <= row["step"]]
+        valid.append(row)
+    return valid
 
 
 def evaluations(rows: list[dict]) -> list[dict]:
-    """The evaluation rows that count, in order."""
+    """Return the evaluation rows that count, in order."""
     return [row for row in valid_rows(rows) if row["event"] == "evaluation"]
 
 
 def runs(results: Path) -> Iterator[Path]:
-    """Folders of complete runs under a results folder."""
+    """Yield the folders of complete runs in a results folder."""
     for path in sorted((results / "runs").glob("*/*/*/run.json")):
         yield path.parent

@@ -194,7 +194,7 @@ def test_a_run_that_stopped_at_an_easier_goal_is_not_judged_by_a_harder_one(tmp_
     pair.take((0, 0, 0), told(pair, (0, 0, 0), tmp_path, 12, {"lr": 0.1}, whole=False))
     run, harder = pair.found[0, 0, 0], tree_of("gpt2")
     harder["mini"]["goal"] = {"loss": {"at_most": 1.0}}
-    assert rejudge.again(run, define("gpt2", harder, "mini", None)) is run
+    assert rejudge.rejudge(run, define("gpt2", harder, "mini", None)) is run
 
 
 def test_an_edited_submission_is_raced_again(tmp_path, monkeypatch):

@@ -17,8 +17,8 @@ from harness.records.collect import collect
 from harness.records.compact import signed, write_compact
 from harness.records.log import Log, rows
 from harness.records.references import references
-from harness.records.rules import RULES, Case, logged, provenance
-from harness.records.rules.verdict import examine, said
+from harness.records.rules import RULES, RecordView, logged, provenance
+from harness.records.rules.verdict import examine, sentence
 from harness.report.board.board import boards
 from harness.system import machine
 from harness.system.files import atomic_json, read_json
@@ -55,7 +55,7 @@ def verdict(folder):
 
 def broken(folder):
     """The rules that a record breaks, by name."""
-    names = {said(rule): rule.__name__ for rule in RULES}
+    names = {sentence(rule): rule.__name__ for rule in RULES}
     return {names.get(rule, rule) for rule, _ in verdict(folder).fails}
 
 
@@ -197,9 +197,9 @@ def test_every_rule_can_be_broken_and_says_itself_in_a_sentence():
     breakable = {rule for *_, rule in FORGERIES.values()} | {rule for _, rule in PLAIN.values()}
     marks = {provenance.version, provenance.quiet, provenance.believable}
     assert breakable == {rule.__name__ for rule in RULES if rule not in marks}
-    sentences = [said(rule) for rule in RULES]
+    sentences = [sentence(rule) for rule in RULES]
     assert len(set(sentences)) == len(sentences)
-    assert all(sentence[0].isupper() or sentence.startswith("run.json") for sentence in sentences)
+    assert all(text[0].isupper() or text.startswith("run.json") for text in sentences)
 
 
 def test_checkpoints_may_be_deleted(copy):
@@ -274,9 +274,9 @@ def test_an_honest_line_passes_and_says_what_it_cannot_show(compact):
     found = verdict(compact)
     assert found.fails == []
     opened = {rule for rule, _ in found.opened}
-    assert said(logged.chain) in opened
-    assert said(provenance.files) in opened
-    assert not {said(logged.goal_held), said(logged.rederived)} & opened
+    assert sentence(logged.chain) in opened
+    assert sentence(provenance.files) in opened
+    assert not {sentence(logged.goal_held), sentence(logged.rederived)} & opened
 
 
 @pytest.mark.parametrize(
@@ -310,13 +310,15 @@ def test_prices_must_be_those_of_the_table_they_name(honest):
     rec = read_json(honest / "run.json")
     rec |= {"prices": table.origin, "provisional": False, "provisional_why": None}
     priced = {kind: vars(price) for kind, price in table.prices.items()}
-    assert provenance.prices(Case(rec | {"priced": priced})) is None
+    assert provenance.prices(RecordView(rec | {"priced": priced})) is None
     dearer = priced | {"forward": priced["forward"] | {"seconds": 1.0}}
-    assert provenance.prices(Case(rec | {"priced": dearer})).kind == "fail"
+    assert provenance.prices(RecordView(rec | {"priced": dearer})).kind == "fail"
     foreign = priced | {"jvp@batch=1/8": priced["forward"]}
-    assert "no price of jvp@batch=1/8" in provenance.prices(Case(rec | {"priced": foreign})).text
+    assert (
+        "no price of jvp@batch=1/8" in provenance.prices(RecordView(rec | {"priced": foreign})).text
+    )
     other = f"{tables[0].name} {'0' * 16}"
-    found = provenance.prices(Case(rec | {"priced": priced, "prices": other}))
+    found = provenance.prices(RecordView(rec | {"priced": priced, "prices": other}))
     assert found.mark == "other prices"
 
 
@@ -345,7 +347,7 @@ def test_what_is_too_good_to_be_true(changes, why, tmp_path):
     records.reference(tmp_path)
     frozen = references([tmp_path])["alpha.mini"]
     made, _ = records.record(price=2.5)
-    found = plausibility.suspicion(made | changes, frozen)
+    found = plausibility.implausible(made | changes, frozen)
     assert found is None if why is None else why in found
 
 
@@ -468,6 +470,6 @@ def test_a_manifest_is_what_sha256sum_checks(tmp_path):
         ["sha256sum", "-c", "--strict", "MANIFEST"], cwd=folder, capture_output=True
     )
     assert done.returncode == 0, done.stderr
-    assert len(manifest.kept(folder)) == 7
+    assert len(manifest.names(folder)) == 7
     (folder / "new\nline").write_text("changed")
     assert manifest.problems(folder, stated) == ["'new\\nline' was changed"]

@@ -16,7 +16,7 @@ from harness.catalog import definition, discover, space, streams
 from harness.errors import UserError
 from harness.memory import Buffer
 from harness.race.evaluator import Evaluator
-from harness.records import run_folder, stream_metrics
+from harness.records import run_folder, stream_history, stream_metrics
 from harness.train import shared_weights
 from harness.train.submission import Submission
 from harness.train.task import Task
@@ -284,6 +284,12 @@ def test_the_running_metrics_end_at_the_final_ones():
     metrics, before = stream_metrics.goal_metrics(NUMBERS, rows, 7)
     assert metrics == last | {"memory": 7.0}
     assert before["accuracy"] == pytest.approx(0.4)
+
+
+def test_a_step_without_an_evaluation_is_a_key_error():
+    past = stream_history.history(NUMBERS, log())
+    with pytest.raises(KeyError, match="group 0 was not evaluated at step 999"):
+        past.at(0, 999)
 
 
 def test_conventions_differ_where_they_say():

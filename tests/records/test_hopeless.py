@@ -28,7 +28,7 @@ EARLIER = [curve(2.9 + 0.05 * i) for i in range(12)]
 
 
 def ended_at(rule, trial):
-    return next((trial[i][0] for i in range(1, len(trial)) if rule.told(trial[: i + 1])), None)
+    return next((trial[i][0] for i in range(1, len(trial)) if rule.reason(trial[: i + 1])), None)
 
 
 def test_a_trial_far_above_the_others_is_ended_and_one_among_them_is_not():
@@ -41,7 +41,7 @@ def test_nothing_ends_before_a_quarter_of_the_budget_or_on_one_evaluation():
     rule = hopeless.bound(EARLIER, GOAL)
     flat = [(i / 20, 50.0) for i in range(21)]
     assert ended_at(rule, flat) == pytest.approx(hopeless.EARLIEST + 1 / 20)
-    assert rule.told([(0.9, 50.0)]) is None
+    assert rule.reason([(0.9, 50.0)]) is None
 
 
 def test_few_earlier_trials_end_nothing():
@@ -58,7 +58,7 @@ def test_a_metric_that_must_rise_is_judged_by_its_rises():
 def test_values_that_are_not_finite_neither_end_a_trial_nor_enter_a_bound():
     rule = hopeless.bound([*EARLIER, [(0.5, math.nan), (1.0, math.inf)]], GOAL)
     assert rule == hopeless.bound(EARLIER, GOAL)
-    assert rule.told([(0.0, 6.0), (0.5, 3.01), (0.9, math.nan), (0.95, math.nan)]) is None
+    assert rule.reason([(0.0, 6.0), (0.5, 3.01), (0.9, math.nan), (0.95, math.nan)]) is None
 
 
 curves = st.lists(
@@ -91,7 +91,7 @@ def test_a_race_ends_a_hopeless_trial_only_when_asked(tmp_path, monkeypatch):
     import dataclasses
 
     flat = hopeless.Bound(((0.0, 1e-9),), 1.0, 1.0, 12)
-    monkeypatch.setattr(hopeless, "judge", lambda definition, results: flat)
+    monkeypatch.setattr(hopeless, "bound_for", lambda definition, results: flat)
     trial = racing.trial("adamw", tmp_path, numbers={"goal": {"loss": {"at_most": 1.0}}})
     told = racing.race(dataclasses.replace(trial, hopeless=True)).record
     assert (told["outcome"], told["time"], told["step"]) == ("hopeless", None, 6)
@@ -114,5 +114,5 @@ def test_the_setting_is_off_by_default_and_a_word_is_refused(capfd):
 def test_goals_of_several_conditions_are_left_alone():
     curves = [[(i / 10, 5.0 - 0.1 * i) for i in range(11)]] * 20
     goal = {"loss": {"at_most": 3.0}}
-    assert hopeless.bound(curves, goal).told([(0.3, 9.0), (0.4, 9.0)])
+    assert hopeless.bound(curves, goal).reason([(0.3, 9.0), (0.4, 9.0)])
     assert hopeless.bound(curves, goal | {"sparsity": {"at_least": 0.8}}) is None

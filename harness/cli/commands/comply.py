@@ -5,7 +5,7 @@ from pathlib import Path
 from harness.cli.arguments import parser
 from harness.errors import EXIT_DISQUALIFIED, EXIT_OK, UserError
 from harness.records.rules import RULES
-from harness.records.rules.verdict import DO, examine, said, summary
+from harness.records.rules.verdict import DO, examine, sentence, summary
 
 
 def run(arguments: list[str]) -> int:
@@ -23,7 +23,7 @@ def run(arguments: list[str]) -> int:
     reader.add_argument("--rules", action="store_true", help="list the rules and end")
     asked = reader.parse_args(arguments)
     if asked.rules:
-        print("\n".join(said(rule) for rule in RULES))
+        print("\n".join(sentence(rule) for rule in RULES))
         return EXIT_OK
     found = examine(list(map(Path, asked.paths)))
     if not found:

@@ -1,11 +1,12 @@
-"""What a record must fulfil: one small function a rule.
+"""The rules that a record must keep, one small function each.
 
-A rule is given a case and returns None where it holds, else a finding; the first line of its
-docstring is what is said. `harness comply` goes through them in this order.
+A rule takes a RecordView. It returns None if the record keeps the rule, else a Finding. The first
+line of its docstring is the sentence that users read (`verdict.sentence`). `harness comply` applies
+the rules in this order.
 """
 
 from harness.records.rules import logged, provenance
-from harness.records.rules.record_view import FAIL, MARK, OPEN, Case, Finding
+from harness.records.rules.record_view import FAIL, MARK, OPEN, Finding, RecordView
 
 RULES = (
     logged.complete,
@@ -27,4 +28,4 @@ RULES = (
     provenance.believable,
 )
 
-__all__ = ["FAIL", "MARK", "OPEN", "RULES", "Case", "Finding"]
+__all__ = ["FAIL", "MARK", "OPEN", "RULES", "Finding", "RecordView"]

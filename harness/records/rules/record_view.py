@@ -1,4 +1,4 @@
-"""A record under examination: what a rule is given, and what it answers."""
+"""What a rule reads, a RecordView, and what it returns, a Finding."""
 
 import math
 from dataclasses import dataclass, field
@@ -11,15 +11,20 @@ from harness.records import judging, log, run_folder
 from harness.system import hashing
 
 FAIL, MARK, OPEN = "fail", "mark", "open"
-EXACT = 1e-9  # of a number that is computed again from the same log
-ROUNDED = 1e-7  # of a number in a compact line, which keeps nine digits
+# Relative tolerance of a number that is computed again from the same log.
+EXACT = 1e-9
+# Relative tolerance of a number in a compact line, which keeps nine digits.
+ROUNDED = 1e-7
 
 
 class Finding(NamedTuple):
-    """What a rule found where it does not simply hold.
+    """The result of a rule that the record does not simply keep.
 
-    FAIL: the record breaks it. MARK: a weakness that a reader must know, with its short name.
-    OPEN: this record lacks what the rule looks at.
+    Attributes:
+        kind: FAIL, the record breaks the rule; MARK, the record has a weakness that a reader must
+            know; OPEN, the record lacks what the rule reads.
+        text: the reason.
+        mark: the short name of the weakness.
     """
 
     kind: str
@@ -28,31 +33,37 @@ class Finding(NamedTuple):
 
 
 def fail(text: str) -> Finding:
+    """Return the finding of a broken rule."""
     return Finding(FAIL, text)
 
 
 def needs_folder() -> Finding:
+    """Return the finding of a rule that cannot be checked without the run's folder."""
     return Finding(OPEN, "needs the run's folder")
 
 
-def same(one, other, within: float = EXACT) -> bool:
-    """Equal, numbers to a relative tolerance; NaN equals NaN."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(same(one[k], other[k], within) for k in one)
-    if isinstance(one, int | float) and isinstance(other, int | float):
-        return (math.isnan(one) and math.isnan(other)) or math.isclose(one, other, rel_tol=within)
-    return hashing.canonical(one) == hashing.canonical(other)
+def same(first, second, within: float = EXACT) -> bool:
+    """Return True if two values are equal, numbers within a relative tolerance. NaN equals NaN."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        return first.keys() == second.keys() and all(
+            same(first[k], second[k], within) for k in first
+        )
+    if isinstance(first, int | float) and isinstance(second, int | float):
+        return (math.isnan(first) and math.isnan(second)) or math.isclose(
+            first, second, rel_tol=within
+        )
+    return hashing.canonical(first) == hashing.canonical(second)
 
 
 @dataclass(frozen=True)
-class Case:
-    """A record, and what there is to check it by: its folder with the log, or nothing but itself.
+class RecordView:
+    """A record, and what there is to check it by: its folder with the log, or only itself.
 
     Attributes:
-        record: run.json's content, or a compact line's.
+        record: the content of run.json, or of a compact line.
         folder: the run's folder, or None for a compact line.
-        environment: of the run.
-        confirmed: another record of this very run, from another machine, says the same.
+        environment: the environment of the run.
+        confirmed: True if a record of the same run from another machine has the same result.
     """
 
     record: dict
@@ -62,23 +73,24 @@ class Case:
 
     @property
     def key(self) -> str:
-        """The workload's name, scale and variant."""
+        """Return the workload's name, scale and variant."""
         variant = f".{self.record['variant']}" if self.record["variant"] else ""
         return f"{self.record['workload']}.{self.record['scale']}{variant}"
 
     @property
     def streaming(self) -> bool:
+        """Return True if the workload is a stream."""
         return "stream" in (self.record.get("config") or self.record)
 
     @cached_property
     def rows(self) -> list[dict]:
-        """The log's rows that count."""
+        """Return the rows of the log that count."""
         assert self.folder
         return run_folder.valid_rows(log.rows(self.folder / "log.jsonl"))
 
     @cached_property
-    def seen(self) -> list[dict]:
-        """The evaluations that count, each judged anew by the goal that the record states."""
+    def evaluations(self) -> list[dict]:
+        """Return the evaluations that count, each judged again by the goal of the record."""
         if not self.folder:
             columns = self.record.get("evaluations")
             return judging.rows_of_columns(columns, self.record["goal"], self.streaming)
@@ -87,17 +99,17 @@ class Case:
 
     @property
     def terms(self) -> judging.Terms:
-        """The numbers that the record says it was judged by."""
-        rec = self.record
-        block = rec["config"] | {"goal": rec["goal"]}
-        return judging.Terms(block, rec["horizon"], rec["budget"]["steps"])
+        """Return the numbers that, by the record, decided its outcome."""
+        record = self.record
+        block = record["config"] | {"goal": record["goal"]}
+        return judging.Terms(block, record["horizon"], record["budget"]["steps"])
 
     @cached_property
     def table(self) -> prices.Table:
-        """The prices that the record says it was priced with."""
+        """Return the prices that the record states."""
         return prices.recorded_table(self.record)
 
     @property
-    def at(self) -> int | None:
-        """Index of the evaluation at which the goal was first met for good."""
-        return judging.crossing(self.seen, self.streaming)
+    def crossing(self) -> int | None:
+        """Return the index of the evaluation that met the goal first and kept it, or None."""
+        return judging.crossing(self.evaluations, self.streaming)

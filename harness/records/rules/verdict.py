@@ -1,4 +1,4 @@
-"""`harness comply`: does a record keep the rules, and what must its reader know of it?"""
+"""Apply the rules to records, and say what a reader must know of each (`harness comply`)."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -9,22 +9,24 @@ from harness.errors import UserError
 from harness.records import run_folder
 from harness.records.compact import read_compact
 from harness.records.plausibility import confirms
-from harness.records.rules import FAIL, MARK, OPEN, RULES, Case
+from harness.records.rules import FAIL, MARK, OPEN, RULES, RecordView
 from harness.system.files import BadFile, read_json
 
 DO = "harness comply results, a run's folder, or results/board/NAME.jsonl"
-HOLDS = ("run.json", "log.jsonl")  # of a run's folder: either, at most three folders down
+# A folder with one of these files is a run's folder. It may be up to three folders deep.
+MARKERS = ("run.json", "log.jsonl")
 
 
 @dataclass
 class Verdict:
-    """What the rules say of one record.
+    """The result of all rules for one record.
 
     Attributes:
-        where: the record's place, and `name`: what it is a record of.
-        fails, opened: (rule, why) of the rules it breaks, or that cannot be checked here.
-        marks: its weaknesses by short name, with why.
-        none: why it is no result at all, and so neither keeps nor breaks the rules.
+        where: the place of the record.
+        name: its workload, submission, seed, trial and outcome.
+        fails, opened: (rule, reason) of the rules that it breaks, or that cannot be checked here.
+        marks: the reason for each of its weaknesses, by short name.
+        none: why it is not a result, and so neither keeps nor breaks the rules; else empty.
     """
 
     where: str
@@ -35,129 +37,132 @@ class Verdict:
     none: str = ""
 
     def lines(self, why: bool = False) -> list[str]:
-        """The record's line, and below it the rules it breaks and, with `why`, those of its marks.
+        """Return the record's line, and one line for each rule that it breaks.
 
-        What a quarantine is for is always said.
+        With `why`, also return one line for each mark. The reason for a quarantine is always there.
         """
-        word = "none" if self.none else "FAIL" if self.fails else "pass"
+        status = "none" if self.none else "FAIL" if self.fails else "pass"
         marks = f"  [{', '.join(self.marks)}]" if self.marks else ""
-        first = f"{word}  {self.name or self.where}{marks}" + f"  {self.none}" * bool(self.none)
+        first = f"{status}  {self.name or self.where}{marks}" + f"  {self.none}" * bool(self.none)
         rest = [f"      breaks: {rule} ({text})" for rule, text in self.fails]
-        told = [f"      {m}: {t}" for m, t in self.marks.items() if why or m == "quarantined"]
-        return [first, *rest, *told]
+        marked = [f"      {m}: {t}" for m, t in self.marks.items() if why or m == "quarantined"]
+        return [first, *rest, *marked]
 
 
-def said(rule) -> str:
-    """A rule in a sentence: the first line of its docstring."""
-    return rule.__doc__.strip().split("\n")[0].rstrip(".")
+def sentence(rule) -> str:
+    """Return a rule as a sentence: the first line of its docstring without "Check that"."""
+    text = rule.__doc__.strip().split("\n")[0].rstrip(".").removeprefix("Check that ")
+    # A file's name keeps its case.
+    return text if "." in text.split()[0] else text[0].upper() + text[1:]
 
 
 def examine(paths: Sequence[Path]) -> list[Verdict]:
-    """Every record at the paths, examined, in order.
+    """Return a verdict on every record at the paths, in order.
 
     Raises:
         UserError: a path does not exist.
     """
-    read = [one for path in paths for one in _cases(path)]
-    records: dict[str, list[Case]] = defaultdict(list)
-    for _, case in read:
-        if isinstance(case, Case) and "run_id" in case.record:
-            records[case.record["run_id"]].append(case)
-    confirmed = {name for name, cases in records.items() if _confirmed(cases)}
+    views = [pair for path in paths for pair in _views(path)]
+    records: dict[str, list[RecordView]] = defaultdict(list)
+    for _, view in views:
+        if isinstance(view, RecordView) and "run_id" in view.record:
+            records[view.record["run_id"]].append(view)
+    confirmed = {name for name, views_of_run in records.items() if _confirmed(views_of_run)}
     verdicts = []
-    for where, case in read:
-        if isinstance(case, Verdict):
-            verdicts.append(case)
+    for where, view in views:
+        if isinstance(view, Verdict):
+            verdicts.append(view)
         else:
-            sure = case.record.get("run_id") in confirmed
-            verdicts.append(judge(where, replace(case, confirmed=sure)))
+            is_confirmed = view.record.get("run_id") in confirmed
+            verdicts.append(judge(where, replace(view, confirmed=is_confirmed)))
     return verdicts
 
 
-def judge(where: str, case: Case) -> Verdict:
-    """Put a record to every rule; a record that breaks the first is put to no other."""
-    rec = case.record
-    if rec.get("schema") == run_folder.SCHEMA and rec.get("outcome") not in run_folder.FINAL:
-        reason = f": {rec['reason']}" if rec.get("reason") else ""
-        return Verdict(where, none=f"no result: {rec.get('outcome')}{reason}")
+def judge(where: str, view: RecordView) -> Verdict:
+    """Apply every rule to a record. A record that breaks the first is not checked further."""
+    record = view.record
+    if record.get("schema") == run_folder.SCHEMA and record.get("outcome") not in run_folder.FINAL:
+        reason = f": {record['reason']}" if record.get("reason") else ""
+        return Verdict(where, none=f"no result: {record.get('outcome')}{reason}")
     verdict = Verdict(where)
     for rule in RULES:
         try:
-            finding = rule(case)
+            finding = rule(view)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, OSError) as error:
-            # What is missing or of another type was damaged: our own rules read what we write.
-            verdict.fails.append((said(rule), f"it cannot be checked: {error!r}"))
+            # The rules can read every record that the harness writes, so this one was damaged.
+            verdict.fails.append((sentence(rule), f"it cannot be checked: {error!r}"))
             continue
         except UserError as error:
-            verdict.fails.append((said(rule), str(error)))
+            verdict.fails.append((sentence(rule), str(error)))
             continue
         if finding is None:
             continue
         if finding.kind == FAIL:
-            verdict.fails.append((said(rule), finding.text))
+            verdict.fails.append((sentence(rule), finding.text))
         elif finding.kind == MARK:
             verdict.marks[finding.mark] = finding.text
         elif finding.kind == OPEN:
-            verdict.opened.append((said(rule), finding.text))
+            verdict.opened.append((sentence(rule), finding.text))
         if verdict.fails and rule is RULES[0]:
             return verdict
-    trial = f" trial {rec['trial']}" if rec["trial"] is not None else ""
-    name = f"{case.key} {rec['submission']} seed {rec['seed']}{trial}: {rec['outcome']}"
-    verdict.name = f"{name}  {rec['run_id']}"
+    trial = f" trial {record['trial']}" if record["trial"] is not None else ""
+    name = f"{view.key} {record['submission']} seed {record['seed']}{trial}: {record['outcome']}"
+    verdict.name = f"{name}  {record['run_id']}"
     return verdict
 
 
-def summary(found: Sequence[Verdict]) -> list[str]:
-    """How many keep the rules, and how many have which mark."""
-    words = Counter("none" if v.none else "fail" if v.fails else "pass" for v in found)
-    told = f"{len(found)} records: {words['pass']} pass, {words['fail']} fail"
-    lines = [told + (f", {words['none']} are no results" if words["none"] else "")]
-    if marks := Counter(mark for v in found for mark in v.marks):
+def summary(verdicts: Sequence[Verdict]) -> list[str]:
+    """Return how many records keep the rules, and how many have each mark, one line each."""
+    statuses = Counter("none" if v.none else "fail" if v.fails else "pass" for v in verdicts)
+    message = f"{len(verdicts)} records: {statuses['pass']} pass, {statuses['fail']} fail"
+    lines = [message + (f", {statuses['none']} are no results" if statuses["none"] else "")]
+    if marks := Counter(mark for v in verdicts for mark in v.marks):
         lines.append("marks: " + ", ".join(f"{mark} {n}" for mark, n in sorted(marks.items())))
-    opened = Counter(one for v in found for one in v.opened)
+    opened = Counter(rule_and_reason for v in verdicts for rule_and_reason in v.opened)
     lines += [f"not checkable here: {rule} ({why}): {n}" for (rule, why), n in opened.items()]
     return lines
 
 
-def _confirmed(cases: list[Case]) -> bool:
-    """Whether a second record of a run, from another machine, says what the first does."""
-    first, *others = cases
+def _confirmed(views: list[RecordView]) -> bool:
+    """Return True if a second record of a run, from another machine, confirms the first."""
+    first, *rest = views
     return any(
-        confirms(first.record, first.environment, other.record, other.environment)
-        for other in others
+        confirms(first.record, first.environment, second.record, second.environment)
+        for second in rest
     )
 
 
-def _cases(path: Path) -> Iterator[tuple[str, Case | Verdict]]:
-    """The records at a path; a verdict at once of what cannot be read as one."""
+def _views(path: Path) -> Iterator[tuple[str, RecordView | Verdict]]:
+    """Yield the records at a path; a verdict for each that cannot be read."""
     if not path.exists():
         raise UserError(f"there is no {path}", do=DO)
     if path.is_file():
         yield from _lines(path)
         return
     inner = path / "runs" if (path / "runs").is_dir() else path
-    begun = (inner.glob(f"{'*/' * depth}{name}") for name in HOLDS for depth in range(4))
+    begun = (inner.glob(f"{'*/' * depth}{name}") for name in MARKERS for depth in range(4))
     for folder in sorted({file.parent for files in begun for file in files}):
         yield str(folder), _folder(folder)
     for file in sorted((path / "board").glob("*.jsonl")):
         yield from _lines(file)
 
 
-def _folder(folder: Path) -> Case | Verdict:
+def _folder(folder: Path) -> RecordView | Verdict:
+    """Return the record in a run's folder; a verdict if it cannot be read."""
     try:
-        rec = read_json(folder / "run.json")
+        record = read_json(folder / "run.json")
     except FileNotFoundError:
         return Verdict(str(folder), none="no result: unfinished, there is no run.json")
     except (BadFile, OSError) as error:
         return Verdict(str(folder), fails=[("run.json can be read", str(error))])
-    if not isinstance(rec, dict):
-        return Verdict(str(folder), fails=[("run.json can be read", "it is no record")])
-    return Case(rec, folder, rec.get("environment") or {})
+    if not isinstance(record, dict):
+        return Verdict(str(folder), fails=[("run.json can be read", "it is not a record")])
+    return RecordView(record, folder, record.get("environment") or {})
 
 
-def _lines(path: Path) -> Iterator[tuple[str, Case | Verdict]]:
+def _lines(path: Path) -> Iterator[tuple[str, RecordView | Verdict]]:
     wrong: list[tuple[str, str]] = []
     for run in read_compact(path, wrong):
-        yield run.where, Case(run.record, None, run.environment)
+        yield run.where, RecordView(run.record, None, run.environment)
     for where, why in wrong:
         yield where, Verdict(where, fails=[("A compact line is as it was written", why)])

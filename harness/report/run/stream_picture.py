@@ -71,7 +71,7 @@ def _means(past: History) -> list[tuple[int, float]]:
     """Return (index into steps, mean over the tasks seen by then) for each step."""
     known, means = [dict(points) for points in past.groups], []
     for n, step in enumerate(past.steps):
-        count = len(known) if past.recurring else past.seen(step)
+        count = len(known) if past.recurring else past.tasks_begun(step)
         means.append((n, past.sign * sum(values[n] for values in known[:count]) / count))
     return means
 
