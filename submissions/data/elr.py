@@ -1,4 +1,4 @@
-"""ELR: AdamW whose loss holds on to what the model believed about an example before.
+"""ELR: AdamW with a loss term towards the model's earlier predictions for an example.
 
 Liu et al., "Early-Learning Regularization Prevents Memorization of Noisy Labels", arXiv 2007.00151.
 
@@ -6,7 +6,7 @@ Liu et al., "Early-Learning Regularization Prevents Memorization of Noisy Labels
     loss = cross entropy + λ·mean log(1 − ⟨t_i, q_i⟩)
 
 State: AdamW's m and v, two words per parameter; t, one word per training example and class.
-Departures from the paper: none; labels of single classes only.
+Departures from the paper: none; each label must be a single class.
 """
 
 import torch

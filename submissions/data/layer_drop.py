@@ -1,14 +1,15 @@
-"""Progressive layer drop: AdamW that leaves out a quarter of the blocks, later ones more often.
+"""Progressive layer drop: AdamW that skips a quarter of the blocks, later ones more often.
 
 Zhang and He, "Accelerating Training of Transformer-Based Language Models with Progressive Layer
 Dropping", arXiv 2010.13369.
 
-    first quarter of the horizon: all L blocks; then each step leaves out L/4 of them, drawn without
-    replacement with weights 1, 2, ..., L
+    first quarter of the horizon: all L blocks
+    then each step skips L/4 of them, drawn without replacement with weights 1, 2, ..., L
 
 State: AdamW's m and v, two words per parameter.
-Departures from the paper: the number left out is fixed, so that a step's cost is; it is 0, then a
-quarter, where the paper's falls smoothly; what is kept is not rescaled; L must be a multiple of 4.
+Departures from the paper: the number of skipped blocks is 0, then L/4, so that a step's cost is
+known; in the paper it changes smoothly. The other blocks are not rescaled. L must be a multiple of
+4.
 """
 
 import torch

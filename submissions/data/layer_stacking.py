@@ -1,13 +1,13 @@
-"""Layer stacking: train a quarter of the blocks, copy them to twice the depth, twice.
+"""Layer stacking: train a quarter of the blocks, then double the depth by copies, twice.
 
-Gong et al., "Efficient Training of BERT by Progressively Stacking", ICML 2019; the times of Kaddour
-et al., "No Train No Gain", arXiv 2307.06440: growth at 1/8 and 3/10 of the budget.
+Gong et al., "Efficient Training of BERT by Progressively Stacking", ICML 2019. Growth is at 1/8 and
+3/10 of the budget, as in Kaddour et al., "No Train No Gain", arXiv 2307.06440.
 
     at each growth from k to 2k blocks: block[i + k] ← block[i], i = 0 ... k − 1;  AdamW in between
 
 State: AdamW's m and v, two words per parameter; the step and the depth.
-Departures from the paper: growth is at the shares of the steps that cost these shares of the budget
-by gpt2 mini's prices. As in the second paper, AdamW's state is not copied: it starts again.
+Departures from the paper: growth is at the steps that have cost these shares of the budget by the
+prices of gpt2 mini. As in the second paper, AdamW's state is not copied: it starts again.
 """
 
 import torch
@@ -30,7 +30,7 @@ class Algorithm:
         self.state = adamw.init(task.params, hp)
 
     def activate(self, depth):
-        """Let the first `depth` blocks take part."""
+        """Make the first `depth` blocks active and the others inactive."""
         self.depth = depth
         self.task.model.active = [i < depth for i in range(len(self.task.model.blocks))]
 

@@ -1,15 +1,15 @@
-"""RHO-loss: AdamW on the examples of a large batch that can still be learnt and are worth it.
+"""RHO-loss: AdamW on those examples of a large batch that are learnable but not yet learnt.
 
 Mindermann et al., "Prioritized Training on Points that are Learnable, Worth Learning, and Not Yet
 Learnt", arXiv 2206.07137.
 
     first fifth of the horizon: train the model on a share `holdout` of the training data
-    then start again from the first weights on the rest; of four batches of candidates keep those
-    with the largest loss(now) − loss(model of the first phase), one batch
+    then start again from the first weights on the rest: of four batches of candidates, train on the
+    one batch with the largest loss(now) − loss(model of the first phase)
 
-State: AdamW's m and v, the first weights and the first phase's, four words per parameter.
-Departures from the paper: the holdout is taken from the training data, and its model is the same
-model; candidates are four batches, not ten, drawn with replacement; both losses are taken anew.
+State: AdamW's m and v, the first weights and the first phase's last, four words per parameter.
+Departures from the paper: the holdout is a part of the training data, and its model has the same
+size; candidates are four batches, not ten, drawn with replacement; both losses are computed anew.
 """
 
 import torch
@@ -17,7 +17,8 @@ import torch
 from harness import ops
 from submissions.first_order import adamw
 
-CANDIDATES, FIRST = 4, 0.2  # batches a step; share of the horizon. PASSES follows from both
+# Batches of candidates a step; the first phase's share of the horizon. PASSES follows from both.
+CANDIDATES, FIRST = 4, 0.2
 PASSES = {"forward_backward": 1, "forward@batch=4": 1.6}
 SPACE = {**adamw.SPACE, "holdout": {"linear": [0.1, 0.3]}}
 
@@ -31,7 +32,7 @@ class Algorithm:
         self.state |= {"phase": 0}
 
     def draw(self, count):
-        """Example numbers of the present phase's part of the data."""
+        """Return random example numbers from the present phase's part of the data."""
         order, held = self.state["order"], round(self.hp.holdout * self.task.examples)
         part = order[held:] if self.state["phase"] else order[:held]
         return part[torch.randint(len(part), (count,), generator=self.task.rng)]
@@ -43,7 +44,7 @@ class Algorithm:
         state.update(adamw.init(params, self.hp))
 
     def judged(self, batch):
-        """Losses by the first phase's model."""
+        """Return the losses of the first phase's model."""
         params = [p.data for p in self.task.params]
         now = ops.copies(params)
         torch._foreach_copy_(params, self.state["judge"])

@@ -1,9 +1,9 @@
-"""RS2: AdamW that sees a fresh random subset of the training data each round.
+"""RS2: AdamW on a new random subset of the training data each round.
 
 Okanovic et al., "Repeated Random Sampling for Minimizing the Time-to-Accuracy of Learning",
 arXiv 2305.18424.
 
-    each round: draw a share r of the examples without replacement, pass over it once
+    each round: draw a share r of the examples without replacement and pass over it once
 
 State: AdamW's m and v, two words per parameter; the round's example numbers.
 Departures from the paper: none.
@@ -24,7 +24,7 @@ class Algorithm:
         self.state = adamw.init(task.params, hp) | {"left": none}
 
     def take(self, count):
-        """The next `count` example numbers of the rounds."""
+        """Return the next `count` example numbers of the rounds."""
         left = self.state["left"]
         while len(left) < count:
             drawn = torch.randperm(self.task.examples, generator=self.task.rng)

@@ -2,12 +2,12 @@
 
 Jiang et al., "Accelerating Deep Learning by Focusing on the Biggest Losers", arXiv 1910.00762.
 
-    forward passes over new examples; each is kept with probability CDF(loss)^β, the CDF over the
-    last `memory` losses; a step is taken when a whole batch is kept
+    forward passes over new examples; keep each with probability CDF(loss)^β, the CDF over the last
+    `memory` losses; take a step once a whole batch is kept
 
 State: AdamW's m and v, two words per parameter; the last losses; examples kept for later.
-Departures from the paper: β is 1, which keeps one example in two of losses that stand still; while
-they fall, new ones rank low among the last, and three forward passes a step are declared.
+Departures from the paper: β is 1, which keeps half of the examples while the losses are constant.
+While they fall, new losses rank low and fewer are kept: PASSES declares three forward passes.
 """
 
 import torch
@@ -21,7 +21,7 @@ SKIPS = {"passes": "the faster the loss falls, the fewer examples of a batch are
 
 
 def keep_probability(losses, memory):
-    """Share of the remembered losses that each of `losses` is at least as large as."""
+    """Return for each loss the share of remembered losses that are at most as large."""
     return torch.searchsorted(memory.sort().values, losses, right=True) / len(memory)
 
 

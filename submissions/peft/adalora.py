@@ -1,18 +1,19 @@
-"""AdaLoRA: triplets of a singular-value form, of which the least important are masked on the way.
+"""AdaLoRA: adapters P·Λ·Q whose least important triplets are masked during training.
 
 Zhang et al., "AdaLoRA: Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning",
 arXiv 2303.10512.
 
     W' = W + (α/r)·P·Λ·Q,  Λ = 0, P and Q ~ N(0, 0.02²);  loss + γ·mean ‖AAᵀ - I‖_F over all P, Q
     I = |w·∇w|;  Ī ← β1·Ī + (1 - β1)I;  Ū ← β2·Ū + (1 - β2)|I - Ī|;  s = Ī·Ū
-    triplet k: S_k = s(Λ_k) + mean s(P_·k) + mean s(Q_k·);  Λ_k ← 0 unless among the b(t) largest of
-    all b = b0 for the first `settle` of the steps, then cubic down to `keep`·b0; for the last
-    `settle` the scores stand still, and with them which triplets stay
+    triplet k: S_k = s(Λ_k) + mean s(P_·k) + mean s(Q_k·)
+    Λ_k ← 0 unless S_k is among the b(t) largest of all
+    b = b0 for the first `settle` of the steps, then falls as a cubic to `keep`·b0; for the last
+    `settle` of the steps scores and masks are constant
 
 State: AdamW's and Ī, Ū for P, Λ, Q: four words each; r(in + out + 1) scalars a matrix.
-Departures from the paper: the penalty's norm is neither squared nor summed, as in the authors'
-code; masks are set at every step (ΔT = 1). α is divided by the first rank throughout, and scores
-pair the gradient with the value after the step, both as in the authors' code.
+Departures from the paper: the penalty is a mean of norms, not a sum of squared norms; masks are set
+at every step (ΔT = 1); α is always divided by the first rank; a score multiplies the gradient by
+the value after the step. All but the masks are as in the authors' code.
 """
 
 import torch
@@ -30,11 +31,14 @@ SPACE = {
     "beta2": 0.99,
     "head_lr": 5e-3,
     "rank": {"int": [2, 12], "default": 6},
-    "share": {"linear": [0.0, 1.0], "default": 1.0, "goal": "trainable"},  # bounds the rank
+    # Largest share of all parameters that may train: an upper bound on the rank.
+    "share": {"linear": [0.0, 1.0], "default": 1.0, "goal": "trainable"},
     "alpha": 32.0,
     "gamma": 0.1,
-    "keep": 0.66,  # of the triplets at the end
-    "smooth": 0.85,  # β1 and β2 of the importance
+    # Share of the triplets that stay at the end.
+    "keep": 0.66,
+    # β1 and β2 of the importance.
+    "smooth": 0.85,
     "settle": 0.2,
 }
 
@@ -67,12 +71,12 @@ class Algorithm:
         self.mean, self.spread = ops.zeros(self.factors), ops.zeros(self.factors)
 
     def time(self):
-        """Share done of the phase in which the budget falls."""
+        """Return the share done of the phase in which the budget falls."""
         settle = self.hp.settle
         return (self.task.step / self.task.horizon - settle) / (1 - 2 * settle)
 
     def budget(self):
-        """Number of triplets that stay at this step."""
+        """Return how many triplets stay at this step."""
         hp, total, t = self.hp, sum(len(m.lam) for m in self.triplets), self.time()
         left = (1 - min(max(t, 0.0), 1.0)) ** 3
         return int(total * (hp.keep + (1 - hp.keep) * left))

@@ -1,14 +1,15 @@
-"""Arbitrary tuning: random whole tensors and random adapters, the null of its track.
+"""Arbitrary tuning: random tensors and random adapters, the null of its track.
 
 Su et al., "Exploring the Impact of Model Scaling on Parameter-Efficient Tuning",
 arXiv 2306.02320.
 
-    half of the budget: LoRA pairs on matrices drawn at random; the other half: the model's own
-    parameter tensors drawn at random; all else but the head is frozen
+    half of the budget: LoRA pairs on matrices drawn at random
+    the other half: the model's own parameter tensors, drawn at random
+    the head trains too; everything else is frozen
 
-State: AdamW's for what was drawn.
-Departures from the paper: of its modules only LoRA; a tensor that does not fit what is left of the
-budget is passed over.
+State: AdamW's for the tensors drawn.
+Departures from the paper: LoRA is the only kind of module; a tensor larger than the rest of the
+budget is skipped.
 """
 
 import torch

@@ -3,7 +3,7 @@
 Ben Zaken et al., "BitFit: Simple Parameter-efficient Fine-tuning for Transformer-based Masked
 Language-models", arXiv 2106.10199.
 
-    b ← AdamW for every bias b (of linear maps and norms); all else but the head is frozen
+    b ← AdamW for every bias b (of linear maps and norms) and for the head; the rest is frozen
 
 State: AdamW's for the biases.
 Departures from the paper: none.

@@ -1,12 +1,12 @@
-"""DoRA: low-rank change of the rows' directions, and their lengths trained apart.
+"""DoRA: a low-rank change of the rows' directions; their lengths train separately.
 
 Liu et al., "DoRA: Weight-Decomposed Low-Rank Adaptation", arXiv 2402.09353.
 
-    V = W + s·B·A;  W' = m ⊙ V/‖V‖, norms of the rows held constant in the backward pass (section
-    4.3) m = ‖W‖ at the start, B = 0, s = α/r
+    V = W + s·B·A;  W' = m ⊙ V/‖V‖, norms of rows, constant in the backward pass (section 4.3)
+    at the start m = ‖W‖ and B = 0;  s = α/r
 
 State: AdamW's for A, B and m: r(in + out) + out scalars a matrix.
-Departures from the paper: no dropout. The paper says columns, of the transposed matrix.
+Departures from the paper: no dropout. The paper's columns are those of the transposed matrix.
 """
 
 import torch.nn.functional as F
@@ -21,7 +21,8 @@ SPACE = {
     **head_only.SPACE,
     "base_lr": {"log": [1e-3, 5e-2]},
     "rank": {"int": [1, 16], "default": 4},
-    "share": {"linear": [0.0, 1.0], "default": 1.0, "goal": "trainable"},  # bounds the rank
+    # Largest share of all parameters that may train: an upper bound on the rank.
+    "share": {"linear": [0.0, 1.0], "default": 1.0, "goal": "trainable"},
     "alpha": 8.0,
 }
 

@@ -2,7 +2,7 @@
 
 Loshchilov, Hutter, "Decoupled Weight Decay Regularization", arXiv 1711.05101.
 
-    every parameter trains, the head at the rate that it has in all methods of this family
+    every parameter trains; the head has the learning rate that all methods of this family use
 
 State: AdamW's, two words per parameter.
 Departures from the paper: none.

@@ -1,8 +1,8 @@
 """Linear probe: only the readout trains, the lower reference of fine-tuning.
 
-    W_head ← AdamW, all else frozen
+    W_head ← AdamW; the rest is frozen
 
-State: AdamW's for the readout. Its SPACE is what every method of this family trains the head with.
+State: AdamW's for the readout. Every method of this family trains the head with this SPACE.
 Departures from the paper: none.
 """
 
@@ -21,7 +21,7 @@ def adapt(model, task, hp):
 
 
 class Trainer:
-    """AdamW on what a form (c) method trains and, at a rate of their own, on parameters set apart.
+    """AdamW on what an `Algorithm` method trains, with another learning rate for some parameters.
 
     Args:
         hp: adamw's hyperparameters and head_lr.
@@ -38,7 +38,7 @@ class Trainer:
         self.reset()
 
     def reset(self):
-        """Begin anew with the parameters that train now."""
+        """Restart AdamW with the parameters that train now."""
         known = {id(p) for p in self.apart}
         self.own = [p for p in self.task.params if id(p) not in known]
         self.head = [p for p in self.task.params if id(p) in known]

@@ -2,15 +2,15 @@
 
 Hui et al., "HFT: Half Fine-Tuning for Large Language Models", arXiv 2404.18466.
 
-    every round, in every block: of its two attention matrices, of its two feed-forward matrices, of
-    its norms and of its biases one of each pair, drawn at random, trains; the other is frozen
+    every round, in every block: pair its attention matrices, its feed-forward matrices, its norms
+    and its biases; one of each pair, drawn at random, trains, and the other is frozen
 
 Embeddings, the last norm and the head always train.
 State: AdamW's for the half that trains, two words per parameter.
-Departures from the paper: rounds are eighths of the horizon; queries, keys and values are one
-matrix here and there is no gate, so it is one of two matrices where the paper takes two of four and
-one or two of three; AdamW begins anew each round (the paper does not say). No code is public: the
-categories are as a later comparison of such methods describes them.
+Departures from the paper: rounds are eighths of the horizon. Queries, keys and values are one
+matrix here and there is no gate, so one of two matrices trains, where the paper takes two of four
+and one or two of three. AdamW restarts each round (the paper does not specify this). No code is
+public: the categories follow a later comparison of such methods.
 """
 
 from collections import defaultdict

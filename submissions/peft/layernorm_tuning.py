@@ -3,7 +3,7 @@
 Zhao et al., "Tuning LayerNorm in Attention: Towards Efficient Multi-Modal LLM Finetuning",
 arXiv 2312.11420.
 
-    γ, β ← AdamW for every norm; all else but the head is frozen
+    γ, β ← AdamW for every norm, and for the head; the rest is frozen
 
 State: AdamW's for the norms.
 Departures from the paper: the model is a plain language model.

@@ -1,14 +1,13 @@
-"""LISA: each period trains a few blocks drawn at random; embedding, last norm and head always.
+"""LISA: each period trains a few random blocks; embedding, last norm and head always train.
 
 Pan et al., "LISA: Layerwise Importance Sampling for Memory-Efficient Large Language Model
 Fine-Tuning", arXiv 2403.17919.
 
-    every `period` steps: draw `blocks` of the blocks uniformly without replacement, freeze the
-    others
+    every `period` steps: draw `blocks` blocks uniformly without replacement; freeze the others
 
-State: AdamW's for what trains now, two words per parameter.
-Departures from the paper: AdamW begins anew for everything at each draw, so that frozen blocks keep
-no state (the authors' code keeps all of it).
+State: AdamW's, two words per parameter that trains now.
+Departures from the paper: AdamW restarts for all parameters at each draw, so that frozen blocks
+have no state (the authors' code keeps all of it).
 """
 
 import torch

@@ -1,13 +1,13 @@
-"""LoLDU: only a diagonal between frozen triangular factors trains, and its scale.
+"""LoLDU: a diagonal between frozen triangular factors trains, and its scale.
 
 Shi et al., "LoLDU: Low-Rank Adaptation via Lower-Diag-Upper Decomposition", arXiv 2410.13618.
 
     W = P·L·D·U (L and U with unit diagonal);  W' = W_rest + s·P·L_r·diag(z)·U_r
-    the first r rows and columns are kept;  z = D_r and s = α/r at the start, W_rest what then lacks
+    L_r and U_r are the first r columns and rows;  at the start z = D_r, s = α/r and W' = W
 
 State: AdamW's for z and s: r + 1 scalars a matrix.
-Departures from the paper: only its start from the decomposition ("lu"). A zero pivot is left out of
-the trained part: its row of U has no unit diagonal.
+Departures from the paper: only the start from the decomposition ("lu"). The trained part leaves out
+zero pivots, whose rows of U have no unit diagonal.
 """
 
 import torch

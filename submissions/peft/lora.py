@@ -26,7 +26,8 @@ SPACE = {
     **head_only.SPACE,
     "base_lr": {"log": [1e-3, 5e-2]},
     "rank": {"int": [1, 16], "default": 4},
-    "share": {"linear": [0.0, 1.0], "default": 1.0, "goal": "trainable"},  # bounds the rank
+    # Largest share of all parameters that may train: an upper bound on the rank.
+    "share": {"linear": [0.0, 1.0], "default": 1.0, "goal": "trainable"},
     "alpha": 8.0,
     "scale": {"choice": ["standard", "rank_stable"]},
     "start": {"choice": ["zero", "pissa"]},
@@ -61,7 +62,7 @@ class LoRA(surgery.Adapted):
 
 
 def size(out, inputs, rank):
-    """What a matrix trains."""
+    """Return how many scalars train for a matrix."""
     return rank * (out + inputs)
 
 

@@ -1,15 +1,15 @@
-"""LoRA-SB: LoRA-XS in the frame of the first step that full fine-tuning would take.
+"""LoRA-SB: LoRA-XS in the singular vectors of full fine-tuning's first step.
 
 Ponkshe et al., "Initialization using Update Approximation is a Silver Bullet for Extremely
 Efficient Low-Rank Fine-Tuning", arXiv 2411.19557.
 
     M = -η·sign(Σ ∇W over `examples` examples) = U·S·Vᵀ;  W' = W + B·R·A
-    B = U_r and A = V_rᵀ frozen, R = S_r at the start: the change is M's best of rank r
+    B = U_r and A = V_rᵀ are frozen; R = S_r at the start, so B·R·A is M's best approximation
 
 State: AdamW's for R: r² scalars a matrix.
-Departures from the paper: an exact decomposition, not svd_lowrank; η is a hyperparameter, where the
-authors' code takes the learning rate over the warm-up steps; whole batches are summed, so that
-`examples` is rounded up to them.
+Departures from the paper: an exact decomposition, not svd_lowrank. η is a hyperparameter; the
+authors' code takes the learning rate over the warm-up steps. The sum is over whole batches, so
+`examples` is rounded up.
 """
 
 import torch
@@ -23,7 +23,8 @@ SPACE = {
     **head_only.SPACE,
     "base_lr": {"log": [3e-4, 3e-2]},
     "rank": {"int": [2, 32], "default": 14},
-    "share": {"linear": [0.0, 1.0], "default": 1.0, "goal": "trainable"},  # bounds the rank
+    # Largest share of all parameters that may train: an upper bound on the rank.
+    "share": {"linear": [0.0, 1.0], "default": 1.0, "goal": "trainable"},
     "first": {"log": [1e-5, 1e-3]},  # η
     "examples": 60,
 }

@@ -22,7 +22,8 @@ SPACE = {
     **head_only.SPACE,
     "base_lr": {"log": [1e-3, 1e-1]},
     "rank": {"int": [2, 32], "default": 14},
-    "share": {"linear": [0.0, 1.0], "default": 1.0, "goal": "trainable"},  # bounds the rank
+    # Largest share of all parameters that may train: an upper bound on the rank.
+    "share": {"linear": [0.0, 1.0], "default": 1.0, "goal": "trainable"},
     "alpha": 16.0,
     "deviation": 1e-5,
 }

@@ -7,9 +7,9 @@ arXiv 2502.00987.
     B_j [max, r] and A [r, min] random, frozen, of deviation 1, shared by all matrices;
     Λ_j [r] = 0 and Γ_j [min] = 1/max(n, min) are trained
 
-pairing "code": the k-th column of all B_j meets the k-th row of A·Γ in the order of the authors'
-layers (bases outer in B, ranks outer in A), which is another pairing than the formula's.
-State: AdamW's for Λ and Γ: n(r + min) scalars a matrix, so more for a smaller r.
+pairing "code": columns of the B_j and rows of A·Γ are paired in the order of the authors' layers
+(bases outer in B, ranks outer in A). The formula pairs them differently.
+State: AdamW's for Λ and Γ: n(r + min) scalars a matrix, more for a smaller r.
 Departures from the paper: dense random bases only, no sparse ones.
 """
 

@@ -7,8 +7,8 @@ Fine-Tuning", arXiv 2012.13255 (structure-aware form); Li et al., arXiv 1804.088
     F = H·G·Π·H·S / √(D·ΣG²), the Fastfood transform of n = 2^k ≥ D = in·out dimensions: S random
     signs, Π a permutation, G Gaussian, H Walsh-Hadamard
 
-State: AdamW's for z and the λ: d scalars in all (of them one for each matrix).
-Departures from the paper: biases, norms and embeddings stay frozen. The divisor is that of the
+State: AdamW's for z and the λ: d scalars in all, including one λ for each matrix.
+Departures from the paper: biases, norms and embeddings are frozen. The divisor is that of the
 authors' code.
 """
 
@@ -25,13 +25,15 @@ SPACE = {
     **head_only.SPACE,
     "base_lr": {"log": [1e-3, 1e-1]},
     "base_wd": 0.0,
-    "dimension": {"int": [32, 2048], "default": 320},  # d, the matrices' λ among them
-    "share": {"linear": [0.0, 1.0], "default": 1.0, "goal": "trainable"},  # bounds the dimension
+    # d, which includes the λ of the matrices.
+    "dimension": {"int": [32, 2048], "default": 320},
+    # Largest share of all parameters that may train: an upper bound on d.
+    "share": {"linear": [0.0, 1.0], "default": 1.0, "goal": "trainable"},
 }
 
 
 def hadamard(x):
-    """Walsh-Hadamard transform, not normalised, of a vector whose length is a power of two."""
+    """Return the unnormalised Walsh-Hadamard transform of x, of length a power of two."""
     n, h = len(x), 1
     while h < n:
         x = x.view(-1, 2, h)

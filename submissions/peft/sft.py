@@ -1,16 +1,16 @@
-"""Sparse fine-tuning (SFT-AG): a few single weights train, and where they are is found on the way.
+"""Sparse fine-tuning (SFT-AG): a few single weights train, chosen anew during training.
 
 Ansell et al., "Scaling Sparse Fine-Tuning to Large Language Models", arXiv 2401.16405.
 
     W' = W + scatter(φ at K places of each matrix), φ = 0, first places random
     every `period` steps: Σ∇W over `window` steps; drop the p·K smallest |φ|, take as many places
-    with the largest |Σ∇W|, at φ = 0 (a place that is both keeps its φ);  p = 1 at the first time,
-    then 0.2·(1 - t/T)
+    with the largest |Σ∇W|, at φ = 0 (a place that is both keeps its φ)
+    p = 1 the first time, then 0.2·(1 - t/T)
 
-State: AdamW's for φ; during a window one dense sum of gradients.
-Departures from the paper: gradients of all places are summed, not of K candidates; a taken place
-begins with AdamW's state at zero and the common bias correction, where the authors' code seeds it
-with the mean gradient and square seen and gives it an age of its own.
+State: AdamW's for φ; one dense sum of gradients during a window.
+Departures from the paper: gradients of all places are summed, not of K candidates. AdamW's state of
+a new place starts at zero, with the common bias correction. The authors' code starts it at the mean
+gradient and mean square of the window, with a bias correction of its own.
 """
 
 import torch
@@ -27,7 +27,7 @@ SPACE = {
     "wd": 0.0,
     "beta2": 0.99,
     "head_lr": 5e-3,
-    "share": {"log": [1e-3, 0.1], "default": 0.0099},  # K, of all parameters
+    "share": {"log": [1e-3, 0.1], "default": 0.0099},  # of all parameters
     "period": 20,
     "window": 5,
 }
@@ -82,7 +82,8 @@ class Algorithm:
         for m, total in zip(self.maps, self.sums):
             count, score = int(share * len(m.phi)), total.abs()
             order = m.phi.abs().argsort()
-            score[m.places[order[count:]]] = -1.0  # these stay
+            # The places with the largest |φ| stay, so they are not taken again.
+            score[m.places[order[count:]]] = -1.0
             taken = score.topk(count).indices
             dropped = order[:count][~torch.isin(m.places[order[:count]], taken)]
             m.places[dropped] = taken[~torch.isin(taken, m.places)]

@@ -6,7 +6,7 @@ Values", arXiv 2409.05926.
     W = U_r·diag(σ_r)·V_rᵀ + W_rest;  σ_r ← AdamW, U_r, V_r and W_rest are frozen
 
 State: AdamW's for σ_r: r scalars a matrix.
-Departures from the paper: none known. Rule as stated in its abstract and introduction; the authors
+Departures from the paper: none known. The rule follows its abstract and introduction; the authors
 publish no code.
 """
 
@@ -22,7 +22,8 @@ SPACE = {
     **head_only.SPACE,
     "base_lr": {"log": [1e-3, 1e-1]},
     "rank": {"int": [4, 64], "default": 64},
-    "share": {"linear": [0.0, 1.0], "default": 1.0, "goal": "trainable"},  # bounds the rank
+    # Largest share of all parameters that may train: an upper bound on the rank.
+    "share": {"linear": [0.0, 1.0], "default": 1.0, "goal": "trainable"},
 }
 
 

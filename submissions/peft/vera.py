@@ -1,12 +1,12 @@
-"""VeRA: two trained vectors a matrix around random matrices that all share.
+"""VeRA: two trained vectors for each matrix, around random matrices that all share.
 
 Kopiczko et al., "VeRA: Vector-based Random Matrix Adaptation", arXiv 2310.11454.
 
     W' = W + diag(b)·B·diag(d)·A,  A [r, in] and B [out, r] random and frozen;  b = 0, d = 0.1
 
 State: AdamW's for b and d: out + r scalars a matrix.
-Departures from the paper: a matrix of another shape takes a slice of the shared ones, with the
-Kaiming bound √(6/fan-in) of its own fan-in.
+Departures from the paper: a smaller matrix takes a slice of the shared ones, with the Kaiming bound
+√(6/fan-in) of its own fan-in.
 """
 
 import torch
@@ -22,7 +22,8 @@ SPACE = {
     **head_only.SPACE,
     "base_lr": {"log": [3e-3, 1e-1]},
     "rank": {"int": [8, 256], "default": 64},
-    "share": {"linear": [0.0, 1.0], "default": 1.0, "goal": "trainable"},  # bounds the rank
+    # Largest share of all parameters that may train: an upper bound on the rank.
+    "share": {"linear": [0.0, 1.0], "default": 1.0, "goal": "trainable"},
     "d_initial": 0.1,
 }
 
