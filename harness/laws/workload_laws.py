@@ -5,6 +5,7 @@ workload breaks it, and NotApplicable if it does not apply. A file exempts itsel
 SKIPS = {"law": "reason"}.
 """
 
+import inspect
 import math
 import time
 from collections import Counter
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from harness import contract, roles
-from harness.catalog import discover, reading
+from harness.catalog import reading
 from harness.catalog.definition import define, scales_of, tree_of
 from harness.errors import UserError, nearest
 from harness.laws.verdicts import NotApplicable, Violation
@@ -43,17 +44,16 @@ def numbers(run: WorkloadRun) -> str:
 
 def functions(run: WorkloadRun) -> str:
     """Every function of the contract is there, and takes the contract's arguments."""
-    defined = discover.functions(run.definition.plugin)
-    wanted = contract.parameters(contract.Workload)
-    for name, expected in (wanted | contract.parameters(contract.WorkloadOptions)).items():
-        taken = tuple(defined.get(name, expected if name not in wanted else ()))
-        if name == "data" and len(taken) == len(expected) - 1:
-            continue
-        if len(taken) != len(expected):
-            written = f"{name}({', '.join(taken)})" if name in defined else f"no {name}()"
+    every = contract.parameters(contract.Workload) | contract.parameters(contract.WorkloadOptions)
+    offered = {name: expected for name, expected in every.items() if hasattr(run.module, name)}
+    for name, expected in offered.items():
+        taken = list(inspect.signature(getattr(run.module, name)).parameters)
+        # A workload that draws no problem for each seed leaves out the seed.
+        least = len(expected) - (name == "data")
+        if not least <= len(taken) <= len(expected):
+            written = f"{name}({', '.join(taken)})"
             raise Violation(f"{written}, not {name}({', '.join(expected)})", name)
-    assert run.module
-    return ", ".join(name for name in defined if not name.startswith("_"))
+    return ", ".join(offered)
 
 
 def deterministic(run: WorkloadRun) -> str:
@@ -91,7 +91,7 @@ def disjoint(run: WorkloadRun) -> str:
     for split in SPLITS:
         examples[split] = set()
         for batch in run.batches(split, run.config.evaluate.batch, COMPARED):
-            shapes = {name: tuple(t.shape[1:]) for name, t in batch.items()}
+            shapes = {name: tuple(t.shape[1:]) for name, t in batch.items() if t.ndim}
             shared = shapes if shared is None else dict(shared.items() & shapes.items())
             examples[split] |= _rows(batch, sorted(shared))
     if not shared:
@@ -168,17 +168,22 @@ def parts(run: WorkloadRun) -> str:
 
 
 def reachable(run: WorkloadRun) -> str:
-    """The reference trains it: the loss falls, and the goal is reached or the gap is named."""
+    """The reference trains it: the loss falls, and the goal is reached or the gap is named.
+
+    Of a stream, the loss of its first task.
+    """
     task, submission = run.begin()
     goal, horizon = run.definition.block["goal"], run.definition.block["horizon"]
+    streaming = "stream" in run.definition.block
+    steps = horizon // run.definition.block["stream"]["tasks"] if streaming else horizon
     every = max(1, horizon // run.definition.block["evaluate"]["points"])
     losses: list[float] = []
     stop = time.process_time() + SECONDS
     metrics: dict[str, float] = {}
-    while task.step < horizon and time.process_time() < stop:
+    while task.step < steps and time.process_time() < stop:
         loss = advance(task, submission)
         losses.append(math.nan if loss is None else float(loss))
-        if task.step % every == 0 and "stream" not in run.definition.block:
+        if task.step % every == 0 and not streaming:
             with submission.evaluated():
                 metrics = run.metrics(task.model)
             if {*goal} <= {*metrics} and conditions_hold(goal, metrics):

@@ -6,6 +6,7 @@ from functools import cached_property
 from types import ModuleType, SimpleNamespace
 
 import torch
+import yaml
 from torch import Tensor, nn
 
 from harness import surgery
@@ -13,22 +14,25 @@ from harness.catalog import data, discover, space
 from harness.catalog.card import Card
 from harness.catalog.definition import Definition, load_workload
 from harness.seeds import derive
+from harness.system.paths import ROOT
 from harness.train.submission import Submission
 from harness.train.task import Task
 
 SPLITS = ("train", "val")
 
 
+def reference() -> Card:
+    """Return the submission that a race without one takes: it trains a workload for its laws."""
+    listed = yaml.safe_load((ROOT / "conf" / "config.yaml").read_text())["defaults"]
+    (name,) = (entry["submission"] for entry in listed if "submission" in entry)
+    return discover.read(discover.find(name))
+
+
 class WorkloadRun:
-    """A workload whose laws are tried.
+    """A workload, at the numbers of one scale, whose laws are tried."""
 
-    Args:
-        definition: its numbers at one scale.
-        reference: the submission that trains it.
-    """
-
-    def __init__(self, definition: Definition, reference: Card):
-        self.definition, self.reference = definition, reference
+    def __init__(self, definition: Definition):
+        self.definition, self.reference = definition, reference()
         self.config: SimpleNamespace = definition.config
 
     @cached_property

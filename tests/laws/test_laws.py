@@ -18,7 +18,7 @@ from tests.support.racing import environment
 NAMES = sorted(discover.submissions())
 
 
-# Laws that a shipped file breaks and does not exempt itself from: its bytes are part of its records.
+# Laws that a shipped file breaks without an exemption: a change of the file would void its records.
 KNOWN = {("lora_xs", "values"): "a rank above the smaller side of a matrix is an error"}
 
 

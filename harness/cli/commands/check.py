@@ -66,14 +66,14 @@ def _check_workload(name: str) -> int:
     from harness.laws import workload_laws
     from harness.laws.workload_run import WorkloadRun
 
-    reference = discover.read(discover.find(configuration.default_choices()["submission"]))
-    workload = WorkloadRun(definition, reference)
-    print(f"{definition.key}: track {definition.track}, trained by {reference.plugin.name}")
+    workload = WorkloadRun(definition)
+    reference = workload.reference.plugin.name
+    print(f"{definition.key}: track {definition.track}, trained by {reference}")
     exempt = workload_laws.skips(plugin.path)
     if _try(workload_laws.LAWS, workload, exempt, plugin.path, last="functions"):
         return EXIT_FAILED
     word = plugin.name if plugin.package else naming.typed_path(plugin.path)
-    command = race([f"workload={word}", f"submission={reference.plugin.name}"])
+    command = race([f"workload={word}", f"submission={reference}"])
     print(f"all well; race on it:  {command}")
     return EXIT_OK
 

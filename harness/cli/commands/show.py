@@ -5,7 +5,9 @@ import json
 from pathlib import Path
 
 from harness.catalog import discover, methods
-from harness.catalog.discover import ROOT, Card
+from harness.catalog.card import Card
+from harness.catalog.definition import numbers_path
+from harness.catalog.discover import ROOT
 from harness.cli.arguments import parser
 from harness.errors import UserError, nearest
 
@@ -15,15 +17,15 @@ ONE_PASS = {"forward_backward": 1}  # what a file without PASSES does in a step
 def run(arguments: list[str]) -> int:
     """Print all that is known of one submission or workload."""
     reader = parser("show", "Show one submission or workload in full.")
-    reader.add_argument("name", help="a submission's name or file, or a workload's name")
+    reader.add_argument("name", help="a submission's or a workload's name or file")
     name = reader.parse_args(arguments).name
-    if name in discover.workloads():
-        path = discover.workloads()[name].path
-        numbers = (ROOT / "conf" / "workload" / f"{name}.yaml").read_text()
-        doc = ast.get_docstring(ast.parse(path.read_text())) or ""
-        print(f"workload {name}  ({path})\n\n{doc}\n\n{numbers}", end="")
+    if discover.is_workload(name):
+        plugin = discover.find_workload(name)
+        numbers = numbers_path(plugin).read_text()
+        doc = ast.get_docstring(ast.parse(plugin.path.read_text())) or ""
+        print(f"workload {plugin.name}  ({plugin.path})\n\n{doc}\n\n{numbers}", end="")
         return 0
-    if not name.endswith(".py") and "." not in name and name not in discover.submissions():
+    if not discover.is_path(name) and "." not in name and name not in discover.submissions():
         everything = [*discover.submissions(), *discover.workloads()]
         raise UserError(f"nothing is called {name!r}", nearest(name, everything), "harness list")
     _show_submission(discover.read(discover.find(name)))

@@ -1,0 +1,39 @@
+"""The laws as a pytest plugin, as a user's continuous integration runs them."""
+
+import subprocess
+import sys
+
+from harness.cli.commands import new
+from tests.laws.test_laws import GOOD
+from tests.support.racing import environment
+
+
+def pytest_run(folder, *arguments):
+    """Run pytest in a user's folder, with the plugin as the entry point would load it."""
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "harness.laws.plugin", "-p", "no:cacheprovider",
+         "--pyargs", "harness.laws", "-q", *arguments],
+        capture_output=True, text=True, cwd=folder, env=environment(),
+    )  # fmt: skip
+
+
+def test_a_users_pytest_tries_the_laws(tmp_path):
+    bad = GOOD.replace("m.lerp_(g,", "m.lerp_(g.mul_(0.5),") + 'SKIPS = {"masks": "a trial"}\n'
+    (tmp_path / "mine.py").write_text(bad)
+    for suffix, template in new.TEMPLATES["workload"].items():
+        (tmp_path / f"problem{suffix}").write_text(template.read_text())
+    done = pytest_run(tmp_path, "--submission", "mine.py", "--workload", "problem.py", "-rs")
+    assert done.returncode == 1
+    assert "FAILED" in done.stdout
+    assert "update() overwrites the gradients" in done.stdout
+    assert "skipped: a trial" in done.stdout
+    assert "1 failed" in done.stdout
+
+
+def test_a_wrong_or_missing_file_is_named(tmp_path):
+    nothing = pytest_run(tmp_path)
+    assert "no file was named" in nothing.stdout
+    absent = pytest_run(tmp_path, "--submission", "absent.py")
+    assert "submission file absent.py does not exist" in absent.stdout
+    assert nothing.returncode != 0
+    assert absent.returncode != 0
