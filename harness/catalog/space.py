@@ -75,12 +75,12 @@ def validate(space: dict, where: str) -> None:
 
 
 def default(space: dict) -> dict:
-    """The point that is raced when nothing else is asked for."""
+    """Return the point that is raced when nothing else is asked for."""
     return {name: _centre(spec) if isinstance(spec, dict) else spec for name, spec in space.items()}
 
 
 def asked(space: dict, goal: dict, where: str) -> dict:
-    """The space of a race for this goal: what a goal may ask for is fixed, at its bound if it does.
+    """Return the space of a race for this goal: what a goal may ask for is fixed, at its bound.
 
     {"sparsity": {"linear": [0.0, 0.99], "default": 0.8, "goal": "sparsity"}} is 0.9 where the goal
     is {..., "sparsity": {"at_least": 0.9}}, and 0.8 where it says nothing of sparsity.
@@ -106,20 +106,30 @@ def _centre(spec: dict):
 
 
 def _at(spec: dict, u: float):
-    """The value at quantile u in [0, 1) of a range."""
+    """Return the value at quantile u in [0, 1) of a range, rounded to six digits within it."""
     kind = _kind(spec, "SPACE")
     if kind == "choice":
         return spec["choice"][int(u * len(spec["choice"]))]
     low, high = spec[kind]
     if kind == "log":
-        return float(f"{math.exp(math.log(low) + u * (math.log(high) - math.log(low))):.6g}")
+        value = math.exp(math.log(low) + u * (math.log(high) - math.log(low)))
+        return _rounded(value, low, high)
     if kind == "int":
         return low + int(u * (high - low + 1))
-    return float(f"{low + u * (high - low):.6g}")
+    return _rounded(low + u * (high - low), low, high)
+
+
+def _rounded(value: float, low: float, high: float) -> float:
+    """Return the value with six digits; a bound where rounding would leave the range."""
+    return float(min(max(float(f"{value:.6g}"), low), high))
 
 
 def point(space: dict, study: int, index: int) -> dict:
-    """Point `index` of a study: a scrambled Sobol sequence, a function of its arguments alone."""
+    """Return point `index` of a study: a scrambled Sobol sequence, a function of its arguments.
+
+    The ranges take the dimensions of the sequence in the order of SPACE. Another order gives other
+    points; it is another submission as well, since the order is part of the file's identity.
+    """
     from scipy.stats import qmc
 
     ranges = {name: spec for name, spec in space.items() if isinstance(spec, dict)}

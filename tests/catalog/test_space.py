@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.catalog import space
+from harness.catalog import discover, identity, space
 from harness.errors import UserError
 from tests.support.racing import ROOT
 
@@ -199,3 +199,31 @@ def test_the_goal_decides_what_it_may_ask_for_and_no_trial_tunes_it():
         space.asked(declared, {"sparsity": {"at_least": 0.999}}, "mine")
     with pytest.raises(UserError, match="not a range"):
         space.validate({"x": {"int": [1, 2], "goal": 3}}, "mine.py")
+
+
+def test_a_point_stays_in_a_range_narrower_than_its_digits():
+    for kind in ("log", "linear"):
+        declared = {"x": {kind: [1.00000012, 1.00000019]}}
+        space.validate(declared, "here")
+        for index in range(8):
+            value = space.point(declared, 0, index)["x"]
+            assert space.check(declared, "x", value, "here") == value
+
+
+def test_another_order_of_space_is_another_submission(tmp_path):
+    """Points follow the order of SPACE, so equal identities have equal points."""
+    hashes, points = set(), []
+    for place, names in enumerate((("lr", "beta"), ("beta", "lr"))):
+        ranges = ", ".join(f'"{name}": {{"linear": [0.0, 1.0]}}' for name in names)
+        folder = tmp_path / str(place)
+        folder.mkdir()
+        path = folder / "mine.py"
+        path.write_text(
+            f"SPACE = {{{ranges}}}\ndef init(params, hp): return {{}}\n"
+            "def update(params, grads, state, hp, progress): hp.lr, hp.beta\n"
+        )
+        plugin = discover.find(str(path))
+        hashes.add(identity.source_hash(plugin))
+        points.append(space.point(discover.read(plugin).literals["SPACE"], 0, 1))
+    assert len(hashes) == 2
+    assert points[0] != points[1]
