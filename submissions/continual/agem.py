@@ -5,8 +5,8 @@ Chaudhry et al., "Efficient Lifelong Learning with A-GEM", arXiv 1812.00420.
     r = ∇L(memory batch), g = ∇L(new);  where gᵀr < 0:  g ← g − (gᵀr / rᵀr)·r;  finetune's step on g
 
 State: finetune's; a reservoir of `task.memory` bytes.
-Departures from the paper: the memory is a reservoir, not equal shares of tasks, so that no boundary
-is needed.
+Departures from the paper: the memory is a reservoir, not equal shares of tasks, so the method needs
+no boundaries.
 """
 
 import torch
@@ -20,12 +20,12 @@ SPACE = finetune.SPACE
 
 
 def dot(a, b):
-    """Inner product of two lists of tensors, as a number."""
+    """Return the inner product of two lists of tensors, as a number."""
     return float(sum(torch.vdot(x.flatten(), y.flatten()) for x, y in zip(a, b, strict=True)))
 
 
 def project_(grads, reference):
-    """Take out of `grads` what points against `reference`, both lists of tensors."""
+    """Remove from `grads` the component against `reference`; both are lists of tensors."""
     along = dot(grads, reference)
     if along < 0:
         torch._foreach_add_(grads, reference, alpha=-along / dot(reference, reference))

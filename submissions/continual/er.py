@@ -1,12 +1,13 @@
-"""Experience replay: each step also learns from examples drawn from a reservoir of the past.
+"""Experience replay: each step also trains on examples drawn from a reservoir of the past.
 
 Chaudhry et al., "On Tiny Episodic Memories in Continual Learning", arXiv 1902.10486.
 
-    g = share·∇L(new) + (1 − share)·∇L(replay);  finetune's step on g;  reservoir takes in the new
+    g = share·∇L(new) + (1 − share)·∇L(replay);  finetune's step on g
+    the reservoir takes in the new examples
 
 State: finetune's; the reservoir, `task.memory` bytes of examples.
-Departures from the paper: the two losses may be weighted (1/2 is the paper's mean over both); a
-replay batch is as large as the new one, with repetition while the memory holds fewer examples.
+Departures from the paper: the two losses have weights (1/2 is the paper's mean over both); a replay
+batch is as large as the new one, with repetition while the memory has fewer examples.
 """
 
 import torch
@@ -21,7 +22,7 @@ SPACE = {**finetune.SPACE, "share": {"linear": [0.1, 0.9]}}
 
 
 def mix(task, batch, memory, share, loss_of=None):
-    """Leave share·g(new) + (1 − share)·g(replay) in the gradients, or g(new) before any replay.
+    """Set the gradients to share·g(new) + (1 − share)·g(replay); to g(new) if memory is empty.
 
     `loss_of(model, batch)` is the loss of the new examples, the workload's own by default.
     """

@@ -2,11 +2,11 @@
 
 Chrysakis and Moens, "Online Continual Learning from Imbalanced Data", ICML 2020.
 
-    er, with class-balancing reservoir sampling in place of the reservoir: when full, an example of
-    a class that is no largest one takes the place of one of a largest class
+    er, with class-balancing reservoir sampling: in a full memory, an example of a class that is not
+    among the largest replaces an example of a largest class
 
-State: er's; how many examples of each class were seen.
-Departures from the paper: replay batches are drawn uniformly from the memory, whatever the class.
+State: er's; the number of examples seen of each class.
+Departures from the paper: replay batches are drawn uniformly from the memory, not by class.
 """
 
 from harness.memory import Buffer

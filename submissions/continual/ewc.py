@@ -1,4 +1,4 @@
-"""EWC: pull each weight to where it was, the harder the more the past tasks' answers depend on it.
+"""EWC: a pull of each weight to its old value, stronger where past tasks' answers need it.
 
 Kirkpatrick et al., "Overcoming catastrophic forgetting in neural networks", arXiv 1612.00796; one
 anchor and a running importance as in Schwarz et al., arXiv 1805.06370 (online EWC).
@@ -31,7 +31,7 @@ SKIPS = {
 
 
 def importance(task, memory, batches):
-    """Diagonal of the Fisher information at the present weights, by labels drawn from the model."""
+    """Return the diagonal Fisher information at these weights, by labels drawn from the model."""
     total = ops.zeros(task.params)
     for _ in range(batches):
         task.sampled_backward(memory.sample(task.batch_size, task.rng))

@@ -1,7 +1,7 @@
-"""Finetune: the stream as it comes, with nothing against forgetting.
+"""Finetune: SGD or Adam on the stream, with nothing against forgetting.
 
-The null of continual learning. SGD with momentum (Sutskever et al., ICML 2013) at a constant rate,
-or Adam (Kingma and Ba, arXiv 1412.6980) where `adaptive`.
+The null method of continual learning. SGD with momentum (Sutskever et al., ICML 2013) at a constant
+rate, or Adam (Kingma and Ba, arXiv 1412.6980) where `adaptive`.
 
     m ← momentum·m + g;  p ← p − lr·m        adaptive: Adam with β = (momentum, 0.999), eps 1e-8
 

@@ -1,14 +1,14 @@
-"""GEM: the nearest gradient that no past task's memory objects to.
+"""GEM: the nearest gradient that does not raise the loss on any past task's memory.
 
 Lopez-Paz and Ranzato, "Gradient Episodic Memory for Continual Learning", arXiv 1706.08840.
 
     gₖ = ∇L(memory of task k), G = (g₁, g₂, ...);  where some gₖᵀg < 0:  g ← g + Gᵀv,
     v = argmin_{v ≥ margin} ½·vᵀ(GGᵀ)v + (Gg)ᵀv;  finetune's step on g
 
-State: finetune's; for each task the first examples of it, `task.memory` bytes in equal shares.
-Departures from the paper: a batch from each past task's memory takes the place of all of it; shares
-are made smaller as tasks come, for their number is not known. 1e-3 is added to the diagonal of GGᵀ
-relative to its mean, as the authors' code does in absolute terms.
+State: finetune's; each task's first examples, `task.memory` bytes in equal shares.
+Departures from the paper: gradients of past tasks are over a batch from the memory, not all of it;
+shares shrink as tasks come, because their number is unknown; 1e-3 times its mean is added to the
+diagonal of GGᵀ, where the authors' code adds 1e-3.
 """
 
 import torch
@@ -23,7 +23,7 @@ SPACE = {**finetune.SPACE, "margin": {"choice": [0.5, 0.0, 0.1]}}
 
 
 def project(g, past, margin):
-    """The gradient g [d] moved so that it agrees with the rows of `past` [k, d], in float64."""
+    """Return g [d] moved, in float64, so that it agrees with the rows of `past` [k, d]."""
     rows = past.double()
     against = rows @ g.double()
     if bool((against >= 0).all()):
@@ -36,7 +36,7 @@ def project(g, past, margin):
 
 
 def flat(params):
-    """The gradients as one vector."""
+    """Return the gradients as one vector."""
     return torch.cat([p.grad.flatten() for p in params])
 
 

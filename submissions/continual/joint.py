@@ -1,10 +1,10 @@
-"""Joint: at every step, a batch drawn from all that was seen so far; the bound from above.
+"""Joint: each step trains on a batch of all examples seen so far; the upper bound.
 
 Incremental joint training as in Hess, Tuytelaars and van de Ven, arXiv 2311.04898.
 
     memory takes in the new batch;  g = ∇L(batch drawn uniformly from the memory);  finetune's step
 
-State: finetune's; every example seen, which only a stream with enough memory allows.
+State: finetune's; every example seen, which requires a stream with enough memory.
 Departures from the paper: batches keep their size as tasks accumulate.
 """
 

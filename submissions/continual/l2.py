@@ -1,4 +1,4 @@
-"""L2: pull every weight alike to where it was at the last boundary; the null of ewc, mas and si.
+"""L2: an equal pull of every weight to its value at the last boundary; null of ewc, mas, si.
 
 Kirkpatrick et al., arXiv 1612.00796, use it as their baseline.
 

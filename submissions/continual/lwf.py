@@ -1,14 +1,14 @@
-"""LwF: on new examples, keep the old model's answers over what it had been taught.
+"""LwF: on new examples, keep the old model's answers over the outputs of earlier tasks.
 
 Li and Hoiem, "Learning without Forgetting", arXiv 1606.09282.
 
     L = L(new) + alpha·KL(softmax(z_old / T) ‖ softmax(z / T)) over the outputs of earlier tasks,
     z_old of the model as it was at the last boundary;  finetune's step on ∇L
 
-State: finetune's; the old model, one word per parameter; which outputs were taught.
+State: finetune's; the old model, one word per parameter; which outputs were trained.
 Departures from the paper: no warm-up of a new head; no T² factor, as in Avalanche and Mammoth;
-there is one head, of which the outputs taught so far are the old one (all of them, where examples
-are sequences).
+there is one head, whose outputs trained so far are the old head (all outputs, if examples are
+sequences).
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""MAS: pull each weight to where it was, the harder the more the outputs change with it.
+"""MAS: a pull of each weight to its old value, stronger where the outputs change with it.
 
 Aljundi et al., "Memory Aware Synapses: Learning what (not) to forget", arXiv 1711.09601.
 
@@ -6,8 +6,8 @@ Aljundi et al., "Memory Aware Synapses: Learning what (not) to forget", arXiv 17
     g ← ∇L(new) + lam·Ω(θ − θ*);  finetune's step on g
 
 State: ewc's.
-Departures from the paper: the absolute value is that of the gradient of a batch's mean ‖z‖², as in
-Avalanche, not of each example's.
+Departures from the paper: the absolute value is of the gradient of a batch's mean ‖z‖², as in
+Avalanche, not of each example's gradient.
 """
 
 from harness import ops
@@ -22,7 +22,7 @@ SKIPS = {
 
 
 def importance(task, memory, batches):
-    """Mean over batches of |∂ mean ‖z‖²/∂θ|."""
+    """Return the mean over batches of |∂ mean ‖z‖²/∂θ|."""
 
     def length(model, batch):
         return task.logits(batch).flatten(1).square().sum(dim=1).mean()

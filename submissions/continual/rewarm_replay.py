@@ -1,13 +1,13 @@
-"""Re-warm and replay: each task warms the learning rate up again, and a little is replayed.
+"""Re-warm and replay: each task warms the learning rate up again and replays a little.
 
 Ibrahim et al., "Simple and Scalable Strategies to Continually Pre-train Large Language Models",
 arXiv 2403.08763; Gupta et al., arXiv 2308.04014.
 
-    lr(s) = warm-up over `warmup` of the task's steps, then a cosine down to a tenth;  er's mixed
-    gradient with weight `replay` on the memory;  AdamW's step
+    lr(s) = warm-up over `warmup` of the task's steps, then a cosine down to a tenth
+    er's mixed gradient with weight `replay` on the memory;  AdamW's step
 
 State: AdamW's m and v, two words per parameter; the step; a reservoir of `task.memory` bytes.
-Departures from the paper: replay is a weight on the loss of a replayed batch, not a share of the
+Departures from the paper: `replay` is the weight of a replayed batch's loss, not a share of the
 batch; the memory is a bounded reservoir, not the whole past.
 """
 
@@ -31,7 +31,7 @@ SPACE = {
 
 
 def re_decay(params, grads, state, hp, progress):
-    """AdamW's step; progress is the task's."""
+    """Apply AdamW's step; progress is the task's."""
     state["step"] += 1
     m, v, step = state["m"], state["v"], state["step"]
     lr, betas = hp.lr * warmup_cosine(progress, hp.warmup, 0.1), (hp.beta1, hp.beta2)

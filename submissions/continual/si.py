@@ -1,4 +1,4 @@
-"""SI: pull each weight to where it was, the harder the more its path lowered the past tasks' loss.
+"""SI: a pull of each weight to its old value, stronger where its path lowered the loss.
 
 Zenke, Poole and Ganguli, "Continual Learning Through Synaptic Intelligence", arXiv 1703.04200.
 
@@ -7,8 +7,8 @@ Zenke, Poole and Ganguli, "Continual Learning Through Synaptic Intelligence", ar
     g ← ∇L(new) + lam·Ω(θ − θ*);  finetune's step on g
 
 State: finetune's; ω, Ω and θ*, three words per parameter.
-Departures from the paper: none; ω is kept from below by 0, as in the authors' code, and the
-gradient in it is that of the new examples' loss alone.
+Departures from the paper: none. ω is at least 0, as in the authors' code, and uses the gradient of
+the new examples' loss alone.
 """
 
 import torch

@@ -1,16 +1,17 @@
-"""SupSup: the weights are random and stay; each task learns which of them to use.
+"""SupSup: the weights are random and fixed; each task learns which of them to use.
 
 Wortsman et al., "Supermasks in Superposition", arXiv 2006.14769, scenario GN: the task is known in
 training and inferred at the test.
 
     W = ±√(2/fan_in), fixed;  task k: W' = W ⊙ M_k, M_k = [S ≥ 0];  ∂L/∂S ← ∂L/∂W' ⊙ W, Adam
-    prediction, for each example by itself: the task is the mask whose scores f(x; W ⊙ M_k) have the
-    least entropy of softmax, and its scores are the answer
+    prediction, for each example: the task is the mask whose scores f(x; W ⊙ M_k) have the least
+    entropy of softmax, and the answer is that mask's scores
 
 State: a mask of each task, a byte a weight; S and Adam's m and v for the present one; the step.
-Departures from the paper: the entropy is compared mask by mask, K forward passes, where the paper
-takes the sign of its slope at the mixture of all masks, to save passes when K is large; Adam, which
-the authors use beside RMSprop; biases are zero and norms stay as they are.
+Departures from the paper: prediction compares the entropy of every mask, in K forward passes; the
+paper takes the slope of the entropy at the mixture of all masks, which saves passes when K is
+large. Adam, which the authors use beside RMSprop; biases are zero and norms keep their initial
+values.
 """
 
 import torch
@@ -37,7 +38,7 @@ class Algorithm:
         self.masks, self.state = [], {}
 
     def begin(self):
-        """A new task: the last mask is kept, and scores start anew (uniform, as the authors')."""
+        """Start a task: keep the last mask, and draw new scores (uniform, as the authors do)."""
         scores = ops.zeros(self.fixed)
         for s in scores:
             bound = s[0].numel() ** -0.5
@@ -75,7 +76,7 @@ class Algorithm:
 
 @torch.no_grad()
 def predict(algorithm, inputs):
-    """Scores [B, C] of inputs of unknown tasks; before training, those of the bare weights."""
+    """Return scores [B, C] of inputs of unknown tasks; before training, without a mask."""
     a = algorithm
     sets = [a.masked(k) for k in range(len(a.masks))] or [a.fixed]
     each = [dict(zip(a.names, weights)) for weights in sets]

@@ -1,14 +1,14 @@
-"""UER: new examples teach the angles between features and classes, replayed ones the norms too.
+"""UER: new examples train the angles of features and classes, replayed ones the norms too.
 
 Lin et al., "UER: A Heuristic Bias Addressing Approach for Online Continual Learning",
 arXiv 2309.04081.
 
-    new: cross-entropy of scale·cos(w_c, f);  replayed: cross-entropy of w_c·f;  er's mix of the two
-    gradients;  finetune's step;  predictions are by w_c·f
+    new: cross-entropy of scale·cos(w_c, f);  replayed: cross-entropy of w_c·f
+    er's mix of the two gradients;  finetune's step;  predictions are by w_c·f
 
 State: er's.
-Departures from the paper: the authors' repository holds no code, so the scale, their temperature,
-is a hyperparameter; a bias of the readout is left out of the angles.
+Departures from the paper: the authors' repository has no code, so the scale (their temperature) is
+a hyperparameter; the angles ignore a bias of the readout.
 """
 
 import torch.nn.functional as F
@@ -31,7 +31,7 @@ class Algorithm(er.Algorithm):
         return loss
 
     def angles(self, model, batch):
-        """The workload's loss of scaled cosines in place of its logits."""
+        """Return the workload's loss of scaled cosines in place of its logits."""
         weights = [p for p, r in zip(self.task.params, self.task.roles) if r.kind == "readout"]
         features = F.normalize(self.task.features(batch), dim=-1)
         cosines = F.linear(features, F.normalize(weights[0], dim=-1))

@@ -3,12 +3,12 @@
 Wang et al., "Picking Winning Tickets Before Training by Preserving Gradient Flow",
 arXiv 2002.07376.
 
-    s = -w ⊙ Hg on one batch, g its gradient and H its Hessian; the smallest of all matrices
-    together stay
+    s = -w ⊙ Hg on one batch, g its gradient and H its Hessian
+    keep the smallest s, in one ranking over all matrices
 
 State: a mask of the hidden matrices; AdamW's two words per parameter.
-Departures from the paper: it scores trained weights; no temperature on the logits; g and Hg come
-from the same batch.
+Departures from the paper: the scores are those of trained weights; no temperature on the logits; g
+and Hg come from the same batch.
 """
 
 from harness import surgery

@@ -1,15 +1,16 @@
-"""Iterative magnitude pruning: train, prune a part of what is left, rewind, again.
+"""Iterative magnitude pruning: train, prune a part of the rest, rewind, repeat.
 
 Frankle, Carbin, "The Lottery Ticket Hypothesis", arXiv 1803.03635; later rewinding points: Frankle
 et al., arXiv 1912.05671; learning-rate rewinding: Renda et al., arXiv 2003.02389.
 
-    round k of n: train for a part of the horizon, keep the (1 - sparsity)^(k/n) largest |w| of all,
-    then rewind "weights": every weight that stays goes back to its value at step `point` of the
-    first round; "rate": only the schedule begins anew.  The last round trains the final mask.
+    round k of n: train for a part of the horizon, keep the (1 - sparsity)^(k/n) largest |w| of all
+    rewind "weights": every weight that stays returns to its value at step `point` of round 1
+    rewind "rate": only the schedule starts again
+    the last round trains under the final mask
 
-State: a mask of the hidden matrices; AdamW's two words per parameter; with "weights" a copy of
-them.
-Departures from the paper: step 0 has trained weights here, not random ones; AdamW in place of SGD.
+State: a mask of the hidden matrices; AdamW's two words per parameter; with "weights" a copy of the
+weights.
+Departures from the paper: the weights at step 0 are trained, not random; AdamW in place of SGD.
 """
 
 import torch

@@ -1,14 +1,15 @@
-"""One-shot magnitude pruning: the smallest weights go, the rest is trained on.
+"""One-shot magnitude pruning: remove the smallest weights, train the rest.
 
 Han et al., arXiv 1506.02626; scopes: See et al., "Compression of Neural Machine Translation Models
 via Pruning", arXiv 1606.09274.
 
-    prune w where |w| is smallest;  scope "global": one ranking over all matrices (class-blind),
-    "layer": the same share of every matrix (class-uniform), "row": of every row, "distribution": a
-    threshold of λ deviations of each matrix;  two_four: two of any four consecutive inputs
+    prune w where |w| is smallest
+    scope "global": one ranking over all matrices (class-blind);  "layer": the same share of every
+    matrix (class-uniform);  "row": the same share of every row;  "distribution": a threshold of λ
+    standard deviations of each matrix;  two_four: two of any four consecutive inputs
 
 State: a mask of the hidden matrices; AdamW's two words per parameter.
-Departures from the paper: none. A share s of n weights is ⌈s·n⌉ of them, ties by position.
+Departures from the paper: none. A share s of n weights is ⌈s·n⌉ weights; position breaks ties.
 """
 
 import torch
@@ -28,7 +29,7 @@ SPACE = {
 
 
 def kept(scores, sparsity, scope="global", two_four=False):
-    """Masks (true: stays) of the largest scores; `scores`: [out, in] for each matrix."""
+    """Return masks that keep (True) the largest scores; `scores`: [out, in] for each matrix."""
     if two_four:
         groups = [s.reshape(-1, 4) for s in scores]
         return [top(g, 2).view_as(s) for g, s in zip(groups, scores)]
@@ -44,12 +45,12 @@ def kept(scores, sparsity, scope="global", two_four=False):
 
 
 def pruned(count, sparsity):
-    """⌈sparsity·count⌉, whatever the rounding of the product."""
+    """Return ⌈sparsity·count⌉, unaffected by the rounding of the product."""
     return -int(-round(sparsity * count, 6) // 1)
 
 
 def top(values, count):
-    """Mask of the `count` largest of each row; of equal ones the first."""
+    """Return the mask of the `count` largest values of each row; of equal values, the first."""
     order = values.argsort(dim=1, descending=True, stable=True)[:, :count]
     return torch.zeros_like(values, dtype=torch.bool).scatter_(1, order, True)
 

@@ -1,13 +1,13 @@
-"""Movement pruning: trained scores say which weights stay, and follow where the weights move.
+"""Movement pruning: trained scores choose the weights that stay, and follow their movement.
 
 Sanh et al., "Movement Pruning: Adaptive Sparsity by Fine-Tuning", arXiv 2005.07683.
 
     W' = W ⊙ top_v(S);  ∂L/∂S = ∂L/∂W' ⊙ W (straight through),  S = 0 at the start
-    v: 1 until `warm` of the horizon, then cubic down to 1 - sparsity at `cool`, there until the end
+    v: 1 until `warm` of the horizon, then falls as a cubic to 1 - sparsity at `cool`, then constant
 
-State: AdamW's for W, S and all the rest.
-Departures from the paper: no distillation; hard movement only; AdamW without decay. Before the
-scores differ, equal ones stay by magnitude.
+State: AdamW's for W, S and all other parameters.
+Departures from the paper: no distillation; hard movement only; AdamW without decay. Equal scores,
+such as those at the start, are ordered by magnitude.
 """
 
 import torch
@@ -33,7 +33,7 @@ SPACE = {
 
 
 class Masked(torch.autograd.Function):
-    """W ⊙ mask; gradients go to W under the mask and to S everywhere."""
+    """W ⊙ mask, with gradients to W under the mask and to S everywhere."""
 
     @staticmethod
     def forward(ctx, weight, scores, mask):

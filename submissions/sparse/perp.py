@@ -1,11 +1,11 @@
-"""PERP: after magnitude pruning only few parameters are trained on, and the zeros stay.
+"""PERP: after magnitude pruning only a few parameters train, and the zeros stay.
 
 Zimmer et al., "PERP: Rethinking the Prune-Retrain Paradigm in the Era of LLMs", arXiv 2312.15230.
 
     biases and norms train; with rank r > 0 also MaskLoRA:  W' = W + (α/r)·(B·A) ⊙ M,  M the mask
 
-State: AdamW's for what trains.
-Departures from the paper: M is the mask itself, where the authors take W ≠ 0.
+State: AdamW's for the parameters that train.
+Departures from the paper: M is the mask itself; the authors take W ≠ 0.
 """
 
 import torch

@@ -3,7 +3,7 @@
 Frankle et al., "Pruning Neural Networks at Initialization: Why are We Missing the Mark?",
 arXiv 2009.08576, has it as the baseline to beat.
 
-    prune ⌈s·n⌉ of a matrix's n weights at random, train the rest on
+    prune ⌈s·n⌉ of a matrix's n weights at random, then train the rest
 
 State: a mask of the hidden matrices; AdamW's two words per parameter.
 Departures from the paper: none.

@@ -8,8 +8,8 @@ Evci et al., "Rigging the Lottery: Making All Tickets Winners", arXiv 1911.11134
     densities: Erdős-Rényi, ∝ (in + out)/(in·out), or "uniform"
 
 State: a mask of the hidden matrices; AdamW's two words per parameter.
-Departures from the paper: the first mask is by magnitude, for the weights are trained ones
-("random" as in the paper); AdamW in place of SGD.
+Departures from the paper: the first mask is by magnitude, because the weights are trained (start
+"random" is the paper's); AdamW in place of SGD.
 """
 
 import math
@@ -36,7 +36,7 @@ SPACE = {
 
 
 def densities(shapes, density, kind):
-    """Density of each matrix; those that would exceed 1 are dense, the others make up for it."""
+    """Return each matrix's density; matrices that would exceed 1 are dense, the others sparser."""
     sizes, dense = [o * i for o, i in shapes], set()
     if kind == "uniform":
         return [density] * len(shapes)

@@ -1,9 +1,9 @@
-"""SLTrain: trains from scratch a low-rank product plus a sparse matrix of fixed random support.
+"""SLTrain: training from scratch of low-rank products plus sparse matrices of fixed support.
 
 Han et al., "SLTrain: a sparse plus low-rank approach for parameter and memory efficient
 pretraining", arXiv 2406.02214.
 
-    W = (α/r)·B·A + S,  A Kaiming-uniform, B = 0, S on δ·in·out random places, U(±1/√in)
+    W = (α/r)·B·A + S,  A Kaiming-uniform, B = 0, S ~ U(±1/√in) at δ·in·out random places
 
 State: AdamW's for A, B and the values of S: r(in + out) + δ·in·out scalars a matrix.
 Departures from the paper: embeddings, norms and biases keep the workload's initialisation.

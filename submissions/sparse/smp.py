@@ -2,12 +2,13 @@
 
 Jiang et al., "Pruning Pre-trained Language Models Without Fine-Tuning", arXiv 2210.06210.
 
-    W' = W ⊙ top_v(S), W frozen;  ∂L/∂S = ∂L/∂W' ⊙ W;  each matrix keeps the share that a global
-    ranking of |W| gives it;  v falls as in movement pruning
+    W' = W ⊙ top_v(S), W frozen;  ∂L/∂S = ∂L/∂W' ⊙ W
+    each matrix keeps the share that a global ranking of |W| gives it
+    v falls as in movement pruning
 
 State: AdamW's for S.
-Departures from the paper: S starts at zero with equal scores ordered by magnitude; no distillation,
-no regulariser of the scores, no head of a new task.
+Departures from the paper: S starts at zero, and magnitude orders equal scores; no distillation, no
+regulariser of the scores, no head for a new task.
 """
 
 from harness import surgery

@@ -1,11 +1,11 @@
-"""SNIP: prunes at once by what the loss would change if a connection were removed.
+"""SNIP: one-shot pruning by how much the loss would change without a connection.
 
 Lee et al., "SNIP: Single-shot Network Pruning based on Connection Sensitivity", arXiv 1810.02340.
 
-    s = |g ⊙ w| / Σ|g ⊙ w| on one batch; the largest of all matrices together stay
+    s = |g ⊙ w| / Σ|g ⊙ w| on one batch; keep the largest s, in one ranking over all matrices
 
 State: a mask of the hidden matrices; AdamW's two words per parameter.
-Departures from the paper: it scores trained weights, the paper those at initialisation.
+Departures from the paper: the scores are those of trained weights, not of initial ones.
 """
 
 from harness import surgery
@@ -17,7 +17,7 @@ SPACE = {**random_mask.SPACE, "batches": 4}
 
 
 def gradients(task, batches):
-    """Mean gradient of the hidden matrices over some batches."""
+    """Return the hidden matrices' mean gradient over some batches."""
     for i in range(batches):
         task.forward_backward(task.next_batch(), accumulate=i > 0)
     return [w.grad / batches for w in surgery.weights(task.model)]

@@ -1,14 +1,14 @@
-"""Sparse model soups: one mask, several retrained copies, their mean.
+"""Sparse model soups: the mean of several copies retrained under one mask.
 
 Zimmer et al., "Sparse Model Soups: A Recipe for Improved Pruning via Model Averaging",
 arXiv 2306.16788.
 
-    prune by magnitude; retrain `copies` times from the pruned weights with other data and decay,
-    one after the other; the mean of the copies has the same mask
+    prune by magnitude; retrain `copies` times from the pruned weights, one copy after another, each
+    on other batches; the mean of the copies has the same mask
 
 State: a mask; AdamW's two words per parameter; the pruned weights and the sum of the copies.
-Departures from the paper: one prune, copies cost a part of the horizon each; uniform mean. Until
-the last copy is done, what is evaluated is the mean of the finished ones, or the first copy.
+Departures from the paper: one round of pruning; each copy costs a part of the horizon; uniform
+mean. Until the last copy is done, evaluation uses the finished copies' mean, or the first copy.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""SparseGPT: prunes column by column and moves the error onto the columns still to come.
+"""SparseGPT: prune column by column, and compensate the error in the later columns.
 
 Frantar, Alistarh, "SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot",
 arXiv 2301.00774.
@@ -9,7 +9,7 @@ arXiv 2301.00774.
     block after block of the model, as in Wanda
 
 State: a mask of the hidden matrices; AdamW's two words per parameter.
-Departures from the paper: what is left is trained on with AdamW; exactly ⌈s·n⌉ of a block's weights
+Departures from the paper: AdamW trains the weights that stay; exactly ⌈s·n⌉ of a block's weights
 are pruned (the authors' code prunes one more); float64.
 """
 
@@ -20,15 +20,16 @@ from submissions.sparse import magnitude, random_mask
 
 BASE = "adamw"
 TRACKS = ["compress"]
-SPACE = {**random_mask.SPACE, "examples": 32, "damp": 0.01, "columns": 64}  # of a block
+# `columns` is the number of columns in a block.
+SPACE = {**random_mask.SPACE, "examples": 32, "damp": 0.01, "columns": 64}
 
 
 def sweep(weight, x, damp, columns, plan):
-    """Replace columns one by one, compensating in the rest; returns the new matrix.
+    """Return the matrix with its columns replaced one by one, the later columns compensating.
 
     Args:
         weight: [out, in]; x: its inputs, [tokens, in].
-        columns: how many columns `plan` sees at a time.
+        columns: how many columns `plan` gets at a time.
         plan: (block [out, columns], their C_jj) -> replace(j, column) -> new column.
     """
     w, x = weight.detach().double().clone(), x.double()

@@ -1,4 +1,4 @@
-"""SR-STE: trains dense weights through their own N:M mask, and decays what the mask hides.
+"""SR-STE: dense weights train through their own N:M mask; masked weights decay.
 
 Zhou et al., "Learning N:M Fine-grained Structured Sparse Neural Networks From Scratch",
 arXiv 2102.04010; flow "linear": mask decay of Bambhaniya et al., arXiv 2402.04744.
@@ -7,8 +7,8 @@ arXiv 2102.04010; flow "linear": mask decay of Bambhaniya et al., arXiv 2402.047
     flow "linear": W' = W ⊙ (m + (1 - m)·max(0, 1 - t/cool)) at share t of the horizon
 
 State: AdamW's for all parameters.
-Departures from the paper: from trained weights; AdamW in place of SGD; in the flow the gradient
-that goes straight through is not scaled by the decay.
+Departures from the paper: it starts from trained weights; AdamW in place of SGD; with flow "linear"
+the straight-through gradient is not scaled by the mask's decay.
 """
 
 import torch

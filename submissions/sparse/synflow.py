@@ -1,4 +1,4 @@
-"""SynFlow: prunes without data, in rounds, what carries least of an all-ones input.
+"""SynFlow: data-free pruning, in rounds, of weights that carry least of an all-ones input.
 
 Tanaka et al., "Pruning neural networks without any data by iteratively conserving synaptic flow",
 arXiv 2006.05467.
@@ -7,9 +7,8 @@ arXiv 2006.05467.
     round k of n keeps the (1 - sparsity)^(k/n) of all weights with the largest s
 
 State: a mask of the hidden matrices; AdamW's two words per parameter.
-Departures from the paper: norms become the identity and embeddings ones while scores are taken
-(then all positions are alike and attention averages); the activation stays, and is linear far above
-zero.
+Departures from the paper: for the scores, norms become the identity and embeddings all ones. Then
+all positions are alike and attention averages. The activation stays; it is linear far above zero.
 """
 
 import copy
@@ -26,7 +25,7 @@ SPACE = {**random_mask.SPACE, "rounds": 20}
 
 
 def flow(model):
-    """A copy in float64 of absolute weights, without biases and norms, fed with ones."""
+    """Return a float64 copy with absolute weights, embeddings of ones, no biases and no norms."""
     twin = copy.deepcopy(model).double()
     for module in list(twin.modules()):
         for name, child in module.named_children():
@@ -43,7 +42,8 @@ def flow(model):
 
 def adapt(model, task, hp):
     twin, x = flow(model), task.calibration(1)
-    if x.is_floating_point():  # tokens are made ones by their embedding
+    # Tokens need no change: their embedding is all ones.
+    if x.is_floating_point():
         x = torch.ones_like(x, dtype=torch.float64)
     found = surgery.weights(twin)
     dense = [w.detach().clone() for w in found]

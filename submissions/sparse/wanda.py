@@ -1,12 +1,12 @@
-"""Wanda: weights are ranked within their row by magnitude times the norm of their input.
+"""Wanda: pruning of each row's smallest weights by magnitude times the input's norm.
 
 Sun et al., "A Simple and Effective Pruning Approach for Large Language Models", arXiv 2306.11695.
 
-    score_ij = |W_ij|·‖X_j‖₂ over calibration tokens; prune the smallest of every row; block after
-    block, a block's inputs coming from the pruned blocks before it
+    score_ij = |W_ij|·‖X_j‖₂ over calibration tokens; prune the smallest of every row
+    block after block: a block's inputs come from the pruned blocks before it
 
 State: a mask of the hidden matrices; AdamW's two words per parameter.
-Departures from the paper: what is left is trained on with AdamW; the paper stops after pruning.
+Departures from the paper: AdamW trains the weights that stay; the paper stops after pruning.
 """
 
 from harness import surgery
