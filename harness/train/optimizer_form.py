@@ -37,6 +37,8 @@ class OptimizerForm:
         self.is_class, self.needs = is_class, Needs("params", True)
         rest: list = []
         if is_class:
+            # Compilation takes a minute and writes files, both of which a race has no place for.
+            torch.compiler.set_stance("force_eager")
             built: Built = module.optimizer(task.params, hp, self._offer())
             self.optimizer, self.needs, rest = built.optimizer, built.needs, built.rest
         else:
