@@ -2,8 +2,10 @@
 
 import argparse
 from collections.abc import Iterable
+from pathlib import Path
 
 from harness.errors import UserError, nearest
+from harness.system.paths import ROOT
 
 # each is a module of harness/cli/commands/
 COMMANDS = (
@@ -55,3 +57,15 @@ def key_values(words: Iterable[str], defaults: dict[str, str], example: str) -> 
             )
         values[key] = value
     return values
+
+
+def results_folders() -> list[str]:
+    """Return the folders whose records are read if none is named: results here, and the project's.
+
+    They are the same in a checkout. An installed harness has its records beside its packages.
+    """
+    here, own = Path("results"), ROOT / "results"
+    has_records = any((here / name).is_dir() for name in ("runs", "board"))
+    if here.resolve() == own.resolve():
+        return ["results"]
+    return [*(["results"] if has_records else []), str(own)]

@@ -1,17 +1,23 @@
 """Laws of the package: what is declared exists, starts fast, and is pinned."""
 
 import importlib.util
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import sysconfig
 import textwrap
 import tomllib
+import venv
+import zipfile
 from pathlib import Path
 
 import pytest
 
 import harness
+from tests.support.racing import SHORT
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -79,3 +85,95 @@ def test_the_ci_script_runs_what_the_makefile_has():
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert {"race", "test", "test-slow", "check", "clean"} <= set(targets)
     assert set(re.findall(r"\bmake ([\w-]+)", script.read_text())) <= set(targets)
+
+
+def test_the_licence_is_named_and_there():
+    assert PROJECT["project"]["license"] == "Apache-2.0"
+    assert PROJECT["project"]["license-files"] == ["LICENSE"]
+    assert "Apache License\n" in (ROOT / "LICENSE").read_text()
+
+
+def test_torch_is_of_the_release_that_the_prices_were_measured_with():
+    (torch,) = [name for name in REQUIRED if name.startswith("torch>")]
+    low, high = re.fullmatch(r"torch>=(\d+\.\d+),<(\d+\.\d+)", torch).groups()
+    assert int(high.split(".")[1]) == int(low.split(".")[1]) + 1
+    tables = list((ROOT / "results" / "reference" / "prices").glob("*.json"))
+    assert tables
+    releases = {json.loads(path.read_text())["machine"]["torch"] for path in tables}
+    assert {release.rpartition(".")[0] for release in releases} == {low}
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """A folder with packages of the names of ours, which break whoever imports them."""
+    for name in ("workloads", "submissions", "conf", "results"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('not ours')\n")
+    return tmp_path
+
+
+def run(command, folder, **changes):
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | changes
+    return subprocess.run(
+        [str(word) for word in command], cwd=folder, env=environment, capture_output=True, text=True
+    )
+
+
+def test_packages_of_the_current_folder_do_not_hide_ours(elsewhere):
+    code = (
+        "import runpy, sys; sys.argv = ['harness', '--version']\n"
+        "try: runpy.run_module('harness', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "import workloads; print(workloads.__file__)"
+    )
+    done = run([sys.executable, "-c", code], elsewhere, PYTHONPATH=f"{elsewhere}:{ROOT}")
+    assert "not ours" in done.stderr
+    # as `python -m` has it: the current folder alone comes before ours
+    code = f"import sys; sys.path[0] = {str(elsewhere)!r}; sys.path.append({str(ROOT)!r})\n" + code
+    code = code.replace(
+        "runpy.run_module('harness', run_name='__main__')",
+        "import harness.__main__ as main; main.search_current_folder_last()",
+    )
+    done = run([sys.executable, "-c", code], elsewhere)
+    assert done.stdout.splitlines()[-1] == str(ROOT / "workloads" / "__init__.py"), done.stderr
+
+
+def test_another_package_of_our_names_is_named(elsewhere):
+    command = [sys.executable, "-m", "harness", "list", "--like", "lion"]
+    done = run(command, ROOT.parent, PYTHONPATH=f"{elsewhere}:{ROOT}")
+    assert done.returncode == 2
+    assert f"finds the package 'workloads' in {elsewhere}" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_a_wheel_works_outside_of_the_checkout(elsewhere):
+    """It sees the libraries of this environment, but not the checkout."""
+    wheel = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    copy = elsewhere / "copy"
+    ignored = shutil.ignore_patterns(".*", "runs", "build", "*.egg-info", "__pycache__")
+    shutil.copytree(ROOT, copy, ignore=ignored)
+    done = run([*wheel, "--wheel-dir", elsewhere, copy], elsewhere)
+    assert done.returncode == 0, done.stderr
+    shutil.rmtree(copy)
+    venv.create(elsewhere / "venv", with_pip=False)
+    site = next((elsewhere / "venv" / "lib").glob("python*")) / "site-packages"
+    (site / "libraries.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    with zipfile.ZipFile(next(elsewhere.glob("*.whl"))) as archive:
+        archive.extractall(site)
+    python, place = elsewhere / "venv" / "bin" / "python", f"results={elsewhere / 'mine'}"
+    found = run([python, "-c", "import harness; print(harness.__file__)"], elsewhere)
+    assert found.stdout.strip() == str(site / "harness" / "__init__.py"), found.stderr
+    for words, expected in [
+        (["list", "--like", "lion"], "first_order"),
+        (["show", "lion"], "gpt2.mini: "),
+        (["compare", "adamw", "lion", "workload=gpt2"], "lion"),
+        (["-m", "submission=adamw,lion", "dry=true", place], "2 trials: 0 done, 2 to run"),
+        (["submission=lion", place, *SHORT], "out of budget"),
+    ]:
+        done = run([python, "-m", "harness", *words], elsewhere)
+        assert done.returncode == 0, (words, done.stderr)
+        assert expected in done.stdout
+    report = run([python, "-m", "harness", "report", "--out", elsewhere / "report"], elsewhere)
+    assert report.returncode == 0, report.stderr
+    assert (elsewhere / "report" / "LEADERBOARD.md").exists()

@@ -1,6 +1,6 @@
 """harness compare: two submissions compared by their records."""
 
-from harness.cli.arguments import key_values, parser
+from harness.cli.arguments import key_values, parser, results_folders
 from harness.report.board.compare import versus
 
 
@@ -21,7 +21,7 @@ def run(arguments: list[str]) -> int:
     asked = reader.parse_args(arguments)
     options = key_values(
         asked.settings,
-        {"workload": "", "scale": "mini", "results": "results"},
+        {"workload": "", "scale": "mini", "results": results_folders()[0]},
         "harness compare lion adamw workload=gpt2",
     )
     print(

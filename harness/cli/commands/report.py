@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from harness.cli.arguments import parser
+from harness.cli.arguments import parser, results_folders
 
 
 def run(arguments: list[str]) -> int:
@@ -11,8 +11,8 @@ def run(arguments: list[str]) -> int:
     reader.add_argument(
         "results",
         nargs="*",
-        default=["results"],
-        help="results folders, run folders or compact .jsonl files (results)",
+        default=results_folders(),
+        help="results folders, run folders or compact .jsonl files (results, and our own)",
     )
     reader.add_argument("--out", default="report", metavar="FOLDER", help="where to (report)")
     asked = reader.parse_args(arguments)
