@@ -1,13 +1,14 @@
-"""DP-SGD: every example's gradient is clipped, and noise is added to their sum.
+"""DP-SGD: SGD on the sum of clipped per-example gradients plus noise.
 
 Abadi et al., "Deep Learning with Differential Privacy", arXiv 1607.00133, Algorithm 1.
 
-    g = (Σᵢ gᵢ·min(1, C/‖gᵢ‖) + C·σ·N(0, I))/B, ‖·‖ over all parameters of one example;
-    then SGD with momentum on g
+    g = (Σᵢ gᵢ·min(1, C/‖gᵢ‖) + C·σ·N(0, I))/B, ‖·‖ over all parameters of one example
+    SGD with momentum on g
 
 State: momentum, one word per parameter.
-Departures from the paper: batches are of one size and from a permutation, not Poisson samples, and
-the momentum is added; the privacy spent is for an accountant to say, from σ, B and the steps.
+Departures from the paper: batches have one size and come from a permutation, not from Poisson
+sampling; momentum is added. A privacy accountant must compute the privacy spent from σ, B and the
+steps.
 """
 
 import torch
@@ -19,7 +20,7 @@ SPACE = {**sgd.SPACE, "clip": {"log": [0.1, 10.0]}, "noise": {"choice": [0.1, 0.
 
 
 def privatise(examples, clip, noise, generator):
-    """Mean of clipped gradients ([B, *shape] each) with the noise of one draw."""
+    """Return the mean of clipped gradients ([B, *shape] each) plus one draw of noise."""
     count = len(examples[0])
     norms = sum(g.flatten(1).square().sum(dim=1) for g in examples).sqrt()
     factor = (clip / (norms + 1e-6)).clamp(max=1.0)

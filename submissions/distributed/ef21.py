@@ -1,4 +1,4 @@
-"""EF21: workers send only the largest changes of their gradients, and remember what they sent.
+"""EF21: workers send only the largest changes of their gradients, with error feedback.
 
 Richtárik, Sokolov, Fatkhullin, "EF21: A New, Simpler, Theoretically Better, and Practically Faster
 Error Feedback", arXiv 2106.05203; momentum: Fatkhullin et al., arXiv 2305.15155 (EF21-SGDM).
@@ -27,7 +27,7 @@ SPACE = {
 
 
 def top(x, share):
-    """x with all but its largest elements in magnitude set to 0."""
+    """Return x with all but its largest elements in magnitude set to 0."""
     flat = x.flatten()
     kept = flat.abs().topk(max(1, round(share * len(flat)))).indices
     return torch.zeros_like(flat).index_copy(0, kept, flat[kept]).view_as(x)

@@ -1,15 +1,16 @@
-"""Local SGD: four replicas train apart, talk to their neighbours rarely, and are merged once.
+"""Local SGD: four replicas train separately, average rarely, and are merged at the end.
 
 Stich, "Local SGD Converges Fast and Communicates Little", arXiv 1805.09767; the single merge:
 "A Single Merging Suffices", arXiv 2507.06542.
 
     replica i: SGD on its own quarter of every batch
     every `every` steps (0: never): pᵢ ← (pᵢ₋₁ + pᵢ + pᵢ₊₁)/3 on a ring (graph "ring"), or the mean
-    of all (graph "complete"); evaluated is the mean of the replicas
+    of all (graph "complete")
+    evaluation uses the mean of the replicas
 
 State: parameters and momentum of four replicas, eight words per parameter.
-Departures from the paper: the mean is taken at every evaluation, for the harness to see; it does
-not touch the training.
+Departures from the paper: the mean is computed for every evaluation of the harness; it does not
+change the training.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""MoNNA: workers average the models nearest to their own, so that a liar among them is ignored.
+"""MoNNA: workers average the models nearest to their own, and so ignore a Byzantine worker.
 
 Farhadkhani et al., "Robust Collaborative Learning with Linear Gradient Overhead", arXiv 2209.10931,
 Algorithm 1.
@@ -6,10 +6,10 @@ Algorithm 1.
     worker i: mᵢ ← β·mᵢ + (1 − β)gᵢ;  hᵢ = pᵢ − lr·mᵢ;  pᵢ ← mean of the n − 2f nearest to hᵢ of
     all h, its own included
 
-Five workers, of which one lies (f = 1): it sends the mean of the others plus `attack` times their
-mean step backwards. Four honest ones share the workload's batch; evaluated is their mean.
+One of five workers is Byzantine (f = 1): it sends the mean of the others plus `attack` times their
+mean step backwards. The four honest workers share the workload's batch; evaluation uses their mean.
 State: parameters and momentum of four workers, eight words per parameter.
-Departures from the paper: nothing is lost or late, so that all n models arrive, not n − f.
+Departures from the paper: no message is lost or late, so all n models arrive, not n − f.
 """
 
 import torch
@@ -28,7 +28,7 @@ SPACE = {
 
 
 def nearest_mean(own, models, count):
-    """Mean of the `count` of `models` (lists of tensors) with the least distance to `own`."""
+    """Return the mean of the `count` models (lists of tensors) nearest to `own`."""
 
     def distance(model):
         return sum(float((a - b).square().sum()) for a, b in zip(own, model))

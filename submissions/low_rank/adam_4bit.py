@@ -1,4 +1,4 @@
-"""4-bit AdamW: both moments are kept in half a byte an element.
+"""4-bit AdamW: AdamW whose two moments take half a byte per element each.
 
 Li, Chen, Zhu, "Memory Efficient Optimizers with 4-bit States", arXiv 2309.01507, "4-bit AdamW".
 
@@ -6,9 +6,10 @@ Li, Chen, Zhu, "Memory Efficient Optimizers with 4-bit States", arXiv 2309.01507
     v: divided by min(largest of its row, largest of its column), nearest of 1/16, 2/16, ..., 1
     each step: decode, AdamW's step, encode
 
-Hidden matrices only, and those of at most `above` elements keep 32 bits; the rest goes to AdamW.
-State: one byte per parameter, a scale a block of m, a row and a column of scales of v.
-Departures from the paper: none known; embeddings stay at 32 bits, as it advises.
+It updates the hidden matrices; those of at most `above` elements keep 32 bits. AdamW updates the
+rest.
+State: one byte per parameter; a scale for each block of m; a row and a column of scales for v.
+Departures from the paper: none known; embeddings keep 32 bits, as the paper advises.
 """
 
 import torch
@@ -44,7 +45,7 @@ def init(params, hp):
 
 
 def encode(x, levels):
-    """Numbers of the nearest of 16 levels, two to a byte."""
+    """Return the index of the nearest of 16 levels for each element, two to a byte."""
     levels = levels.to(x)
     codes = torch.bucketize(x.flatten(), (levels[1:] + levels[:-1]) / 2).byte()
     codes = torch.nn.functional.pad(codes, (0, len(codes) % 2))
@@ -57,7 +58,7 @@ def decode(codes, levels, count):
 
 
 def blocks(x, scales):
-    """The scale of every element of x, by blocks of its flat order."""
+    """Return the scale of every element of x, by blocks of its flat order."""
     return scales.repeat_interleave(BLOCK)[: x.numel()].view_as(x)
 
 

@@ -1,4 +1,4 @@
-"""DCT-AdamW: AdamW on the columns of a fixed cosine basis that the gradient is largest in.
+"""DCT-AdamW: AdamW on those columns of a fixed cosine basis where the gradient is largest.
 
 Modoranu et al., "SVD-Free Low-Rank Adaptive Gradient Optimization for Large Language Models",
 arXiv 2505.17967.
@@ -9,8 +9,8 @@ arXiv 2505.17967.
     a = AQ_C;  e ← A − aQ_Cᵀ (with feedback);  m, v of a as in Adam
     p ← p(1 − lr·wd) − lr·m̂/(√v̂ + eps)·Q_Cᵀ
 
-Hidden matrices only; the rest goes to AdamW.
-State: m and v on r columns, the column numbers; with feedback e, one word per parameter.
+It updates the hidden matrices. AdamW updates the rest.
+State: m and v on r columns; the column numbers; with feedback e, one word per parameter.
 Departures from the paper: the error e is not quantised. Q's columns are the basis vectors (DCT-II).
 """
 
@@ -40,7 +40,7 @@ SPACE = {
 
 
 def cosines(n, like):
-    """The orthonormal DCT-II basis, one vector a column [n, n]."""
+    """Return the orthonormal DCT-II basis [n, n], one vector per column."""
     i = torch.arange(n, dtype=torch.float64)
     q = torch.cos(math.pi / n * (i[:, None] + 0.5) * i) * math.sqrt(2 / n)
     q[:, 0] = math.sqrt(1 / n)
@@ -55,7 +55,7 @@ def init(params, hp):
 
 
 def turn_(x, rotation):
-    """Move moments, r numbers along their short side, to other columns."""
+    """Move moments, with r numbers along their short side, to other columns."""
     x.copy_(x @ rotation if galore.tall(x) else rotation.mT @ x)
 
 
@@ -72,7 +72,8 @@ def update(params, grads, state, hp, progress):
             size = galore.project(a, q).abs().sum(dim=0 if galore.tall(g) else 1)
             new = size.topk(len(columns)).indices.sort().values
             if step > 1:
-                kept = (columns[:, None] == new).to(m)  # Q_oldᵀQ_new of an orthonormal basis
+                # Q_oldᵀQ_new of an orthonormal basis.
+                kept = (columns[:, None] == new).to(m)
                 turn_(m, kept)
                 turn_(v, kept)
             columns.copy_(new)

@@ -6,9 +6,9 @@ arXiv 2410.01623, Algorithm 1.
     R = gP;  N = Adam(R);  S = (g − α·RPᵀ)·‖N‖/‖R‖, row by row (columns for wide matrices)
     S ← S·min(1, γ·‖S_before‖/‖S‖);  p ← p − lr·(α·NPᵀ + S);  p ← p(1 − lr·wd)
 
-Hidden matrices only; the rest goes to AdamW.
-State: GaLore's, and one number a matrix.
-Departures from the paper: the residual is taken from α·RPᵀ, not RPᵀ, as in the authors' code.
+It updates the hidden matrices. AdamW updates the rest.
+State: GaLore's; one number for each matrix.
+Departures from the paper: the residual is g − α·RPᵀ, not g − RPᵀ, as in the authors' code.
 """
 
 import math

@@ -6,8 +6,8 @@ Training", arXiv 2411.07837, Algorithm 1 with columns as the subspace.
     every `gap` steps: draw a share ρ of each matrix's columns; m = v = 0, t = 0
     drawn columns: AdamW;  the others: p ← p(1 − lr·wd) − lr·s·sign(g)
 
-Hidden matrices only; the rest goes to AdamW.
-State: m and v of the drawn columns, their numbers, 2ρ words per parameter; the step.
+It updates the hidden matrices. AdamW updates the rest.
+State: m and v of the drawn columns, 2ρ words per parameter; the column numbers; the step.
 Departures from the paper: columns are drawn (the paper's default draws whole blocks of layers).
 """
 

@@ -1,4 +1,4 @@
-"""GaLore: AdamW on gradients projected to a few directions that are found anew now and then.
+"""GaLore: AdamW on gradients projected to a few directions, which are recomputed at times.
 
 Zhao et al., "GaLore: Memory-Efficient LLM Training by Gradient Low-Rank Projection",
 arXiv 2403.03507, Algorithm 2.
@@ -7,10 +7,10 @@ arXiv 2403.03507, Algorithm 2.
     R = gP or Pᵀg;  m ← β1·m + (1 − β1)R;  v ← β2·v + (1 − β2)R²;  N = m̂/(√v̂ + eps)
     p ← p − lr·α·NPᵀ (or PN);  p ← p(1 − lr·wd)
 
-Hidden matrices only; the rest goes to AdamW.
-State: m and v on the short side's r directions, P; the step. For n x n matrices 3r/n words.
+It updates the hidden matrices. AdamW updates the rest.
+State: m and v on the short side's r directions; P; the step. For n x n matrices 3r/n words.
 Departures from the paper: eps is not divided by the bias correction, and decay comes last, both as
-in the authors' code. The moments keep their numbers when P changes, as in the paper.
+in the authors' code. The moments keep their values when P changes, as in the paper.
 """
 
 import math
@@ -65,7 +65,7 @@ def expand(small, basis, like):
 
 
 def begin(grads, state, hp, progress):
-    """Count the step, refresh the bases when due: the bias-corrected learning rate and all gP."""
+    """Count the step, refresh due bases; return the learning rate, bias correction and all gP."""
     if state["step"] % hp.gap == 0:
         for basis, g in zip(state["basis"], grads):
             top_(basis, g)
@@ -76,7 +76,7 @@ def begin(grads, state, hp, progress):
 
 
 def adam(small, state, hp):
-    """m/(√v + eps) after taking in the small gradients, without bias correction."""
+    """Return m/(√v + eps) after an update by the small gradients, without bias correction."""
     steps = ops.zeros(small)
     ops.adam_(steps, small, state["m"], state["v"], math.inf, -1.0, (hp.beta1, hp.beta2), hp.eps)
     return steps

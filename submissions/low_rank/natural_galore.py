@@ -6,10 +6,10 @@ arXiv 2410.16029.
     S = the last s projected gradients, the present one among them, as columns;  F = λI + SSᵀ
     R̃ = F⁻¹R = (R − S(λI + SᵀS)⁻¹SᵀR)/λ, then GaLore's Adam on R̃
 
-Hidden matrices only; the rest goes to AdamW.
-State: GaLore's, and s small gradients a matrix.
-Departures from the paper: columns are divided by √s, so that λ is compared with a mean; λ is
-relative to the mean of the diagonal of SᵀS, so that it has no unit.
+It updates the hidden matrices. AdamW updates the rest.
+State: GaLore's; s small gradients for each matrix.
+Departures from the paper: columns are divided by √s, so that λ compares with a mean; λ is relative
+to the mean of the diagonal of SᵀS, so that it has no unit.
 """
 
 import torch
@@ -27,7 +27,7 @@ def init(params, hp):
 
 
 def precondition(r, past, damping):
-    """(λI + SSᵀ)⁻¹ r by an s x s system; λ = damping · mean diagonal of SᵀS. past is Sᵀ·√s."""
+    """Return (λI + SSᵀ)⁻¹ r by an s x s system; λ = damping·mean diagonal of SᵀS; past = Sᵀ·√s."""
     gram = past @ past.mT / len(past)
     ridge = damping * gram.diagonal().mean() + 1e-30
     inner = gram + ridge * torch.eye(len(past), dtype=r.dtype, device=r.device)

@@ -1,16 +1,16 @@
-"""Alternating minimisation: least squares in one factor, then in the other, by conjugate gradients.
+"""Alternating minimisation: least squares in one factor at a time, by conjugate gradients.
 
 Jain, Netrapalli, Sanghavi, "Low-rank matrix completion using alternating minimization", arXiv
 1212.0467; solving the regressions only approximately: Gu, Song, Yin, Zhang, arXiv 2302.11068.
 
     (L, R) ← (L·Tᵀ, Q), R = Q·T;  L ← argmin_L f(L, R);  the same with L and R exchanged; ...
 
-f is quadratic in each factor, so ∇f(L + p) - ∇f(L) is its Hessian times p exactly: each conjugate
-gradient iteration is one more pass. A step is one factor's regression.
+f is quadratic in each factor, so ∇f(L + p) - ∇f(L) is exactly its Hessian times p: each conjugate
+gradient iteration costs one more pass. A step is the regression of one factor.
 
 State: none.
-Departures from the paper: regressions are `inner` conjugate gradient iterations, started at the
-present factor; the start is the workload's random one.
+Departures from the paper: a regression is `inner` conjugate gradient iterations from the present
+factor; the start is the workload's random one.
 """
 
 import torch

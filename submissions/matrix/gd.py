@@ -1,12 +1,12 @@
-"""Gradient descent on the factors, constant step: what the preconditioned methods are held against.
+"""Gradient descent on the factors, constant step: the baseline of preconditioned methods.
 
 Small random start: Li, Ma, Zhang, arXiv 1712.09203; over-parameterised: Xiong, Ding, Du, arXiv
 2310.01769.
 
     X ← X - lr·∇f(X)
 
-With lr = 1/(2·largest singular value) each direction grows by its own singular value, so the time
-is proportional to the condition number, and the floor of an over-parameterised problem to the
+With lr = 1/(2·largest singular value) each direction grows by its own singular value. So the time
+is proportional to the condition number, and the error floor of an over-parameterised problem to the
 scale of the start.
 
 State: none.

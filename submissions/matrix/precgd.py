@@ -1,15 +1,15 @@
-"""PrecGD: preconditioned gradient descent whose damping follows the loss down.
+"""PrecGD: preconditioned gradient descent whose damping falls with the loss.
 
 Zhang, Fattahi, Zhang, "Preconditioned gradient descent for over-parameterized nonconvex matrix
 factorization", NeurIPS 2021, arXiv 2504.09708.
 
-    η = c·√f(X);   X ← X - lr·∇f(X)·(XᵀX + ηI)⁻¹;   a pair is preconditioned by its partner
+    η = c·√f(X);   X ← X - lr·∇f(X)·(XᵀX + ηI)⁻¹;   a pair: each preconditioned by its partner
 
-√f is within constant factors of the error, which is all the theory asks of η; it makes the method
-linear whatever the condition number and the number of columns.
+√f is within constant factors of the error, as the theory requires of η. Then the method converges
+linearly for every condition number and number of columns.
 
 State: none.
-Departures from the paper: the paper has symmetric factors only.
+Departures from the paper: pairs of factors are allowed; the paper's factors are symmetric.
 """
 
 import torch

@@ -6,12 +6,13 @@ descent", arXiv 2005.08898.
     first `power` steps, near zero, where -∇_L f ≈ ε·Y·V and -∇_R f ≈ ε·Yᵀ·U, Y = A*(y):
         (U, V) ← (orth(Y·V), orth(Yᵀ·U)), the parameters are εU and εV
     then  P S Qᵀ = svd(Uᵀ·Y·V),  L = U·P·√S,  R = V·Q·√S
-    then  L ← L - lr·∇_L f·(RᵀR)⁻¹,  R ← R - lr·∇_R f·(LᵀL)⁻¹, at once;  a symmetric X: L = R = X
+    then  L ← L - lr·∇_L f·(RᵀR)⁻¹ and R ← R - lr·∇_R f·(LᵀL)⁻¹ simultaneously
+    a symmetric X: L = R = X
 
 State: the step.
-Departures from the paper: the spectral start is an orthogonal iteration on gradients, each
-charged as a step, where the paper has an exact SVD; a symmetric start takes eigenvalues by their
-size. It is for factors of the exact rank: with more columns the Gram becomes singular.
+Departures from the paper: the spectral start is an orthogonal iteration on gradients, each charged
+as a step; the paper has an exact SVD. A symmetric start takes the absolute values of eigenvalues.
+The factors must have the exact rank: with more columns the Gram becomes singular.
 """
 
 import torch
@@ -20,7 +21,8 @@ from harness import ops
 from submissions.matrix import scaled_gd_lambda
 
 HANDLES = ["factor"]
-SMALL = 1e-4  # ε: the quadratic part of the gradient is ε² of the linear one
+# ε: the quadratic part of the gradient is ε² of the linear part.
+SMALL = 1e-4
 SPACE = {"lr": {"log": [0.1, 1.0], "default": 0.5}, "power": {"int": [2, 60], "default": 20}}
 
 

@@ -1,17 +1,18 @@
-"""ScaledGD(λ): gradient descent on the factors, preconditioned by the damped Gram of the partner.
+"""ScaledGD(λ): gradient descent preconditioned by the damped Gram of the partner factor.
 
 Xu, Shen, Chi, Ma, "The power of preconditioning in overparameterized low-rank matrix sensing",
 arXiv 2302.01186. The same preconditioner serves LoRA (arXiv 2402.02347).
 
-    X ← X - lr·∇f(X)·(XᵀX + λI)⁻¹;   for a pair  L ← L - lr·∇_L f·(RᵀR + λI)⁻¹, R likewise, at once
+    X ← X - lr·∇f(X)·(XᵀX + λI)⁻¹
+    a pair: L ← L - lr·∇_L f·(RᵀR + λI)⁻¹ and simultaneously R likewise
     start: X ← shrink·X
 
-λ should be near the smallest singular value of the matrix sought; with more columns than its rank
-a start that is not tiny leaves an error the method cannot remove.
+λ should be near the smallest singular value of the true matrix. With more columns than its rank, a
+start that is not tiny leaves an error that the method cannot remove.
 
 State: none.
-Departures from the paper: the damping is for a matrix whose largest singular value is 1; the paper
-has symmetric factors only.
+Departures from the paper: the damping is for a matrix whose largest singular value is 1; pairs of
+factors, where the paper's are symmetric.
 """
 
 import torch
@@ -27,14 +28,14 @@ SPACE = {
 
 
 def partners(factors):
-    """The factor that each is multiplied with: itself if alone, else its neighbour of a pair."""
+    """Return each factor's partner in the product: itself if alone, else its neighbour."""
     if len(factors) == 1:
         return factors
     return [factors[i ^ 1] for i in range(len(factors))]
 
 
 def precondition(factors, grads, damping):
-    """Each gradient times (PᵀP + damping·I)⁻¹, P the factor's partner."""
+    """Return each gradient times (PᵀP + damping·I)⁻¹, P the factor's partner."""
     scaled = []
     for p, g in zip(partners(factors), grads, strict=True):
         gram = p.T @ p

@@ -5,12 +5,12 @@ Ma, Fattahi, "Global convergence of sub-gradient method for robust matrix recove
 
     X ← X - lr·ρᵗ·D·X,  D·X a subgradient of f(X) = mean |<A_i, XXᵀ> - y_i| / 2
 
-D points along the error XXᵀ - M even when a constant share of the measurements is grossly wrong;
-the final error is set by the scale of the start and the last step size.
+D points along the error XXᵀ - M even when a constant share of the measurements is grossly wrong.
+The scale of the start and the last step size determine the final error.
 
 State: none.
-Departures from the paper: ρ is given by the step size at the end of the horizon, lr·final; the
-start is random and small where the paper has the leading eigenvectors of D at zero.
+Departures from the paper: ρ follows from the step size at the end of the horizon, lr·final; the
+start is random and small, where the paper takes the leading eigenvectors of D at zero.
 """
 
 from harness import ops

@@ -1,4 +1,4 @@
-"""COMQ: rounds one input's weights after another to the best points given the rest, in sweeps.
+"""COMQ: round the weights of one input after another, each to the best points given the rest.
 
 Zhang et al., "COMQ: A Backpropagation-Free Algorithm for Post-Training Quantization",
 arXiv 2403.07134.
@@ -7,8 +7,8 @@ arXiv 2403.07134.
     q_j ← round(q_j + Σ_k G_jk(w_k - q_k)/G_jj);  from q = w, inputs in order of ‖X_j‖·‖w_j‖
 
 State: none; nothing is trained.
-Departures from the paper: the grids of round to nearest stay; one order for all rows of a matrix,
-where the greedy order of the paper may differ from row to row.
+Departures from the paper: the grids are those of round to nearest; all rows of a matrix have one
+order, where the paper's greedy order may differ from row to row.
 """
 
 import torch
@@ -29,11 +29,12 @@ SKIPS = {
 
 
 def quantise(weight, x, bits, sweeps):
-    """The matrix on its rows' grids, [out, in], given its inputs x [tokens, in]."""
+    """Return the matrix on its rows' grids, [out, in], given its inputs x [tokens, in]."""
     w, x = weight.detach().double(), x.double()
     step, low = (v.double() for v in rtn.grid(weight, bits))
     gram, q = x.T @ x, w.clone()
-    error = torch.zeros_like(w)  # (w - q)G
+    # (w - q)G.
+    error = torch.zeros_like(w)
     order = (gram.diagonal().sqrt() * w.norm(dim=0)).argsort(descending=True)
     for _ in range(sweeps):
         for j in order.tolist():

@@ -1,4 +1,4 @@
-"""GPTQ: rounds column by column and moves the error onto the columns still to come.
+"""GPTQ: round column by column, and compensate the error in the later columns.
 
 Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers",
 arXiv 2210.17323.
@@ -7,8 +7,8 @@ arXiv 2210.17323.
     per column j: q = nearest point of the row's grid;  W_{j:} ← W_{j:} - (w_j - q)/C_jj·C_{j,j:}
 
 State: none; nothing is trained.
-Departures from the paper: columns in their order, one grid for each row, as round to nearest has
-it; float64; block after block of the model, later ones seeing the rounded earlier ones.
+Departures from the paper: columns in their order; one grid for each row, as in round to nearest;
+float64; block after block of the model, with inputs from the rounded earlier blocks.
 """
 
 import torch
@@ -26,7 +26,7 @@ SKIPS = {
 
 
 def quantise(weight, x, bits, damp):
-    """The matrix on its rows' grids, [out, in], given its inputs x [tokens, in]."""
+    """Return the matrix on its rows' grids, [out, in], given its inputs x [tokens, in]."""
     step, low = (v.double() for v in rtn.grid(weight, bits))
 
     def plan(block, c):

@@ -1,4 +1,4 @@
-"""Quantisation-aware training: the forward pass rounds the matrices, gradients go straight through.
+"""Quantisation-aware training: the forward pass rounds weights; gradients ignore the rounding.
 
 Bengio et al., arXiv 1308.3432 (straight-through estimator); Jacob et al., "Quantization and
 Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", arXiv 1712.05877.
@@ -6,8 +6,8 @@ Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", ar
     s = max |w|/(2^(b-1) - 1) of a row;  W' = s·round(W/s);  ∂L/∂W ← ∂L/∂W'
 
 State: AdamW's two words per parameter, of the unrounded weights.
-Departures from the paper: weights only, activations stay in float32; symmetric grids of each step's
-own weights, not running ranges.
+Departures from the paper: weights only, activations stay in float32; symmetric grids from each
+step's own weights, not from running ranges.
 """
 
 import torch
@@ -36,7 +36,7 @@ class Rounded(surgery.Adapted):
 
 
 class Straight(torch.autograd.Function):
-    """scale·round(w/scale), whose gradient is that of w itself."""
+    """scale·round(w/scale), with the gradient of w itself."""
 
     @staticmethod
     def forward(ctx, weight, scale):

@@ -1,9 +1,9 @@
-"""Round to nearest, the null of quantisation: each weight to the nearest point of its row's grid.
+"""Round to nearest: each weight to the nearest point of its row's grid; null of quantisation.
 
     δ = (max - min)/(2^b - 1) of a row;  q = clamp(round((w - min)/δ), 0, 2^b - 1);  w ← min + δ·q
 
 State: none; nothing is trained.
-Departures from the paper: there is none; asymmetric grids, one for each row of the hidden matrices.
+Departures from the paper: there is no paper. Grids are asymmetric, one per row of hidden matrices.
 """
 
 import torch
@@ -19,14 +19,14 @@ SKIPS = {
 
 
 def grid(weight, bits):
-    """Step and offset of each row, [out, 1]."""
+    """Return the grid's step and offset for each row, [out, 1]."""
     low, high = weight.amin(1, keepdim=True), weight.amax(1, keepdim=True)
     step = ((high - low) / (2**bits - 1)).clamp(min=torch.finfo(weight.dtype).tiny)
     return step, low
 
 
 def rounded(values, step, low, bits):
-    """The nearest points of the grid."""
+    """Return the nearest points of the grid."""
     return low + step * ((values - low) / step).round().clamp(0, 2**bits - 1)
 
 
@@ -37,7 +37,7 @@ def adapt(model, task, hp):
 
 
 class Algorithm:
-    """Nothing is left to do once the model is adapted."""
+    """A method that does nothing more once the model is adapted."""
 
     def __init__(self, task, hp):
         pass

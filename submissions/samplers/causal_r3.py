@@ -1,4 +1,4 @@
-"""Causal R3: R3 behind a gate that opens in time order as the residual before it falls.
+"""Causal R3: R3 with a gate that opens in time order as the earlier residuals fall.
 
 Daw, Bu, Wang, Perdikaris, Karpatne, arXiv 2207.02338.
 
@@ -6,9 +6,8 @@ Daw, Bu, Wang, Perdikaris, Karpatne, arXiv 2207.02338.
     c ← c + rate·min(exp(-20·mean F²), 0.1), from -0.5
 
 State: AdamW's m and v, two words per parameter; the step; the points; c.
-Departures from the paper: τ is the last coordinate, whatever it means; `rate` is such that the
-gate can open within 1/`speed` of the horizon, at its fastest; AdamW with warm-up and cosine
-decay.
+Departures from the paper: τ is the last coordinate, whether or not it is time; `rate` lets the gate
+open within 1/`speed` of the horizon at the earliest; AdamW with warm-up and cosine decay.
 """
 
 import math
@@ -21,7 +20,7 @@ SPACE = {**uniform.SPACE, "speed": {"log": [1.0, 20.0], "default": 4.0}, "tolera
 
 
 def gate(times, c):
-    """Weight of each time in [0, 1]."""
+    """Return the weight of each time, in [0, 1]."""
     return (1 - torch.tanh(5 * (times - c))) / 2
 
 

@@ -1,4 +1,4 @@
-"""Fixed: one set of collocation points, drawn at the start and kept; the null of adaptive sampling.
+"""Fixed: one set of collocation points, drawn at the start; the null of adaptive sampling.
 
 "PINN (fixed)" in Daw et al., arXiv 2207.02338; the setting of Raissi et al., arXiv 1711.10561.
 

@@ -6,8 +6,8 @@ networks using retain-resample-release sampling", arXiv 2207.02338.
     F_i = |residual at point i|, of the loss just computed;  keep = F > mean(F), strictly
     points ← points where kept, new uniform ones elsewhere, in the same places of the batch
 
-The number of points is constant and no residual is computed for the choice alone; the loss is the
-plain mean over the points, so its bias towards large residuals is meant.
+The number of points is constant, and the choice needs no extra residuals. The loss is the plain
+mean over the points, so its bias towards large residuals is intended.
 
 State: AdamW's m and v, two words per parameter; the step; the points.
 Departures from the paper: AdamW with warm-up and cosine decay in place of Adam with steps of decay.
@@ -21,7 +21,7 @@ SPACE = uniform.SPACE
 
 
 def retained(fitness):
-    """Which points stay, bool [B]."""
+    """Return which points stay, bool [B]."""
     return fitness > fitness.mean()
 
 

@@ -1,4 +1,4 @@
-"""RAD: from time to time all points are drawn anew, by a density that follows the residual.
+"""RAD: every 100 steps, all points are drawn anew from a density that follows the residual.
 
 Wu, Zhu, Tan, Kartha, Lu, "A comprehensive study of non-adaptive and residual-based adaptive
 sampling for physics-informed neural networks", arXiv 2207.10289.
@@ -19,19 +19,19 @@ SPACE = {**uniform.SPACE, "k": 1.0, "c": 1.0}
 
 
 def density(residuals, k, c):
-    """Unnormalised probability of each point of a dense set."""
+    """Return the unnormalised probability of each point of a dense set."""
     power = residuals.abs().double() ** k
     return power / power.mean() + c
 
 
 def dense(task):
-    """Twenty batches of uniform points, and their residuals."""
+    """Return twenty batches of uniform points, and their residuals."""
     points = uniform.draw(task, 20 * task.batch_size)
     return points, task.terms(task.batch_at(points))["residual"]
 
 
 def choose(task, count, k, c):
-    """`count` different points of a new dense set, drawn by the density."""
+    """Return `count` different points of a new dense set, drawn by the density."""
     points, residuals = dense(task)
     drawn = torch.multinomial(density(residuals, k, c).cpu(), count, generator=task.rng)
     return points[drawn.to(points.device)]

@@ -1,4 +1,4 @@
-"""RAR-D: from time to time some points are replaced by new ones where the residual is large.
+"""RAR-D: every 100 steps, new points where the residual is large replace some old points.
 
 Wu, Zhu, Tan, Kartha, Lu, arXiv 2207.10289.
 
@@ -6,7 +6,7 @@ Wu, Zhu, Tan, Kartha, Lu, arXiv 2207.10289.
     points ← points with `share` of a batch added, drawn from S by p without repetition
 
 State: AdamW's m and v, two words per parameter; the step; the points.
-Departures from the paper: a step has a fixed number of points, so the added ones replace the
+Departures from the paper: a step has a fixed number of points, so the added points replace the
 oldest of the second half of the set, and the first half stays uniform; AdamW with warm-up and
 cosine decay.
 """

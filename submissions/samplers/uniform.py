@@ -1,7 +1,7 @@
-"""Uniform: new collocation points every step, drawn uniformly in the box; AdamW on their loss.
+"""Uniform: AdamW on new collocation points every step, drawn uniformly in the box.
 
 The usual baseline of adaptive sampling, "PINN (dynamic)" in Daw et al., arXiv 2207.02338. The other
-samplers are this one with another choice of points.
+samplers differ from it in their choice of points.
 
 State: AdamW's m and v, two words per parameter; the step; the points.
 Departures from the paper: AdamW with warm-up and cosine decay in place of Adam with steps of decay.
@@ -23,7 +23,7 @@ SPACE = {
 
 
 def draw(task, count):
-    """Points [count, dimensions], uniform in the task's box, from the submission's own stream."""
+    """Return uniform points [count, dimensions] in the task's box, from the submission's stream."""
     low, high = task.box
     return low + (high - low) * torch.rand(count, len(low), generator=task.rng).to(low)
 
@@ -36,7 +36,7 @@ class Algorithm:
         self.adam, self.state = adamw.init(task.params, hp), {"points": draw(task, task.batch_size)}
 
     def weights(self, points):
-        """Factors of the loss's terms by name, or None."""
+        """Return factors of the loss's terms by name, or None."""
         return
 
     def observe(self, points, residuals):

@@ -1,7 +1,7 @@
 """Linear decay: AdamW with a warm-up and a linear fall to zero.
 
 Defazio et al., "Optimal Linear Decay Learning Rate Schedules and Further Refinements", arXiv
-2310.07831: what the theory asks for, and what beat the cosine in most of its comparisons.
+2310.07831: the schedule that theory recommends, better than the cosine in most comparisons there.
 
     η(t) = lr·(1 − t/T) after the warm-up;  the rest is AdamW
 

@@ -1,13 +1,14 @@
-"""Refined schedule: a first run records gradient norms, a second follows what they ask for.
+"""Refined schedule: a first run records gradient norms, which set a second run's schedule.
 
 Defazio et al., "Optimal Linear Decay Learning Rate Schedules and Further Refinements", arXiv
 2310.07831.
 
-    first half of the horizon: AdamW with linear decay; Gₜ = ‖gₜ‖₁; then p and state start again
-    second half: Gₜ through a running median, wₜ = 1/Gₜ, ηₜ ∝ wₜ·Σ_{s>t} w_s, largest value lr
+    first half of the horizon: AdamW with linear decay; Gₜ = ‖gₜ‖₁
+    then p and the state start again
+    second half: Gₜ ← its running median, wₜ = 1/Gₜ, ηₜ ∝ wₜ·Σ_{s>t} w_s, largest value lr
 
 State: AdamW's m and v and p₀, three words per parameter; G; the step.
-Departures from the paper: both runs share the budget, each half as long; the median's window is
+Departures from the paper: the two runs share the budget, half each; the median's window is
 reflected at both ends.
 """
 
@@ -21,7 +22,7 @@ SPACE = {**adamw.SPACE, "window": 0.1}
 
 
 def refine(norms, window):
-    """Factors in [0, 1] for the steps of a run, from gradient norms [T] of one like it."""
+    """Return factors in [0, 1] for a run's steps, from the gradient norms [T] of a similar run."""
     reach = int(window * len(norms)) // 2
     padded = torch.nn.functional.pad(norms[None], (reach, reach), mode="reflect")[0]
     weights = 1.0 / padded.unfold(0, 2 * reach + 1, 1).median(dim=1).values.clamp(min=1e-30)

@@ -1,16 +1,16 @@
-"""L-BFGS: quasi-Newton steps from the last changes of point and gradient, each on one frozen batch.
+"""L-BFGS: quasi-Newton steps from the last changes of p and g, each on one frozen batch.
 
 Liu and Nocedal, "On the limited memory BFGS method for large scale optimization", 1989; pairs from
 one batch: Berahas, Nocedal, Takáč, arXiv 1605.06049 (multi-batch L-BFGS).
 
     d = −H·g by the two-loop recursion, H₀ = sᵀy/yᵀy of the latest pair (the first step: 1/‖g‖)
     p' = p + τ·d;  g' = ∇f(p') on the same batch
-    f' ≤ f + c·τ·gᵀd: keep p', the pair (s, y) = (p' − p, g' − g) if it is curved, τ ← min(1, 2τ)
-    else: back to p, τ ← τ/2
+    f' ≤ f + c·τ·gᵀd: keep p'; keep the pair (s, y) = (p' − p, g' − g) if curved; τ ← min(lr, 2τ)
+    else: back to p; τ ← τ/2
 
 State: the last `pairs` changes of p and g, 2·pairs words per parameter; τ.
-Departures from the paper: one trial step a step in place of a line search, so that a step is always
-two passes; the trial size τ is kept from step to step.
+Departures from the paper: each step tries one size τ instead of a line search, so that it always
+costs two passes; τ carries over to the next step.
 """
 
 import torch
@@ -31,7 +31,7 @@ def flat(tensors):
 
 
 def direction(g, s, y):
-    """−H·g by the two-loop recursion over the pairs [k, n], oldest first."""
+    """Return −H·g by the two-loop recursion over the pairs [k, n], oldest first."""
     q, used = -g, []
     for a, b in zip(reversed(s), reversed(y)):
         used.append((a @ q) / (a @ b))
@@ -75,5 +75,6 @@ class Algorithm:
         return self.state
 
     def load_state_dict(self, state):
-        pairs = {name: state[name].clone() for name in ("s", "y")}  # aligned anew
+        # Loaded tensors may have another alignment in memory: a clone restores it.
+        pairs = {name: state[name].clone() for name in ("s", "y")}
         self.state = state | pairs

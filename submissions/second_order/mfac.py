@@ -1,4 +1,4 @@
-"""M-FAC: gradients multiplied by the inverse of a Fisher matrix made of the last gradients.
+"""M-FAC: gradients times the inverse of an empirical Fisher matrix of the last gradients.
 
 Frantar, Kurtic, Alistarh, "M-FAC: Efficient Matrix-Free Approximations of Second-Order
 Information", arXiv 2107.03356.

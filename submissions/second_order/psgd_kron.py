@@ -1,4 +1,4 @@
-"""PSGD Kron: gradients whitened by two triangular factors that are fitted on a Lie group.
+"""PSGD Kron: gradients whitened by two triangular factors, fitted on a Lie group.
 
 Li, "Preconditioned Stochastic Gradient Descent", arXiv 1512.04202; "Stochastic Hessian Fittings
 with Lie Groups", arXiv 2402.11858 (whitening, triangular Kronecker factors).
@@ -8,11 +8,11 @@ with Lie Groups", arXiv 2402.11858 (whitening, triangular Kronecker factors).
     U ← U − μ·triu(AAᵀ − BBᵀ)U/‖AAᵀ + BBᵀ‖;  W ← W − μ·triu(AᵀA − BᵀB)W/‖AᵀA + BᵀB‖
     u = UᵀU·m̂·WᵀW, at most 1.1 in root mean square;  p ← p − lr·(u + wd·p)
 
-Hidden matrices only; the rest goes to AdamW.
+It updates the hidden matrices. AdamW updates the rest.
 State: m, U and W; for n x n matrices 3 words per parameter.
-Departures from the paper: ‖·‖ is a lower bound of the spectral norm (two power steps), the factors
-are fitted to the momentum with a probability that falls from 1 to 0.03, and u is clipped, all three
-as in the common kron_torch; the two factors are not rebalanced.
+Departures from the paper: ‖·‖ is a lower bound of the spectral norm (two power steps); the factors
+are fitted to the momentum, with a frequency that falls from 1 to 0.03; u is clipped. All
+three are as in the common kron_torch. The two factors are not rebalanced.
 """
 
 import math
@@ -44,7 +44,7 @@ def init(params, hp):
 
 
 def spectral(a):
-    """A lower bound of a symmetric matrix's spectral norm: two power steps from its largest row."""
+    """Return a lower bound of a symmetric matrix's spectral norm, by two power steps."""
     largest = a.abs().max().clamp(min=TINY)
     a = a / largest
     x = a[a.square().sum(dim=0).argmax()] @ a

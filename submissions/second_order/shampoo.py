@@ -1,4 +1,4 @@
-"""Shampoo: matrix gradients multiplied on each side by an inverse fourth root of its statistics.
+"""Shampoo: matrix gradients times the inverse fourth root of the statistics of each side.
 
 Gupta, Koren, Singer, "Shampoo: Preconditioned Stochastic Tensor Optimization", arXiv 1802.09568,
 Algorithm 1; averages, grafting and delayed roots: Shi et al., arXiv 2309.06497.
@@ -8,7 +8,7 @@ Algorithm 1; averages, grafting and delayed roots: Shi et al., arXiv 2309.06497.
     m ← β1·m + (1 − β1)g;  u = A·m̂·B;  with grafting u ← u·‖a‖/‖u‖, a Adam's step on g
     p ← p(1 − lr·wd) − lr·u
 
-Hidden matrices only; the rest goes to AdamW.
+It updates the hidden matrices. AdamW updates the rest.
 State: m, L, R, A and B, with grafting v; for n x n matrices 5 to 6 words per parameter.
 Departures from the paper: with grafting ε is relative to the largest diagonal entry.
 """
@@ -42,7 +42,7 @@ def init(params, hp):
 
 
 def inverse_root(statistics, scale, eps, relative):
-    """(scale·S + ε·I)^(−1/4) by eigenvalues, in float64; ε·max(diagonal of S) where relative."""
+    """Return (scale·S + ε·I)^(−1/4) in float64; ε is times the largest diagonal if relative."""
     s = statistics.double() * scale
     ridge = eps * float(s.diagonal().max()) + 1e-30 if relative else eps
     values, vectors = torch.linalg.eigh(s)

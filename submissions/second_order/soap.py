@@ -7,10 +7,10 @@ Vyas et al., "SOAP: Improving and Stabilizing Shampoo using Adam", arXiv 2409.11
     p ← p − lr·U[m̂'/(√v̂ + eps)]Vᵀ with m' = UᵀmV;  p ← p(1 − lr·wd)
     every `every` steps: U ← the Q of QR(L·U), V likewise, columns and v in order of eigenvalues
 
-Hidden matrices only; the rest goes to AdamW.
+It updates the hidden matrices. AdamW updates the rest.
 State: m, v, L, R, U and V; for n x n matrices 6 words per parameter.
-Departures from the paper: as in the authors' code, the first gradient only starts the bases, eps is
-not divided by the bias correction, decay comes last.
+Departures from the paper: the first gradient only starts the bases, eps is not divided by the bias
+correction, and decay comes last, all as in the authors' code.
 """
 
 import math
@@ -44,14 +44,14 @@ def init(params, hp):
 
 
 def observe(grads, state, weight):
-    """Take the gradients into the statistics of both sides."""
+    """Update the statistics of both sides by the gradients."""
     for g, left, right in zip(grads, state["left"], state["right"]):
         left.addmm_(g, g.mT, beta=1.0 - weight, alpha=weight)
         right.addmm_(g.mT, g, beta=1.0 - weight, alpha=weight)
 
 
 def turn_(statistics, basis, v, axis):
-    """One orthogonal iteration; columns and v's axis fall in order of the eigenvalues before it."""
+    """Do one orthogonal iteration; sort columns and v's axis by falling eigenvalues first."""
     product = statistics @ basis
     order = (basis * product).sum(dim=0).argsort(descending=True)
     v.copy_(v.index_select(axis, order))

@@ -1,16 +1,16 @@
-"""Hyperband: AdamW runs of random (lr, wd), cut by successive halving, within one budget.
+"""Hyperband: AdamW runs of random (lr, wd), with successive halving, within one budget.
 
 Li et al., "Hyperband: A Novel Bandit-Based Approach to Hyperparameter Optimization",
 arXiv 1603.06560, Algorithm 1, with η = 3 and s from 2 to 0.
 
-    bracket s: n = ⌈3/(s + 1)·3ˢ⌉ points (9, 5, 3); rung i trains each of ⌊n/3ⁱ⌋ up to R/3^(s−i)
-    steps; the best third by training loss goes on from where it is
+    bracket s: n = ⌈3/(s + 1)·3ˢ⌉ points (9, 5, 3)
+    rung i trains each of ⌊n/3ⁱ⌋ points up to R/3^(s−i) steps; the best third by training loss go on
 
-R is what the horizon affords: every pass of every point is counted. Evaluated is the point with the
-lowest loss at the most steps so far.
+R is the largest that fits the horizon: every pass of every point counts. Evaluation uses the point
+with the lowest loss among those with the most steps so far.
 State: parameters, m and v of up to nine points and of the best one, thirty words per parameter.
 Departures from the paper: fitness is the mean training loss of the last quarter of a rung's steps;
-points go on rather than start again; what the division leaves over trains the best one further.
+points continue instead of starting again; the steps left over train the best point further.
 """
 
 import math
@@ -25,7 +25,7 @@ SPACE = {**adamw.SPACE, "spread": {"log": [3.0, 30.0]}}
 
 
 def plan(horizon):
-    """Rungs in order, (bracket, points, first step, last step) each, and R: the most that fit."""
+    """Return rungs of (bracket, points, first step, last step), and the largest R that fits."""
 
     def rungs(most):
         found = []
@@ -57,7 +57,7 @@ class Algorithm:
         self.state = {"points": [], "best": self.point(), "start": self.first}
 
     def point(self):
-        """A random point at its start: nothing trained, a loss worse than any."""
+        """Return a random untrained point, with a loss worse than any."""
         drawn = 2 * torch.rand(2, generator=self.task.rng) - 1
         return {
             "params": ops.copies(self.first),
@@ -86,7 +86,7 @@ class Algorithm:
         return loss
 
     def begin(self, first, count):
-        """New points for a new bracket, the best of the old ones for a new rung."""
+        """Draw new points for a new bracket, or keep the best points for a new rung."""
         if first == 0:
             self.first = self.state["start"]
             self.state["points"] = [self.point() for _ in range(count)]
@@ -95,7 +95,7 @@ class Algorithm:
             self.state["points"] = ranked[:count]
 
     def train(self, point, at, share):
-        """One step of a point; its loss enters the point's mean over `share` steps."""
+        """Train a point for one step; add its loss to the point's mean over `share` steps."""
         task, params = self.task, [p.data for p in self.task.params]
         torch._foreach_copy_(params, point["params"])
         loss = task.forward_backward(task.next_batch())

@@ -1,15 +1,15 @@
-"""Population-based training: six AdamW runs share the budget, the worst copy and vary the best.
+"""Population-based training: six AdamW runs in one budget; the worst copies the best.
 
 Jaderberg et al., "Population Based Training of Neural Networks", arXiv 1711.09846.
 
     members take turns of `turn` steps; fitness: mean training loss of the latest turn
-    after every round: the worst member takes weights, state and (lr, wd) of the best, each of lr
-    and wd times 0.8 or 1.2 (explore by perturbation, exploit by truncation)
+    after every round: the worst member copies weights, state and (lr, wd) of the best, and each of
+    lr and wd is multiplied by 0.8 or 1.2 (explore by perturbation, exploit by truncation)
 
-Evaluated is the member that was best in its latest turn. Every pass of every member is counted.
+Evaluation uses the member that was best in its latest turn. Every pass of every member counts.
 State: parameters, m and v of six members, eighteen words per parameter.
-Departures from the paper: members run one after the other; fitness is the loss on fresh training
-batches; a member's schedule follows the whole run's progress.
+Departures from the paper: members run one after another; fitness is the loss on new training
+batches; a member's schedule follows the progress of the whole run.
 """
 
 import torch
@@ -31,7 +31,7 @@ class Algorithm:
         self.state = {"members": [self.member() for _ in range(MEMBERS)], "best": 0}
 
     def member(self):
-        """The model's weights, AdamW's state; lr and wd spread log-uniformly around hp's."""
+        """Return a member: weights, AdamW's state, and lr and wd log-uniform around hp's."""
         factors = self.hp.spread ** (2 * torch.rand(2, generator=self.task.rng) - 1)
         return {
             "params": ops.copies(self.task.params),
@@ -58,7 +58,7 @@ class Algorithm:
         return loss
 
     def select(self, turns):
-        """After a turn the best is known; after a round the worst is replaced."""
+        """Set the best member after a turn; replace the worst after a round."""
         members = self.state["members"][: turns + 1]
         ranked = sorted(range(len(members)), key=lambda i: members[i]["loss"])
         self.state["best"] = ranked[0]

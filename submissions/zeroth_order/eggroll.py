@@ -1,13 +1,13 @@
-"""EGGROLL: an evolution strategy whose perturbations of matrices have rank one; no backward pass.
+"""EGGROLL: an evolution strategy with rank-one perturbations of matrices; no backward pass.
 
 Sarkar et al., "Evolution Strategies at the Hyperscale", arXiv 2511.16652.
 
     members ±i of N/2 pairs: E = σ·abᵀ/√r for matrices (r = 1), σ·N(0, I) else;  fᵢ = −loss(p + Eᵢ)
     f ← (f − mean)/√(var + 1e-5);  ĝ = −√N·mean(fᵢ·Eᵢ/σ);  p ← p(1 − lr·wd) − lr·ĝ
 
-State: none; perturbations are drawn again from their seeds wherever they are needed.
+State: none; perturbations are drawn again from their seeds when needed.
 Departures from the paper: N is 16; all members see one batch; matrices are perturbed in place, one
-member at a time, where the authors' code never forms p + E.
+member at a time, while the authors' code never forms p + E.
 """
 
 import torch
@@ -26,7 +26,7 @@ SPACE = {
 
 
 def noise(params, seed, rank):
-    """One tensor for each parameter, of rank `rank` where it is a matrix; unit variance."""
+    """Return unit-variance noise for each parameter, of rank `rank` if it is a matrix."""
     source = torch.Generator(params[0].device).manual_seed(seed)
 
     def draw(p, *shape):

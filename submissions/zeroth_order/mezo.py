@@ -1,11 +1,11 @@
-"""MeZO: a random direction, two forward passes, and a step along it; no backward pass.
+"""MeZO: two forward passes, and a step along a random direction; no backward pass.
 
 Malladi et al., "Fine-Tuning Language Models with Just Forward Passes", arXiv 2305.17333.
 
     c = (f(p + eps·z) − f(p − eps·z)) / (2 eps), z ~ N(0, 1) on one batch;  p ← p − lr·(c·z + wd·p)
 
-State: none; z is drawn again from its seed wherever it is needed.
-Departures from the paper: none (its rate is constant too; here it warms up).
+State: none; z is drawn again from its seed when needed.
+Departures from the paper: none but an optional warm-up of the constant rate.
 """
 
 import torch
@@ -14,7 +14,8 @@ from harness.schedules import warmup_constant
 
 PASSES = {"forward": 2}
 SPACE = {
-    "lr": {"log": [1e-5, 1e-2], "default": 1e-3},  # the paper's 1e-6 is for billions of parameters
+    # The paper's 1e-6 is for billions of parameters.
+    "lr": {"log": [1e-5, 1e-2], "default": 1e-3},
     "wd": 0.0,
     "eps": 1e-3,
     "warmup": 0.0,
@@ -35,13 +36,14 @@ class Algorithm:
         below = task.forward(batch)
         lr = hp.lr * warmup_constant(task.progress, hp.warmup)
         slope = float(above - below) / (2 * hp.eps)
-        decay = lr * hp.wd  # of p itself, to which eps·z leads back
+        # The decay is of p, and eps·z leads back to p.
+        decay = lr * hp.wd
         self.move(seed, hp.eps * (1 - decay) - lr * slope, decay)
         return (above + below) / 2
 
     @torch.no_grad()
     def move(self, seed, distance, decay=0.0):
-        """p ← p(1 − decay) + distance·z, with the z of this seed."""
+        """Set p ← p(1 − decay) + distance·z, with the z of this seed."""
         source = torch.Generator(self.task.params[0].device).manual_seed(seed)
         for p in self.task.params:
             z = torch.randn(p.shape, generator=source, device=p.device, dtype=p.dtype)

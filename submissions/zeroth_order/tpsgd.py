@@ -1,14 +1,15 @@
-"""tpSGD: every linear map chases a fixed random projection of the label; no backward pass.
+"""tpSGD: every linear map learns a fixed random projection of the label; no backward pass.
 
 "Training Deep Networks with Target Projection Stochastic Gradient Descent", arXiv 2208.08503.
 
-    one forward pass gives each map's inputs x and outputs y;  t = P·y*, y* the one-hot label,
-    P fixed and random (the identity for the readout, whose y is a softmax)
+    one forward pass gives each map's inputs x and outputs y
+    t = P·y*, y* the one-hot label, P fixed and random (the identity for the readout, whose y is a
+    softmax)
     W ← W − lr·mean (y − t)xᵀ;  bias ← bias − lr·mean (y − t)
 
 State: none; P is drawn again from a seed.
-Departures from the paper: all maps move at once; they are those of a transformer, so y is the map's
-own output and t is the same for all tokens; embeddings and norms stay as they are.
+Departures from the paper: all maps move simultaneously; the maps are those of a transformer, so y
+is the map's own output and t is the same for all tokens; embeddings and norms keep their values.
 """
 
 import torch
