@@ -81,11 +81,11 @@ def race(
 
 def run(trial: Trial, tracker: dict, display: Observer) -> Result:
     """Race a planned trial under a display, with its picture and its tracker."""
+    observers = Several([display, Picture(display.note), Mirror(tracker, display.note)])
     try:
-        observers = [display, Picture(display.note), Mirror(tracker)]
-        outcome = referee.race(trial, Several(observers))
+        outcome = referee.race(trial, observers)
     finally:
-        display.close()
+        observers.close()
     record = outcome.record
     return Result(
         outcome.outcome,

@@ -109,9 +109,11 @@ def _race(settings: dict, folder: Path) -> dict:
 
     trial = plan.make(settings)
     progress = Progress(folder, trial)
-    observers = [progress, Picture(progress.note), Mirror(settings["tracker"])]
+    # A sweep does not wait for its trackers; a failure by then is a note.
+    tracker = Mirror(settings["tracker"], progress.note, _changes(), patience=0.5)
     try:
-        outcome = race(trial, Several(observers))
+        outcome = race(trial, Several([progress, Picture(progress.note), tracker]))
+        tracker.close()
         result = outcome.record | {"exit": outcome.exit_code}
         if in_command and outcome.outcome == "interrupted":
             stop(folder)
@@ -121,6 +123,15 @@ def _race(settings: dict, folder: Path) -> dict:
     # the wait for other processes is the command's: it reads their records
     progress.end({key: result.get(key) for key in ("outcome", "reason", "earlier")})
     return result
+
+
+def _changes() -> str:
+    """Return the settings of this trial that a command line changes, for its name in a tracker."""
+    from hydra.core.hydra_config import HydraConfig
+
+    told = ("submission.", "workload.", "trial=", "budget=", "variant=", "scale=")
+    words = [word for word in HydraConfig.get().overrides.task if word.startswith(told)]
+    return " ".join(word.removeprefix("submission.") for word in words)
 
 
 def stop(folder: Path) -> None:

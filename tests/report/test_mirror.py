@@ -10,6 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from harness.cli import main
+from harness.cli.observers import Mirror
 from harness.report.run import mirror, picture, trackers
 from tests.support.wandb_file import records
 
@@ -96,7 +98,7 @@ def mirrored(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "gpt2" / "lion" / "abc123"
     write(folder, [STARTED, *EVALUATIONS, ENDED])
     picture.draw(EVALUATIONS, STARTED["goal"], None, folder / "curve.png", "gpt2.mini / lion")
-    assert mirror.sync([folder.parents[1]], WANDB) == 1
+    assert mirror.sync([folder.parents[1]], WANDB).updated == 1
     return folder
 
 
@@ -141,7 +143,7 @@ def test_wandb_knows_axes_config_and_summary(mirrored):
 
 def test_syncing_again_adds_nothing(mirrored):
     before = sorted(path.name for path in mirrored.glob("wandb/*"))
-    assert mirror.sync([mirrored], WANDB) == 0
+    assert mirror.sync([mirrored], WANDB).updated == 0
     assert sorted(path.name for path in mirrored.glob("wandb/*")) == before
     assert len(history(mirrored)) == len(EVALUATIONS) + 1  # and the picture
     assert not (mirrored / "mirror.log").exists()
@@ -174,7 +176,7 @@ def test_a_mirror_follows_until_the_parent_dies_and_goes_on_after_a_resume(tmp_p
     (folder / "log.jsonl").write_text(whole)
     again = [evaluation(80, 3.5, 6.0), evaluation(120, 3.1, 8.0), evaluation(160, 3.15, 10.0)]
     write(folder, [{"event": "resumed", "step": 40}, *again, ENDED])
-    assert mirror.sync([folder], WANDB) == 1
+    assert mirror.sync([folder], WANDB).updated == 1
     rows = history(folder)
     assert [row["step"] for row in rows] == [0, 40, 80, 120, 160]
     assert [row["_step"] for row in rows] == [0, 1, 2, 3, 4]
@@ -188,7 +190,7 @@ def test_a_killed_mirror_loses_and_doubles_nothing(tmp_path):
     follower.kill()
     follower.communicate()
     write(folder, [*EVALUATIONS[3:], ENDED])
-    assert mirror.sync([folder], WANDB) == 1
+    assert mirror.sync([folder], WANDB).updated == 1
     assert [row["step"] for row in history(folder)] == [0, 40, 80, 120, 160]
 
 
@@ -197,7 +199,7 @@ def test_an_interrupted_run_is_mirrored_as_it_counts(tmp_path):
     rows = [STARTED, *EVALUATIONS[:3], {"event": "ended", "outcome": "interrupted", "step": 80}]
     rows += [{"event": "resumed", "step": 40}, evaluation(80, 3.5, 6.0), ENDED]
     write(folder, rows)
-    assert mirror.sync([folder], WANDB) == 1
+    assert mirror.sync([folder], WANDB).updated == 1
     assert [row["reference_seconds"] for row in history(folder)] == [0.0, 2.0, 6.0]
 
 
@@ -225,16 +227,74 @@ def test_a_broken_tracker_is_one_warning_and_exit_status_0(tmp_path, harm):
         assert "harness sync" in log.read_text()
 
 
+def test_an_interrupted_and_resumed_run_has_one_whole_offline_folder(tmp_path):
+    folder = tmp_path / "run"
+    stopped = {"event": "ended", "outcome": "interrupted", "step": 80}
+    write(folder, [STARTED, *EVALUATIONS[:3], stopped])
+    named = SimpleNamespace(**vars(WANDB), settings="lr=0.0003")
+    assert mirror.sync([folder], named).updated == 1
+    write(folder, [{"event": "resumed", "step": 80}, *EVALUATIONS[3:], ENDED])
+    assert mirror.sync([folder], WANDB).updated == 1
+    assert len(list(folder.glob("wandb/offline-run-*"))) == 1
+    assert [row["step"] for row in history(folder)] == [0, 40, 80, 120, 160]
+    run = next(r.run for r in offline(folder) if r.WhichOneof("record_type") == "run")
+    assert run.display_name == "lion lr=0.0003 seed 0", "a later sync keeps what a sweep changed"
+
+
+def test_the_summary_of_a_stream_is_its_last_and_its_worst_value(tmp_path):
+    folder = tmp_path / "run"
+    goal = {"accuracy": {"at_least": 0.8}, "forgetting": {"at_most": 0.2}}
+    rows = []
+    for i, accuracy in enumerate([0.1, 1.0, 0.6, 0.7]):
+        metrics = {"accuracy": accuracy, "forgetting": 1 - accuracy}
+        rows.append(evaluation(40 * i, 1.0) | {"metrics": metrics})
+    write(folder, [STARTED | {"goal": goal, "config": {"stream": {}}}, *rows, ENDED])
+    assert mirror.sync([folder], WANDB).updated == 1
+    updates = [r.summary for r in offline(folder) if r.WhichOneof("record_type") == "summary"]
+    summary = {
+        item.key or "/".join(item.nested_key): json.loads(item.value_json)
+        for update in updates
+        for item in update.update
+    }
+    assert summary["eval/accuracy"] == {"last": 0.7, "min": 0.1}
+    assert summary["eval/forgetting"] == pytest.approx({"last": 0.3, "max": 0.9})
+
+
+def test_a_sync_that_fails_says_so_and_has_an_exit_status(tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "run"
+    write(folder, [STARTED, *EVALUATIONS, ENDED])
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert mirror.sync([folder], WANDB).failed == [folder]
+    assert main.main(["sync", str(folder)]) == 1
+    assert "1 failed" in capsys.readouterr().out
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert main.main(["sync", str(folder)]) == 0
+
+
+def test_a_failure_of_the_tracker_is_said_at_the_end_of_a_race(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    folder, notes = tmp_path / "run", []
+    folder.mkdir()
+    (folder / "mirror.log").write_text("wandb: an older failure\n")
+    observer = Mirror({"name": "wandb", "project": "p", "entity": None}, notes.append)
+    observer.started(SimpleNamespace(folder=folder))
+    write(folder, [STARTED, *EVALUATIONS, ENDED])
+    observer.close()
+    assert len(notes) == 1
+    assert "WANDB_MODE=disabled" in notes[0]
+    assert "harness sync" in notes[0]
+
+
 def test_tensorboard_has_every_evaluation(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     folder = tmp_path / "run"
     write(folder, [STARTED, *EVALUATIONS[:3]])
-    assert mirror.sync([folder], TENSORBOARD) == 1
+    assert mirror.sync([folder], TENSORBOARD).updated == 1
     write(folder, [*EVALUATIONS[3:], ENDED])
     picture.draw(EVALUATIONS, STARTED["goal"], None, folder / "curve.png", "gpt2.mini / lion")
-    assert mirror.sync([folder], TENSORBOARD) == 1
-    assert mirror.sync([folder], TENSORBOARD) == 0
+    assert mirror.sync([folder], TENSORBOARD).updated == 1
+    assert mirror.sync([folder], TENSORBOARD).updated == 0
     rows = []
     for path in sorted(
         (folder / "tensorboard").glob("events*"), key=lambda p: p.stat().st_mtime_ns

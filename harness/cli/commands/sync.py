@@ -4,7 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from harness.cli.arguments import parser
-from harness.errors import UserError
+from harness.errors import EXIT_FAILED, EXIT_OK, UserError
 from harness.system.paths import ROOT
 
 
@@ -27,6 +27,10 @@ def run(arguments: list[str]) -> int:
     from harness.report.run import mirror
 
     settings = yaml.safe_load((ROOT / "conf" / "tracker" / f"{asked.tracker}.yaml").read_text())
-    count = mirror.sync(asked.paths, SimpleNamespace(**settings))
-    print(f"{count} runs brought up to date with {asked.tracker}")
-    return 0
+    done = mirror.sync(asked.paths, SimpleNamespace(**settings))
+    print(f"{done.updated} runs brought up to date with {asked.tracker}")
+    if done.failed:
+        names = ", ".join(str(folder) for folder in done.failed[:3])
+        more = f" and {len(done.failed) - 3} more" if len(done.failed) > 3 else ""
+        print(f"{len(done.failed)} failed: {names}{more}; mirror.log in each has the reason")
+    return EXIT_FAILED if done.failed else EXIT_OK

@@ -1,12 +1,12 @@
-"""Mirror a run's log into Weights & Biases or TensorBoard, from a process of its own.
+"""Mirror a run's log into Weights & Biases or TensorBoard, in a process of its own.
 
-`RUN/log.jsonl` is the truth of a run; a tracker only reads it. So a tracker is never on the clock,
-cannot harm a run, and can be brought up to date at any later time:
+A tracker only reads `RUN/log.jsonl`. So it is never on the clock, cannot harm a run, and can be
+brought up to date at any later time:
 
     python -m harness.report.run.mirror RUN --tracker wandb --project NAME --follow PARENT_PID
 
 Every failure of a tracker is one line in `RUN/mirror.log`, and exit status 0. The cursor
-`RUN/mirror.<tracker>.json` says how far the log is mirrored, and where to.
+`RUN/mirror.<tracker>.json` has the place that the log is mirrored to, and how far it is mirrored.
 """
 
 import argparse
@@ -18,8 +18,10 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from harness.records.run_folder import valid_rows
 from harness.report.run.trackers import TRACKERS
@@ -35,20 +37,14 @@ def spawn(run_dir: Path, config) -> subprocess.Popen | None:
 
     Args:
         run_dir: the run's folder; log.jsonl may not exist yet.
-        config: the tracker's config with `name`, and for W&B `project` and `entity`.
+        config: the tracker's config with `name`, for W&B `project` and `entity`, in a sweep
+            `settings`, which become part of the run's name.
     """
     if config.name == "none":
         return None
-    command = [
-        sys.executable,
-        "-m",
-        "harness.report.run.mirror",
-        str(run_dir),
-        "--tracker",
-        config.name,
-    ]
+    command = [sys.executable, "-m", "harness.report.run.mirror", str(run_dir)]
     command += ["--tracker", config.name, "--follow", str(os.getpid())]
-    for key in ("project", "entity"):
+    for key in ("project", "entity", "settings"):
         if getattr(config, key, None):
             command += [f"--{key}", str(getattr(config, key))]
     path = [str(Path(__file__).resolve().parents[3]), os.environ.get("PYTHONPATH", "")]
@@ -56,48 +52,89 @@ def spawn(run_dir: Path, config) -> subprocess.Popen | None:
     env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, path)), "PYTHONSAFEPATH": "1"}
     quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     try:
-        # Its own session: Ctrl-C ends the race, and the mirror then sends what is left of the log.
+        # Its own session: Ctrl-C ends the race, and the mirror then sends the rest of the log.
         return subprocess.Popen(command, env=env, start_new_session=True, **quiet)
     except OSError as error:
         _warn(Path(run_dir), config.name, error)
         return None
 
 
-def sync(paths: Iterable[Path | str], config) -> int:
-    """Bring the tracker up to date with every run at or below `paths`; how many were behind."""
-    logs = {log for path in paths for log in Path(path).rglob("log.jsonl")}
-    return sum(_safely(log.parent, config, lambda: False) > 0 for log in sorted(logs))
+@dataclass(frozen=True)
+class Synced:
+    """The result of a sync: how many runs got new rows, and the folders whose tracker failed."""
+
+    updated: int
+    failed: list[Path]
+
+
+def sync(paths: Iterable[Path | str], config) -> Synced:
+    """Bring the tracker up to date with every run at or below `paths`."""
+    logs = sorted({log for path in paths for log in Path(path).rglob("log.jsonl")})
+    sent = {log.parent: _safely(log.parent, config, lambda: False) for log in logs}
+    failed = [folder for folder, rows in sent.items() if rows < 0]
+    return Synced(sum(rows > 0 for rows in sent.values()), failed)
+
+
+def failure(folder: Path, since: int) -> str | None:
+    """Return the last line that mirror.log has got after its first `since` bytes, or None."""
+    try:
+        content = (folder / "mirror.log").read_bytes()[since:]
+    except OSError:
+        return None
+    lines = content.decode("utf-8", "replace").splitlines()
+    return lines[-1] if lines else None
+
+
+def log_size(folder: Path) -> int:
+    """Return the size of a run's mirror.log in bytes."""
+    try:
+        return (folder / "mirror.log").stat().st_size
+    except OSError:
+        return 0
 
 
 def forward(folder: Path, config, alive: Callable[[], bool]) -> int:
-    """Send the tracker what it lacks of a run's log, and go on while `alive()` until `ended`.
+    """Send the tracker the rows of a run's log that it lacks; go on while `alive()` until `ended`.
 
     A tracker gets every evaluation step once. Training repeats itself bit by bit after a resume,
-    so an evaluation that is already mirrored is not sent again.
+    so an evaluation that is already mirrored is not sent again. A tracker whose files cannot be
+    continued gets the whole log again, in new files that replace the old.
 
     Returns:
         The number of rows sent, `ended` included.
     """
     kind, log = TRACKERS[config.name], folder / "log.jsonl"
     place, path = kind.place(config), folder / f"mirror.{config.name}.json"
-    cursor = read_json(path) if path.exists() else {}
-    if cursor.get("place") != place:
-        cursor = {"place": place, "offset": 0, "rows": 0, "step": -1}
+    known = read_json(path) if path.exists() else {}
+    settings = getattr(config, "settings", None) or known.get("settings")
+    start: dict[str, Any] = {
+        "place": place,
+        "settings": settings,
+        "offset": 0,
+        "rows": 0,
+        "step": -1,
+    }
+    same = known.get("place") == place
+    cursor: dict[str, Any] = known | {"settings": settings} if same else dict(start)
     tracker, sent, ended, last = None, 0, False, False
     while not (ended or last):
         last = not alive()  # asked first: what the parent wrote before it went is still read
         rows, end = _read(log, cursor["offset"])
+        news = any(row["event"] in ("evaluation", "ended") for row in rows)
+        if news and tracker is None and cursor["rows"] and kind.anew(config):
+            cursor = dict(start)
+            rows, end = _read(log, 0)
         for row in valid_rows(rows):
             ended = row["event"] == "ended"
             if not ended and (row["event"] != "evaluation" or row["step"] <= cursor["step"]):
                 continue
             if tracker is None:
-                tracker = kind(folder, config, cursor["rows"])
+                tracker = kind(folder, config, cursor["rows"], settings or "")
                 tracker.start(_read(log, 0)[0][0])
             if ended:
                 _wait(folder / "run.json", alive)
-                told = {key: row[key] for key in ("outcome", "step") if key in row}
-                tracker.finish((row.get("result") or {}) | told)
+                stated = {key: row[key] for key in ("outcome", "step") if key in row}
+                tracker.finish((row.get("result") or {}) | stated)
             else:
                 tracker.log(row)
                 cursor |= {"rows": cursor["rows"] + 1, "step": row["step"]}
@@ -134,7 +171,7 @@ def _wait(path: Path, alive: Callable[[], bool]) -> None:
 
 
 def _warn(folder: Path, tracker: str, error: Exception) -> None:
-    """Say in one line, in the run's mirror.log and on stderr, what a tracker failed at."""
+    """Write one line on a tracker's failure into the run's mirror.log and to stderr."""
     reason = " ".join(f"{type(error).__name__}: {error}".split())
     line = f"{tracker}: {reason}; `{harness('sync', folder)}` tries again\n"
     sys.stderr.write(line)
@@ -143,7 +180,7 @@ def _warn(folder: Path, tracker: str, error: Exception) -> None:
 
 
 def _safely(folder: Path, config, alive: Callable[[], bool]) -> int:
-    """`forward`, alone on this run, with any failure turned into a warning; -1 after one."""
+    """Forward a run that no other mirror works on; a failure is a warning, and -1 is returned."""
     try:
         while True:
             with locked(folder / config.name) as alone:
@@ -182,9 +219,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--tracker", choices=sorted(TRACKERS), required=True)
     parser.add_argument("--project", default="harness")
     parser.add_argument("--entity")
+    parser.add_argument("--settings", help="what a sweep changes, for the run's name")
     parser.add_argument("--follow", type=int, metavar="PARENT_PID")
     options = parser.parse_args(arguments)
-    config = SimpleNamespace(name=options.tracker, project=options.project, entity=options.entity)
+    config = SimpleNamespace(
+        name=options.tracker,
+        project=options.project,
+        entity=options.entity,
+        settings=options.settings,
+    )
     os.environ.pop("WANDB_SERVICE", None)  # no service that is shared with the process that races
     alive = _watch(options.follow) if options.follow else lambda: False
     if options.follow:

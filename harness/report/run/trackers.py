@@ -1,8 +1,9 @@
 """The trackers: W&B and TensorBoard behind start(run), log(row) and finish(result).
 
 A tracker gets the rows of a run's log.jsonl in order: the `started` row, each evaluation, and the
-result of the `ended` row (an empty dict when the run was left unfinished). It is made of the run's
-folder, the tracker's config and the number of evaluations it has had before.
+result of the `ended` row (an empty dict when the run was left unfinished). It is made from the
+run's folder, the tracker's config, the number of evaluations it has had before and, in a sweep, the
+settings that the sweep changes.
 """
 
 import json
@@ -27,28 +28,40 @@ class WandB:
     """A W&B run with reference seconds as its x-axis; files under RUN/wandb.
 
     A row's number is its W&B step: rows the server already has are dropped there. Rows are safe
-    only once `finish` returns, so what a killed mirror sent is sent again; its offline files,
-    which lack the DONE mark, are removed first.
+    only once `finish` returns, so rows that a killed mirror sent are sent again; its offline files,
+    which lack the DONE mark, are removed first. Offline files cannot be continued: `wandb sync` of
+    a second folder of a run replaces the first on the server. So a run has one offline folder, and
+    a resumed run gets a new one with all its rows.
     """
 
     durable = False
 
-    def __init__(self, folder: Path, config, rows: int):
-        self.folder, self.config, self.rows = folder, config, rows
+    def __init__(self, folder: Path, config, rows: int, settings: str = ""):
+        self.folder, self.config, self.rows, self.settings = folder, config, rows, settings
         self.run: Any = None
+
+    @classmethod
+    def anew(cls, config) -> bool:
+        """Return True if a run that was mirrored in part must be mirrored from its first row."""
+        return cls.place(config).startswith("offline:")
 
     @staticmethod
     def place(config) -> str:
-        """Name where rows go; another place starts with the first row again."""
+        """Return the name of where rows go; another place starts with the first row again."""
         mode = os.environ.get("WANDB_MODE") or ("online" if has_wandb_key() else "offline")
         return f"{mode}:{getattr(config, 'entity', None) or ''}/{config.project}"
 
     def start(self, run: dict) -> None:
         import wandb
 
+        mode = self.place(self.config).partition(":")[0]
+        if mode == "disabled":
+            raise RuntimeError("WANDB_MODE=disabled, so nothing is kept (tracker=none is silent)")
         for files in self.folder.glob("wandb/offline-run-*"):
-            if not (files / DONE).exists():
+            if mode == "offline" or not (files / DONE).exists():
                 shutil.rmtree(files)
+        streaming = "stream" in (run.get("config") or {})
+        name = " ".join(filter(None, [run["submission"], self.settings, f"seed {run['seed']}"]))
         options = {"console": "off", "silent": True, "disable_git": True, "disable_code": True}
         options |= {"x_disable_stats": True, "x_disable_machine_info": True}
         options |= {"finish_timeout": UPLOAD_SECONDS, "finish_timeout_raises": True}
@@ -58,14 +71,14 @@ class WandB:
             entity=getattr(self.config, "entity", None),
             id=run["run_id"],
             resume="allow",
-            name=f"{run['submission']} seed {run['seed']}",
+            name=name,
             group=f"{run['workload']}.{run['scale']}/{run['submission']}",
             job_type="trial",
             tags=[str(tag) for tag in tags if tag],
             config={key: value for key, value in run.items() if key not in ("event", "chain")},
             dir=str(self.folder),
             reinit="create_new",
-            mode=self.place(self.config).partition(":")[0],  # type: ignore[arg-type]
+            mode=mode,  # type: ignore[arg-type]
             settings=wandb.Settings(**options),
         )
         self.run.define_metric("step")
@@ -74,10 +87,12 @@ class WandB:
         self.run.define_metric("train/*", step_metric="step")
         self.run.define_metric("task/*", step_metric="step")
         for metric, rule in run["goal"].items():
-            if "at_least" in rule:
-                self.run.define_metric(
-                    f"eval/{metric}", step_metric="reference_seconds", summary="max"
-                )
+            large = "at_least" in rule
+            best, worst = ("max", "min") if large else ("min", "max")
+            # The goal of a stream is about its end, so its best value says nothing.
+            summary = f"last,{worst}" if streaming else best
+            place = f"eval/{metric}"
+            self.run.define_metric(place, step_metric="reference_seconds", summary=summary)
 
     def log(self, row: dict) -> None:
         self.run.log(scalars(row), step=self.rows, commit=True)
@@ -98,16 +113,17 @@ class WandB:
         (Path(self.run.dir).parent / DONE).touch()
 
     def _stream(self, result: dict) -> None:
-        """A stream's metrics, and the curve of each task at every evaluation."""
+        """Send a stream's metrics, and the curve of each task at every evaluation."""
         import wandb
 
         for convention in stream_metrics.CONVENTIONS:
-            found = result["continual"][convention].items()
-            values = {f"{convention}/{name}": one["value"] for name, one in found if "value" in one}
-            self.run.summary.update(values)
-        seen = stream_metrics.history(result["config"], rows(self.folder / "log.jsonl"))
-        xs = [[seen.steps[n] for n, _ in points] for points in seen.groups]
-        ys = [[seen.sign * value for _, value in points] for points in seen.groups]
+            metrics = result["continual"][convention].items()
+            self.run.summary.update(
+                {f"{convention}/{name}": m["value"] for name, m in metrics if "value" in m}
+            )
+        past = stream_metrics.history(result["config"], rows(self.folder / "log.jsonl"))
+        xs = [[past.steps[n] for n, _ in points] for points in past.groups]
+        ys = [[past.sign * value for _, value in points] for points in past.groups]
         keys = [f"task {i}" for i in range(1, len(ys) + 1)]
         plot = wandb.plot.line_series(xs, ys, keys=keys, title=result["metric"], xname="step")
         self.run.log({"tasks": plot}, step=self.rows + 1, commit=True)
@@ -121,9 +137,14 @@ class TensorBoard:
 
     durable = True  # each row is on the disk when `log` returns
 
-    def __init__(self, folder: Path, config, rows: int):
+    def __init__(self, folder: Path, config, rows: int, settings: str = ""):
         self.folder, self.rows, self.step = folder, rows, 0
         self.writer: Any = None
+
+    @classmethod
+    def anew(cls, config) -> bool:
+        """Return False: event files are continued by further files."""
+        return False
 
     @staticmethod
     def place(config) -> str:
@@ -177,7 +198,7 @@ TRACKERS = {"wandb": WandB, "tensorboard": TensorBoard}
 
 
 def scalars(row: dict[str, Any]) -> dict[str, float]:
-    """Flatten an evaluation row: metrics as eval/<name>, train_loss as train/loss."""
+    """Return an evaluation row as flat scalars: eval/<metric>, train/loss, ..."""
     flat: dict[str, float] = {}
 
     def put(name: str, value) -> None:
@@ -202,6 +223,7 @@ def _plain(value) -> bool | float | str:
 
 
 def has_wandb_key() -> bool:
+    """Return True if a W&B key is in the environment or in the netrc file."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
