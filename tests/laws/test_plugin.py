@@ -22,7 +22,7 @@ def test_a_users_pytest_tries_the_laws(tmp_path):
     (tmp_path / "mine.py").write_text(bad)
     for suffix, template in new.TEMPLATES["workload"].items():
         (tmp_path / f"problem{suffix}").write_text(template.read_text())
-    done = pytest_run(tmp_path, "--submission", "mine.py", "--workload", "problem.py", "-rs")
+    done = pytest_run(tmp_path, "--submission", "mine.py", "--workload", "problem.py", "-rfs")
     assert done.returncode == 1
     assert "FAILED" in done.stdout
     assert "update() overwrites the gradients" in done.stdout
