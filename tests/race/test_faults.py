@@ -9,7 +9,7 @@ import time
 import pytest
 
 from benches import soak
-from harness.race import runner_process
+from harness.race import runner_child
 from harness.records import run_folder
 from tests.support.racing import (
     HORIZON,
@@ -102,7 +102,7 @@ def test_a_runner_that_vanishes_is_noticed(fault, tmp_path):
     outcome = fails(fault, tmp_path, isolation="process")
     assert outcome.outcome == "failed"
     assert "without a word" in outcome.record["reason"]
-    assert time.monotonic() - began < runner_process.TICK + 100
+    assert time.monotonic() - began < runner_child.TICK + 100
     assert at_work_in(tmp_path) == []
 
 
@@ -238,7 +238,7 @@ def test_a_signal_to_the_whole_group_saves_and_exits_75(number, tmp_path):
     out, err = user.communicate(timeout=60)
     assert user.returncode == 75, err
     assert "interrupted" in out
-    assert log_of(folder)[-2]["event"] in ("paused", "evaluation")
+    assert log_of(folder)[-2]["event"] in ("paused", "evaluation", "saved")
     assert log_of(folder)[-2]["step"] == steps_of(folder)
     assert checkpoints_of(folder)[-1] == steps_of(folder)
     assert at_work_in(tmp_path) == []
