@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from harness.errors import UserError
+
 ALIGN = 16  # floats: each tensor starts on a 64-byte boundary of its flat buffer
 
 
@@ -47,7 +49,14 @@ class Group:
             for p, view in zip(params, self.flat.views, strict=True):
                 view.copy_(p.data)
                 p.data = view
-        self.state: dict[str, Any] = module.init(self._whole(), hp)
+        state = module.init(self._whole(), hp)
+        if not isinstance(state, dict):
+            raise UserError(
+                f"init of {module.__file__} returned {state!r:.60}",
+                "a dictionary of lists of tensors, tensors and numbers",
+                "return {} if the method keeps no state",
+            )
+        self.state: dict[str, Any] = state
 
     def _whole(self) -> list[Tensor]:
         return [self.flat.whole] if self.flat else [p.data for p in self.params]

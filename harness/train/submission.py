@@ -24,6 +24,9 @@ from harness.train.optimizer_form import OptimizerForm
 from harness.train.parameter_group import Group
 from harness.train.task import Task
 
+# what a trial calls of a class Algorithm
+METHODS = ("step", "state_dict", "load_state_dict")
+
 
 class Submission:
     """A loaded submission at work on a task."""
@@ -49,7 +52,18 @@ class Submission:
             self._take_update(fallback)
         else:
             self.algorithm = self.module.Algorithm(task, self.hp)
+            self._check_methods()
             self._step = self.algorithm.step
+
+    def _check_methods(self) -> None:
+        """Raise UserError where the class Algorithm lacks a method that every trial calls."""
+        missing = [name for name in METHODS if not hasattr(self.algorithm, name)]
+        if missing:
+            raise UserError(
+                f"class Algorithm of {self.card.plugin.path} has no {' and no '.join(missing)}",
+                f"its methods are {', '.join(METHODS)}",
+                "without state, state_dict returns {} and load_state_dict does nothing",
+            )
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:

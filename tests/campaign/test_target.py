@@ -1,5 +1,6 @@
 """Laws of target setting: the target is the median its rule names, and YAML keeps its comments."""
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.campaign import target, target_files
+from harness.campaign import target, target_files, targeting
 from harness.catalog import discover
 from harness.catalog.definition import define, tree_of
 from harness.errors import UserError
@@ -180,3 +181,52 @@ def test_a_variant_without_a_goal_of_its_own_is_refused():
     text = target_files.yaml_of("gpt2", ROOT).read_text()
     with pytest.raises(UserError, match=r"mini\.relu has no goal of its own"):
         target_files.with_goal(text, "mini", "relu", {"loss": {"at_most": 1.0}})
+
+
+def test_a_target_is_decided_from_the_pairs_and_written_with_its_evidence(tmp_path, monkeypatch):
+    procedure = replace(PROCEDURE, candidates=("adamw", "nadamw"), trials=2, seeds=3)
+    tuning = targeting.tuning_pairs("gpt2", procedure, "mini")
+    definition = tuning[0].definition
+    assert targeting.seeding_pair("gpt2", procedure, "mini", tuning) is None
+
+    def recorded(pair, job, last):
+        made = run(falling(last))
+        made.record.update(
+            submission=pair.submission, hp={"lr": last}, trial=job[1], study=0, seed=job[2],
+            run_id=f"{pair.submission}{job}", metric="loss", best={"loss": last},
+            training_hash=definition.training_hash, submission_hash="x",
+        )  # fmt: skip
+        pair.found[job] = made
+
+    for pair, values in zip(tuning, ([3.4, 3.2], [3.3, 3.1]), strict=True):
+        for job, last in zip(pair.tuning, values, strict=True):
+            recorded(pair, job, last)
+    seeding = targeting.seeding_pair("gpt2", procedure, "mini", tuning)
+    assert (seeding.submission, seeding.hp, seeding.until) == ("nadamw", {"lr": 3.1}, "budget")
+    with pytest.raises(UserError, match="nadamw: 3 of 3 runs are missing"):
+        targeting.decide(tuning, seeding, procedure)
+    for seed, last in enumerate((3.0012, 3.1012, 3.0512), 1):
+        recorded(seeding, (0, None, seed), last)
+    decision = targeting.decide(tuning, seeding, procedure)
+    assert decision.definition.block["goal"] == {"loss": {"at_most": 3.26}}
+    assert (decision.changed, decision.reached.share) == (True, 0.75)
+    assert len(decision.trials) == 4
+
+    numbers = tmp_path / "gpt2.yaml"
+    monkeypatch.setattr(targeting, "numbers_path", lambda plugin: numbers)
+    monkeypatch.setattr(type(definition), "frozen", tmp_path / "reference")
+    monkeypatch.setattr(targeting, "commit", lambda pairs, results: [f"{len(pairs)} pairs"])
+    lines = targeting.write(decision, procedure, [*tuning, seeding], tmp_path, "harness target x")
+    assert lines == ["3 pairs"]
+    assert "goal: {loss: {at_most: 3.26}}" in numbers.read_text()
+    frozen = json.loads((tmp_path / "reference" / "gpt2.mini.json").read_text())
+    assert (frozen["submission"], frozen["hp"], frozen["seeds"]) == (
+        "nadamw",
+        {"lr": 3.1},
+        [1, 2, 3],
+    )
+    evidence = json.loads((tmp_path / "reference" / "gpt2.mini.target.json").read_text())
+    assert evidence["command"] == "harness target x"
+    assert len(evidence["trials"]) == 4
+    judged = {run.record["workload_hash"] for pair in tuning for run in pair.found.values()}
+    assert judged == {decision.definition.hash}

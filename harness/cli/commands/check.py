@@ -40,6 +40,13 @@ def run(arguments: list[str]) -> int:
 def _check_submission(card: Card) -> int:
     """Print a line for each law of submissions; return the exit status."""
     _use_one_thread()
+    from harness.laws.refusals import refusing
+
+    with refusing(discover.sources(card.plugin)):
+        return _try_submission(card)
+
+
+def _try_submission(card: Card) -> int:
     from harness.laws import laws
     from harness.laws.small_run import SmallRun
     from harness.train.failure import in_one_line
