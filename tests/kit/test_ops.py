@@ -49,6 +49,57 @@ def test_strides_do_not_matter():
             torch.testing.assert_close(q, -g / (g + 1))
 
 
+LAYOUTS = {
+    "gaps": lambda x: torch.zeros(*x.shape, 2)[..., 0].copy_(x),
+    "transposed gaps": lambda x: torch.zeros(x.shape[1], 2, x.shape[0])[:, 0].T.copy_(x),
+    "turned": lambda x: torch.zeros(x.shape[::-1]).T.copy_(x),
+    "rows apart": lambda x: torch.zeros(2 * x.shape[0], x.shape[1])[::2].copy_(x),
+}
+
+
+@pytest.mark.parametrize("state", [*LAYOUTS, "contiguous"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_any_layout_gives_what_contiguous_tensors_give(layout, state):
+    """D1: and nothing outside of the tensor is written, which a fused kernel would do."""
+    x, g = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0))
+    laid = LAYOUTS.get(state, torch.clone)
+    for kernel in (
+        lambda p, a, b, c: ops.adam_(p, [g], a, b, 3, 0.1, (0.9, 0.99), 1e-8, 0.2),
+        lambda p, a, b, c: ops.adam_(p, [g], a, b, 3, 0.1, (0.9, 0.99), 1e-8, 0.2, c),
+        lambda p, a, b, c: ops.adam_(p, [g], a, b, math.inf, 0.1, (0.9, 0.99), 1e-8),
+        lambda p, a, b, c: ops.sgd_(p, [g], 0.1, 0.2),
+        lambda p, a, b, c: ops.sgd_(p, [g], 0.1, 0.2, 0.9, a),
+        lambda p, a, b, c: ops.sgd_(p, [g], 0.1, 0.2, 0.9, a, nesterov=True),
+    ):
+        parts = [x.abs() + 1, x.square() + 0.5, x.square()]
+        plain, odd = [x.clone()], [LAYOUTS[layout](x)]
+        memory = odd[0].untyped_storage()
+        around = torch.tensor([], dtype=x.dtype).set_(memory)
+        outside = around == 0
+        kernel(plain, *([part.clone()] for part in parts))
+        kernel(odd, *([laid(part)] for part in parts))
+        torch.testing.assert_close(odd[0], plain[0])
+        assert not around[outside].any()
+
+
+def test_empty_and_mixed_lists_are_split():
+    whole, empty, gaps = torch.ones(3), torch.zeros(0, 3), torch.zeros(3, 2)[:, 0]
+    ops.sgd_([whole, empty, gaps], [torch.ones(3), empty, torch.ones(3)], 0.5)
+    assert whole.tolist() == [0.5] * 3
+    assert gaps.tolist() == [-0.5] * 3
+    ops.adam_([empty], [empty], [empty], [empty], 1, 0.1, (0.9, 0.99), 1e-8)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_momentum_zero_ignores_its_buffers(nesterov):
+    """C1: a value in clip_sgd's own SPACE ended in an error of the kernel."""
+    p, q, buffer = torch.ones(3), torch.ones(3), torch.full((3,), 7.0)
+    ops.sgd_([p], [torch.ones(3)], 0.1, 0.5, 0.0, [buffer], nesterov)
+    ops.sgd_([q], [torch.ones(3)], 0.1, 0.5)
+    assert torch.equal(p, q)
+    assert buffer.tolist() == [7.0] * 3
+
+
 @given(lr=st.floats(0, 1), wd=st.floats(0, 1))
 def test_sgd_decays_as_it_steps(lr, wd):
     p, u = tensors(0), tensors(1)
