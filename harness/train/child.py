@@ -1,4 +1,7 @@
-"""The process that runs a submission: it answers the referee's messages."""
+"""The process of a runner: it answers the referee's messages until it is told to stop.
+
+Modules are imported in functions here, so that the process imports little before it is confined.
+"""
 
 import faulthandler
 import os
@@ -11,13 +14,14 @@ from harness.train.runner import Runner
 
 
 def serve(channel, runner: Runner) -> None:
-    """Answer the referee's messages until it says stop or goes away."""
+    """Answer the referee's messages until it sends stop or is gone."""
     from harness.system.messages import Disconnected
     from harness.train.failure import failure
 
     stopped = False
 
     def interrupted() -> bool:
+        """Return True if the referee has sent a message: it wants the weights now."""
         nonlocal stopped
         if not stopped and channel.poll():
             if channel.receive()["kind"] == "stop":
@@ -48,7 +52,8 @@ def serve(channel, runner: Runner) -> None:
                     channel.send("predicted", **predictor.pack(scores))
             except Disconnected:
                 raise
-            except BaseException as error:  # whatever the submission raises is its outcome
+            except BaseException as error:
+                # Whatever the submission raises ends its trial.
                 traceback.print_exc()
                 channel.send("failed", **failure(error))
                 return
@@ -57,6 +62,7 @@ def serve(channel, runner: Runner) -> None:
 
 
 def main() -> None:
+    """Run as a program: descriptors of the channel and the weights, and the parent's pid."""
     from harness.system.messages import Channel
     from harness.system.processes import die_with_parent, keep_freed_memory
 
@@ -65,12 +71,14 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)
-    for handle in sys.argv[1:3]:  # ours alone: no program that a submission starts has them
+    # Programs that a submission starts must not inherit these descriptors.
+    for handle in sys.argv[1:3]:
         os.set_inheritable(int(handle), False)
     serve(Channel(socket.socket(fileno=int(sys.argv[1]))), Runner(int(sys.argv[2])))
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # no atexit work, no waiting for threads
+    # Skip atexit functions, and do not wait for threads.
+    os._exit(0)
 
 
 if __name__ == "__main__":

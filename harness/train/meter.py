@@ -1,8 +1,8 @@
-"""Counts what a step did, by kind, and measures how long it took on this machine.
+"""Count the passes of a step by kind, and measure how long they take on this machine.
 
-A kind is an operation with its shape relative to the workload's own step: "forward_backward" is one
-forward and backward pass of the workload's batch at full depth, "forward@batch=2" a forward pass of
-twice as many examples, "forward_backward@depth=1/2" a step of half the blocks.
+A kind is an operation with its shape relative to the workload's own step. "forward_backward" is one
+forward and backward pass of the workload's batch at full depth. "forward@batch=2" is a forward pass
+of twice as many examples. "forward_backward@depth=1/2" is a pass through half of the blocks.
 """
 
 import time
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def touched(model: "torch.nn.Module") -> str | None:
-    """Where the model was made to do more in a pass than the workload's own does, or None.
+    """Return where a model does more in a pass than the workload's own model, or None.
 
-    Seen are hooks on modules and parameters and replaced forward functions; not seen are hooks on
-    nodes of the graph and patched classes (the clock charges these by their seconds).
+    This finds hooks on modules and parameters, and replaced forward functions. It does not find
+    hooks on nodes of the graph or patched classes; the clock charges these by their seconds.
     """
     from torch.nn.modules.module import _has_any_global_hook
 
@@ -40,7 +40,7 @@ def touched(model: "torch.nn.Module") -> str | None:
 
 
 def changed(before: "torch.nn.Module", after: "torch.nn.Module") -> str | None:
-    """The first module that differs in place or class between two models, or None."""
+    """Return the first module that differs in place or class between two models, or None."""
     pairs = zip_longest(before.named_modules(), after.named_modules(), fillvalue=("", None))
     for (was, old), (name, new) in pairs:
         if was != name or type(old) is not type(new):
@@ -49,19 +49,19 @@ def changed(before: "torch.nn.Module", after: "torch.nn.Module") -> str | None:
 
 
 class Meter:
-    """Counts of kinds, and the seconds spent inside them: CPU seconds, or device seconds on a GPU.
+    """Counts of passes by kind, and the seconds inside them: CPU, or device seconds on a GPU.
 
-    With one thread, the seconds inside are those of the calling thread, so that what other threads
-    do meanwhile counts as outside.
+    With one thread, the seconds inside are those of the calling thread. Work of other threads at
+    the same time counts as outside.
 
     Args:
         device: where the passes run.
-        kinds: those that may be made; None allows all.
+        kinds: the kinds that are allowed; None allows all.
 
     Attributes:
-        counts: how often each kind was made, ever.
-        samples: training examples used for gradients, ever.
-        hooked: the first thing that `touched` has found, or None.
+        counts: number of passes of each kind so far.
+        samples: training examples used for gradients so far.
+        hooked: the first result of `touched` that was not None, or None.
     """
 
     def __init__(self, device: "torch.device", kinds: Collection[str] | None = None):
@@ -79,10 +79,10 @@ class Meter:
 
     @contextmanager
     def kind(self, name: str, model: "torch.nn.Module | None" = None):
-        """Count one `name` and measure the block.
+        """Count one pass of a kind, and measure the block.
 
         Raises:
-            UserError: the kind is not among those allowed.
+            UserError: the kind is not allowed.
         """
         if self._kinds is not None and name not in self._kinds:
             raise UserError(
@@ -112,7 +112,7 @@ class Meter:
             self.counts[name] += 1
 
     def now(self) -> float:
-        """Seconds of all threads of this process, or of wall time around a GPU."""
+        """Return the CPU seconds of all threads of this process; with a GPU, wall seconds."""
         if self.device.type == "cuda":
             import torch
 
@@ -121,11 +121,11 @@ class Meter:
         return time.process_time_ns() / 1e9
 
     def own(self) -> float:
-        """Seconds of the calling thread: what the harness itself takes between two readings."""
+        """Return the seconds of the calling thread, which measure the harness's own work."""
         return self.now() if self.device.type == "cuda" else self._clock() / 1e9
 
     def inside(self) -> dict[str, float]:
-        """Seconds spent inside each kind so far."""
+        """Return the seconds inside each kind so far."""
         if self._events:
             import torch
 

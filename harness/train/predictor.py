@@ -1,10 +1,10 @@
-"""A predictor of the submission's own: inputs without labels go to it, and its scores are judged.
+"""A submission's own predictor: it gets inputs without labels, and the referee judges its scores.
 
-A submission whose file defines `predict(algorithm, inputs) -> scores` answers for itself, where the
-workload's model with one set of weights could not (supermasks, class means). It is asked at every
-hand-over, of all validation examples at once in an order that tells nothing of their classes. The
-seconds it takes are charged, for nothing tells them from training; steps between hand-overs are not
-evaluated. The record says `own_predictor`.
+Some methods cannot be evaluated as the workload's model with one set of weights, for example
+supermasks and class means. Such a submission defines `predict(algorithm, inputs) -> scores`. The
+referee calls it at every hand-over, with all validation examples at once, in an order that does not
+depend on their classes. Its seconds are charged, since they cannot be distinguished from training.
+Steps between hand-overs are not evaluated. The record has the mark `own_predictor`.
 """
 
 import base64
@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-NAME = "predict"  # of the function in a submission's file
+# The function's name in a submission's file.
+NAME = "predict"
 
 
 def pack(tensor: "Tensor") -> dict:
-    """A tensor as a part of a message."""
+    """Return a tensor as part of a message."""
     import torch
 
     flat = tensor.detach().cpu().contiguous().flatten()
@@ -31,42 +32,42 @@ def pack(tensor: "Tensor") -> dict:
 
 
 def unpack(message: dict) -> "Tensor":
-    """The tensor that `pack` made; ValueError for what is none."""
+    """Return the tensor in a message from `pack`; raise ValueError if there is none."""
     import torch
 
     from harness.train.shared_weights import DTYPES
 
     try:
         if message["dtype"] not in DTYPES:
-            raise ValueError(f"no tensor of {message['dtype']!r} is handed over")
+            raise ValueError(f"tensors of dtype {message['dtype']!r} are not allowed")
         dtype, shape = getattr(torch, message["dtype"]), [int(n) for n in message["shape"]]
         data = bytearray(base64.b64decode(message["data"], validate=True))
         if min(shape, default=0) < 0 or len(data) != math.prod(shape) * dtype.itemsize:
-            raise ValueError(f"{len(data)} bytes are no {dtype} {shape}")
+            raise ValueError(f"{len(data)} bytes are not a tensor of {dtype} {shape}")
         return torch.frombuffer(data, dtype=dtype).view(shape) if data else torch.empty(shape)
     except (KeyError, TypeError) as error:
-        raise ValueError(f"no tensor: {error!r}") from None
+        raise ValueError(f"not a tensor: {error!r}") from None
 
 
 def ask(evaluator, runner) -> None:
-    """Let a submission with a predictor of its own answer for the model; else do nothing.
+    """Give the evaluator the scores of the submission's own predictor, if it has one.
 
     Raises:
-        ValueError: the answers are no scores of these examples.
+        ValueError: the answers are not scores of these examples.
     """
     if runner.predicts:
         evaluator.answer(runner.predict(evaluator.questions()))
 
 
 def answers(submission, questions: "Tensor") -> "Tensor":
-    """The submission's scores, on the CPU; the draws it makes leave no trace in its training."""
+    """Return the submission's scores, on the CPU. Random draws here do not change its training."""
     import torch
 
     task, algorithm = submission.task, submission.algorithm
-    kept, training = task.rng.get_state(), task.model.training
+    rng_state, training = task.rng.get_state(), task.model.training
     task.model.eval()
     with torch.random.fork_rng():
         scores = submission.module.predict(algorithm, questions.to(task.meter.device))
     task.model.train(training)
-    task.rng.set_state(kept)
+    task.rng.set_state(rng_state)
     return scores.detach().float().cpu()

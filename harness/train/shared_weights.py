@@ -1,4 +1,4 @@
-"""Weights handed over through shared memory: raw bytes in an agreed layout, checked before use."""
+"""Hand over weights through shared memory: raw bytes in a layout that the referee checks first."""
 
 import fcntl
 import hashlib
@@ -8,24 +8,25 @@ import os
 import tempfile
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # imported where it is used: a referee starts its runner before it imports torch
+# torch is imported where it is used: a referee starts its runner before it imports torch.
+if TYPE_CHECKING:
     from torch import Tensor
 
-ALIGN = 64
+ALIGN = 64  # bytes
 DTYPES = (
     "float64", "float32", "bfloat16", "float16", "int64", "int32", "int16", "uint8", "bool",
 )  # fmt: skip
 
 
 def layout(tensors: "dict[str, Tensor]") -> list[list]:
-    """[name, dtype, shape] of each tensor, in order."""
+    """Return [name, dtype, shape] of each tensor, in order."""
     return [
         [name, str(t.dtype).removeprefix("torch."), list(t.shape)] for name, t in tensors.items()
     ]
 
 
 def difference(theirs: list, ours: list) -> str | None:
-    """The first disagreement of two layouts in words, or None."""
+    """Return the first difference between two layouts in words, or None."""
     mine, yours = ({row[0]: row[1:] for row in part} for part in (ours, theirs))
     for name in mine.keys() | yours.keys():
         if name not in yours:
@@ -38,7 +39,7 @@ def difference(theirs: list, ours: list) -> str | None:
 
 
 def digest(tensors: "dict[str, Tensor]") -> str:
-    """sha256 over names and bytes: equal for equal bits, whatever trained them."""
+    """Return the SHA-256 of the tensors' names and bytes."""
     import torch
 
     total = hashlib.sha256()
@@ -49,7 +50,7 @@ def digest(tensors: "dict[str, Tensor]") -> str:
 
 
 def shared_file() -> int:
-    """A file descriptor of nameless shared memory, inheritable by the runner."""
+    """Return a descriptor of shared memory without a name, which the runner inherits."""
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("weights", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     else:
@@ -61,9 +62,10 @@ def shared_file() -> int:
 
 
 def keep_size(fd: int) -> None:
-    """Let nobody change the size of shared memory any more.
+    """Forbid every process to change the size of the shared memory.
 
-    Reading what was cut off would kill the reader; what is added would escape the memory limit.
+    Reading a part that was cut off would kill the reader. An added part would not count in the
+    memory limit.
     """
     if hasattr(fcntl, "F_ADD_SEALS"):
         seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
@@ -71,41 +73,44 @@ def keep_size(fd: int) -> None:
 
 
 class SharedWeights:
-    """Tensors of one layout, `slots` times over, in the shared file behind `fd`."""
+    """Sets of tensors of one layout in the shared memory behind `fd`, one set in each slot."""
 
     def __init__(self, fd: int, rows: list[list], slots: int = 1):
         import torch
 
-        self._slots, at = [], 0
+        self._slots, offset = [], 0
         for name, kind, shape in rows:
             assert kind in DTYPES, kind
             dtype, count = getattr(torch, kind), math.prod(shape)
-            self._slots.append((name, dtype, shape, count, at))
-            at += -(-count * dtype.itemsize // ALIGN) * ALIGN
-        self._size = at
-        if os.fstat(fd).st_size < at * slots:
-            os.ftruncate(fd, at * slots)
-        self._map = mmap.mmap(fd, at * slots) if at else None
+            self._slots.append((name, dtype, shape, count, offset))
+            offset += -(-count * dtype.itemsize // ALIGN) * ALIGN
+        self._size = offset
+        if os.fstat(fd).st_size < offset * slots:
+            os.ftruncate(fd, offset * slots)
+        self._map = mmap.mmap(fd, offset * slots) if offset else None
 
     @property
     def bytes(self) -> int:
-        """Size of one set of weights."""
+        """Return the bytes of one set of weights."""
         return self._size
 
     def tensors(self, number: int = 0) -> "dict[str, Tensor]":
-        """The shared tensors of a slot themselves (not copies)."""
+        """Return the tensors of a slot. They are the shared memory itself, not copies."""
         import torch
 
         first = number * self._size
         return {
             name: (
-                torch.frombuffer(self._map, dtype=dtype, count=count, offset=first + at).view(shape)
+                torch.frombuffer(self._map, dtype=dtype, count=count, offset=first + offset).view(
+                    shape
+                )
                 if count
                 else torch.empty(shape, dtype=dtype)
             )
-            for name, dtype, shape, count, at in self._slots
+            for name, dtype, shape, count, offset in self._slots
         }
 
     def put(self, tensors: "dict[str, Tensor]", number: int = 0) -> None:
+        """Copy tensors into a slot."""
         for name, slot in self.tensors(number).items():
             slot.copy_(tensors[name])

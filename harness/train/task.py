@@ -1,4 +1,4 @@
-"""What a submission may use: the model, the next batch, and counted passes over it."""
+"""The interface of a submission to its trial: the model, the next batch, and counted passes."""
 
 from collections.abc import Collection, Sequence
 from contextlib import contextmanager
@@ -16,20 +16,21 @@ from harness.errors import UserError
 from harness.seeds import derive
 from harness.train import order
 from harness.train.meter import Meter
-from harness.train.order import Shuffled
 
 
 class Task:
-    """One trial's workload as its submission sees it.
+    """The workload of one trial, as its submission uses it.
 
     Attributes:
         model: the workload's model, on the trial's device.
-        step: number of finished steps; horizon: number of steps the budget buys.
-        batch_size: examples per step of the workload.
+        meter: counts and times the passes.
+        step: number of finished steps.
+        horizon: number of steps that the budget buys.
+        batch_size: number of examples in a step of the workload.
         rng: the submission's own torch.Generator on the CPU; checkpoints keep its state.
-        masks: which elements of parameters stay (harness/surgery.py); enforced after every step.
-        start: the pretrained weights by name, or None where training starts from random ones.
-        last_terms: where the workload has terms, their values at the last forward_backward.
+        masks: which elements of parameters stay (harness/surgery.py); applied after every step.
+        start: the pretrained weights by name, or None if training starts from random weights.
+        last_terms: the values of the loss's terms at the last forward_backward, if it has terms.
     """
 
     def __init__(
@@ -46,12 +47,10 @@ class Task:
         self._device = next(model.parameters()).device
         self.model, self.meter = model, Meter(self._device, kinds)
         self.batch_size, self.horizon, self.step = config.batch, horizon, 0
-        streaming = hasattr(config, "stream")
-        self._stream = (
-            order.Ordered(workload, data, config, seed, self)
-            if streaming
-            else Shuffled(workload.size(data, config), seed)
-        )
+        if hasattr(config, "stream"):
+            self._stream = order.Ordered(workload, data, config, seed, self)
+        else:
+            self._stream = order.Shuffled(workload.size(data, config), seed)
         self.rng = torch.Generator().manual_seed(derive(seed, "submission"))
         self.last_terms: dict[str, Tensor] = {}
         self.masks = surgery.Masks(lambda: self.model)
@@ -60,71 +59,70 @@ class Task:
 
     @property
     def params(self) -> list[nn.Parameter]:
-        """The model's trainable parameters."""
+        """Return the model's trainable parameters."""
         return [p for p in self.model.parameters() if p.requires_grad]
 
     @property
     def roles(self) -> list[roles.Role]:
-        """Roles of `params`, in the same order."""
+        """Return the roles of `params`, in the same order."""
         known = roles.of(self.model)
         return [known[name] for name, p in self.model.named_parameters() if p.requires_grad]
 
     @property
     def progress(self) -> float:
-        """Share of the horizon at the middle of the present step, in (0, 1)."""
+        """Return the share of the horizon at the middle of the present step, in (0, 1)."""
         return (self.step + 0.5) / self.horizon
 
     @property
     def examples(self) -> int:
-        """Number of training examples."""
+        """Return the number of training examples."""
         return self._stream.size
 
     def pretrained(self) -> dict[str, Tensor]:
-        """A copy of the weights training started from, by name; an error where they are random."""
+        """Return a copy of the pretrained weights by name; raise UserError if there are none."""
         if self.start is None:
-            raise UserError(
-                f"workload {self._workload.__name__} is not pretrained: its weights are random"
-            )
+            name = self._workload.__name__
+            raise UserError(f"workload {name} is not pretrained: its weights are random")
         return {name: tensor.to(self._device, copy=True) for name, tensor in self.start.items()}
 
     def calibration(self, count: int) -> Tensor:
-        """What the model is called with, of `count` seeded training examples: no labels."""
+        """Return the model's inputs, without labels, for `count` random training examples."""
         generator = torch.Generator().manual_seed(derive(self._seed, "calibration"))
         index = torch.randperm(self._stream.size, generator=generator)[:count]
         return self._offered("inputs")(self.gather(index))
 
     @property
     def boundary(self) -> bool:
-        """True at the first step of a task of a stream; an error where boundaries are hidden."""
+        """Return True at the first step of a stream's task; raise UserError if that is hidden."""
         return self.segment[0] == self.step
 
     @property
     def segment(self) -> tuple[int, int]:
-        """First step and number of steps of a stream's present task; an error where hidden."""
+        """Return first step and length of a stream's present task; raise UserError if hidden."""
         return streams.segment(self._config, self.step)
 
     @property
     def memory(self) -> int:
-        """Bytes of training examples that a stream lets a submission keep."""
+        """Return the bytes of training examples that a stream allows a submission to keep."""
         if not hasattr(self._config, "stream"):
-            raise UserError("this workload is no stream: it bounds no memory of examples")
+            raise UserError("this workload is not a stream: it has no limit on stored examples")
         return self._config.stream.memory
 
     def next_batch(self, size: int | None = None) -> Batch:
-        """The next `size` training examples (the workload's own batch size by default)."""
+        """Return the next `size` training examples (by default the workload's batch size)."""
         return self._gather(self.next_index(size))
 
     def next_index(self, size: int | None = None) -> Tensor:
-        """The numbers of the next `size` training examples, int64 [size], for `gather`."""
+        """Return the numbers of the next `size` training examples, int64 [size], for `gather`."""
         return self._stream.next(size or self.batch_size)
 
     @property
     def box(self) -> Tensor:
-        """Lower and upper corner of the region that `batch_at` takes points of, [2, dimensions]."""
+        """Return the lower and upper corner of the region of `batch_at`, [2, dimensions]."""
         return self._offered("box")(self._config).to(self._device)
 
     def batch_at(self, points: Tensor) -> Batch:
-        """A training batch at points [B, dimensions] of one's choice, inside the box."""
+        """Return a training batch at chosen points [B, dimensions] inside the box."""
         low, high = self.box
         fits = points.ndim == 2 and points.shape[1] == len(low)
         if not fits or not bool(((low <= points) & (points <= high)).all()):
@@ -136,28 +134,29 @@ class Task:
     def forward_backward(
         self, batch: Batch, accumulate: bool = False, weights: dict[str, Tensor] | None = None
     ) -> Tensor:
-        """Loss of the batch (0-dim, detached); gradients are left in `p.grad`.
+        """Return the loss of the batch (0-dim, detached), and write the gradients to `p.grad`.
 
         Args:
-            accumulate: add to the gradients that are there.
-            weights: multiply the terms' values, e.g. {"residual": [B]}, where there are terms.
+            accumulate: add to the existing gradients.
+            weights: multiply the values of the loss's terms, for example {"residual": [B]}.
         """
         if weights or hasattr(self._workload, "terms"):
             return self.backward(batch, lambda *_: self._squares(batch, weights), accumulate)
         return self.backward(batch, self._workload.loss, accumulate)
 
     def backward(self, batch: Batch, loss: Loss, accumulate: bool = False) -> Tensor:
-        """As `forward_backward`, of loss(model, batch) in place of the workload's own loss."""
+        """Make a `forward_backward` of loss(model, batch) instead of the workload's own loss."""
         value = self._backward(batch, loss, accumulate)
         self.meter.samples += _examples(batch)
         return value
 
     def sampled_backward(self, batch: Batch) -> Tensor:
-        """As `forward_backward`, against labels drawn from the model's own predictions."""
+        """Make a `forward_backward` with labels drawn from the model's own predictions."""
         sample = self._offered("sample")
         return self._backward(batch, lambda model, batch: sample(model, batch, self.rng), False)
 
     def _backward(self, batch: Batch, loss: Loss, accumulate: bool) -> Tensor:
+        """Make and count a forward and backward pass. Return the loss."""
         if not accumulate:
             self.model.zero_grad(set_to_none=True)
         with self._pass("forward_backward", batch):
@@ -166,81 +165,83 @@ class Task:
         return value.detach()
 
     def _squares(self, batch: Batch, weights: dict[str, Tensor] | None) -> Tensor:
+        """Return the loss as the weighted sum of the mean squares of its terms."""
         terms = self._offered("terms")(self.model, batch)
         self.last_terms = {name: v.detach() for name, v in terms.items()}
         return derivatives.mean_squares(terms, weights)
 
     def logits(self, batch: Batch) -> Tensor:
-        """The model's scores [B, ..., C], for use inside a loss of `backward`."""
+        """Return the model's scores [B, ..., C], for use inside a loss of `backward`."""
         return self._offered("logits")(self.model, batch)
 
     def nats(self, logits: Tensor, batch: Batch) -> Tensor:
-        """The workload's loss of each example, [B], given the model's scores: saves a pass."""
+        """Return the workload's loss of each example, [B], from the model's scores."""
         return self._offered("nats")(logits, batch)
 
     def features(self, batch: Batch) -> Tensor:
-        """What the model's readout reads [B, width], for use inside a loss of `backward`."""
+        """Return the inputs of the model's readout [B, width], for use inside a loss."""
         return self._offered("features")(self.model, batch)
 
     @torch.no_grad()
     def logits_of(self, params: Sequence[Tensor], batch: Batch) -> Tensor:
-        """Scores of the model with other values of `params`: a forward pass without gradients."""
+        """Return the model's scores with other values of `params`, without gradients."""
         with self._pass("forward", batch):
             return derivatives.call(self._offered("logits"), self.model, batch, params)
 
     @torch.no_grad()
     def forward(self, batch: Batch) -> Tensor:
-        """Loss of the batch without gradients (0-dim)."""
+        """Return the loss of the batch (0-dim), without gradients."""
         with self._pass("forward", batch):
             return self._workload.loss(self.model, batch)
 
     @torch.no_grad()
     def linear_maps(self, batch: Batch) -> tuple[Tensor, list[tuple[nn.Linear, Tensor, Tensor]]]:
-        """Loss of the batch, and every nn.Linear in it with its inputs and outputs, in order."""
+        """Return the loss, and every nn.Linear of the pass with its inputs and outputs."""
         with self._pass("forward", batch):
             return derivatives.linear_maps(self._workload.loss, self.model, batch)
 
     @torch.no_grad()
     def losses(self, batch: Batch) -> Tensor:
-        """Loss of each example [B], without gradients."""
+        """Return the loss of each example [B], without gradients."""
         with self._pass("forward", batch):
             return self._offered("losses")(self.model, batch)
 
     @torch.no_grad()
     def terms(self, batch: Batch) -> dict[str, Tensor]:
-        """The loss's terms before squaring and averaging, by name, without gradients."""
+        """Return the loss's terms by name, before squaring and averaging, without gradients."""
         with self._pass("forward", batch):
             return self._offered("terms")(self.model, batch)
 
     @torch.no_grad()
     def residuals(self, batch: Batch) -> Tensor:
-        """The vector r of all terms, each over the root of its length: the loss is ‖r‖²."""
+        """Return the vector r of all terms, each over the root of its length: the loss is ‖r‖²."""
         with self._pass("forward", batch):
             return self._residuals(batch)
 
     def vjp(self, batch: Batch, vector: Tensor) -> list[Tensor]:
-        """Jacobian of `residuals`, transposed, times a vector: one tensor per parameter."""
+        """Return the transposed Jacobian of `residuals` times a vector, a tensor per parameter."""
         with self._pass("vjp", batch):
             return list(torch.autograd.grad(self._residuals(batch), self.params, vector))
 
     def jvp(self, batch: Batch, vectors: Sequence[Tensor]) -> Tensor:
-        """Jacobian of `residuals` times `vectors` (one tensor per parameter)."""
+        """Return the Jacobian of `residuals` times `vectors` (one tensor per parameter)."""
         with self._pass("jvp", batch):
             return derivatives.jvp(self._residuals(batch), self.params, vectors)
 
     def hvp(self, batch: Batch, vectors: Sequence[Tensor]) -> list[Tensor]:
-        """Hessian of the batch's loss times `vectors` (one tensor per parameter)."""
+        """Return the Hessian of the batch's loss times `vectors` (one tensor per parameter)."""
         with self._pass("hvp", batch):
             return derivatives.hvp(self._workload.loss, self.model, batch, vectors)
 
     def per_example_grads(self, batch: Batch) -> list[Tensor]:
-        """Gradient of each example's loss: for each parameter a tensor [B, *shape]."""
+        """Return the gradient of each example's loss: for each parameter a tensor [B, *shape]."""
         with self._pass("per_example_gradients", batch):
             grads = derivatives.per_example(self._workload.loss, self.model, batch)
         self.meter.samples += _examples(batch)
         return grads
 
     def state_dict(self) -> dict:
+        """Return everything that a checkpoint keeps of the task."""
         return {
             "step": self.step,
             "cursor": self._stream.cursor,
@@ -251,6 +252,7 @@ class Task:
         }
 
     def load_state_dict(self, state: dict) -> None:
+        """Restore the state of a checkpoint."""
         self.step, self._stream.cursor = state["step"], state["cursor"]
         self.meter.samples = state["samples"]
         self.rng.set_state(state["rng"])
@@ -258,7 +260,7 @@ class Task:
         self.meter.counts.update(state["counts"])
 
     def gather(self, index: Tensor) -> Batch:
-        """The training examples of these numbers; an error for a stream, which has an order."""
+        """Return the training examples of these numbers; raise UserError for a stream."""
         if isinstance(self._stream, order.Ordered):
             raise UserError(
                 "a stream gives its examples in its own order only", do="task.next_batch()"
@@ -278,12 +280,14 @@ class Task:
         return {k: v.to(self._device, non_blocking=True) for k, v in batch.items()}
 
     def _offered(self, function: str):
+        """Return a function of the workload; raise UserError if it does not have it."""
         if not hasattr(self._workload, function):
             raise UserError(f"workload {self._workload.__name__} offers no {function}()")
         return getattr(self._workload, function)
 
     @contextmanager
     def _pass(self, operation: str, batch: Batch):
+        """Count the block as one pass of the batch, and hide masked gradients after it."""
         examples = Fraction(_examples(batch), self.batch_size)
         kind = kind_of(operation, examples, depth.share(self.model))
         with self.meter.kind(kind, self.model):

@@ -1,4 +1,4 @@
-"""Bytes that a training step takes, counted tensor by tensor: the same on every machine."""
+"""Count the bytes that a training step takes, tensor by tensor: the same on every machine."""
 
 import copy
 from collections.abc import Callable
@@ -8,15 +8,16 @@ from torch import Tensor, nn
 
 
 def training_memory(model: nn.Module, loss: Callable, batch: dict, state: int) -> int:
-    """Bytes of parameters and buffers, gradients, a method's state, and what backward needs.
+    """Return the bytes of parameters, buffers, gradients, a method's state, and saved tensors.
 
-    Analytic: no allocator, no temporaries, no fragmentation. A method that frees each gradient as
-    soon as it is used is counted with all of them.
+    The count is analytic: it has no allocator, no temporary tensors, no fragmentation. All
+    gradients count, also for a method that frees each gradient as soon as it was used.
 
     Args:
-        model: as it trains now; a copy without its hooks is run forward, once.
-        loss: of a model and a batch.
-        state: bytes that the method keeps besides.
+        model: the model as it trains now; a copy without its hooks makes one forward pass.
+        loss: a function of a model and a batch.
+        batch: the examples of one step.
+        state: bytes of the method's state.
     """
     tensors = [*model.parameters(), *model.buffers()]
     gradients = sum(_size(p) for p in model.parameters() if p.requires_grad)
@@ -24,30 +25,32 @@ def training_memory(model: nn.Module, loss: Callable, batch: dict, state: int) -
 
 
 def _saved(model: nn.Module, loss: Callable, batch: dict) -> int:
-    """Bytes that autograd keeps between forward and backward, besides the model and the batch."""
+    """Return the bytes that autograd saves for backward, without the model and the batch."""
     model = copy.deepcopy(model)
     for module in model.modules():
         for hooks in (module._forward_hooks, module._forward_pre_hooks):
             hooks.clear()
-    known = {
+    counted = {
         t.untyped_storage().data_ptr()
         for t in [*model.parameters(), *model.buffers(), *batch.values()]
     }
     total = 0
 
-    def kept(tensor: Tensor) -> Tensor:
+    def count(tensor: Tensor) -> Tensor:
         nonlocal total
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            known.add(storage.data_ptr())
+        if storage.data_ptr() not in counted:
+            counted.add(storage.data_ptr())
             total += storage.nbytes()
         return tensor
 
-    with torch.random.fork_rng(), torch.autograd.graph.saved_tensors_hooks(kept, lambda t: t):
-        last = loss(model, batch)  # holds what was saved, so that no storage comes twice
-        del last
+    with torch.random.fork_rng(), torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
+        # The result holds the saved tensors, so that no storage is freed and used a second time.
+        result = loss(model, batch)
+        del result
     return total
 
 
 def _size(tensor: Tensor) -> int:
+    """Return the bytes of a tensor."""
     return tensor.numel() * tensor.element_size()

@@ -93,7 +93,7 @@ def test_more_passes_than_allowed_are_refused():
 def test_a_step_has_its_own_examples_only():
     task = make_task()
     task.next_batch()
-    with pytest.raises(UserError, match="have been given"):
+    with pytest.raises(UserError, match="were given already"):
         task.next_batch()
     with pytest.raises(UserError, match="10 a step"):
         make_task().next_batch(20)

@@ -1,0 +1,46 @@
+"""A step of the workload on an untouched copy of its model: the measure of a submission's times."""
+
+import copy
+import statistics
+from types import ModuleType, SimpleNamespace
+
+import torch
+from torch import nn
+
+from harness.train.meter import Meter, changed
+from harness.train.task import Task
+from harness.train.training_memory import training_memory
+
+
+class ReferenceStep:
+    """One forward and backward pass of the first batch, on a copy that no submission changes.
+
+    Args:
+        task: the trial's task, before its submission is loaded.
+        module, config, data: the workload, its numbers and its training data.
+    """
+
+    def __init__(self, task: Task, module: ModuleType, config: SimpleNamespace, data: dict):
+        self._task, self._workload = task, module
+        self._model = copy.deepcopy(task.model)
+        first = torch.arange(config.batch) % module.size(data, config)
+        self._batch = task._gather(first)
+
+    def seconds(self, times: int) -> float:
+        """Return the seconds of a step on this machine: the median of the last half of `times`."""
+        meter, taken = Meter(self._task.meter.device), []
+        for _ in range(times):
+            before = meter.inside().get("forward_backward", 0.0)
+            with meter.kind("forward_backward"):
+                self._workload.loss(self._model, self._batch).backward()
+            taken.append(meter.inside()["forward_backward"] - before)
+            self._model.zero_grad(set_to_none=True)
+        return statistics.median(taken[times // 2 :])
+
+    def changed(self, model: nn.Module) -> str | None:
+        """Return the first module that differs from the untouched model, or None."""
+        return changed(self._model, model)
+
+    def training_memory(self, state_bytes: int) -> int:
+        """Return the bytes that a step of the trained model takes, with the method's state."""
+        return training_memory(self._task.model, self._workload.loss, self._batch, state_bytes)
