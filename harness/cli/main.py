@@ -28,7 +28,7 @@ commands:
   harness list [submissions|workloads] [--like 'ada*'] [--track NAME]   what there is
   harness show NAME                                       one of them in full
   harness new submission|workload NAME                    files to start from
-  harness check FILE                                      the laws of submissions or workloads, tried on yours
+  harness check FILE                                      the laws, tried on your file
   harness report [RESULTS ...] [--out FOLDER]             a leaderboard: page, tables, figures
   harness compare A B [workload=NAME]                     which is faster, and how sure
   harness comply [RESULTS ...]                            check records against the rules
