@@ -43,7 +43,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt | $(BIN)/pip
 
 $(VENV)/.ready-for-tests: $(VENV)/.ready
 	@echo "Installing what the tests need ..."
-	$(INSTALL) -e '.[test,dev,gguf]'
+	$(INSTALL) -e '.[test,dev,gguf,slurm,ray]'
 	@touch $@
 
 # Use another interpreter with: make PYTHON=/path/to/python3.12 race
