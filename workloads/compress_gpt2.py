@@ -1,12 +1,16 @@
-"""Compression of a trained language model: zeros or few bits in its matrices, near the dense loss.
+"""Compression of a trained language model: sparse or low-bit matrices near the dense loss.
 
     mini    0.34 M parameters, pretrained on the State of the Union addresses
 
-The start is the checkpoint of ft_gpt2, the data what it was trained on, loss and metric those of
-the gpt2 workload. The goal is the loss under a constraint that the referee measures on the
-handed-over weights at the very evaluation that counts (harness/constraints.py): sparsity, the 2:4
-pattern or bits of the hidden matrices (attention and perceptron), which hold 58 % of the
-parameters.
+Training starts from the checkpoint of ft_gpt2 and uses the data of its pretraining: State of the
+Union addresses (public domain). Loss and metric are those of the gpt2 workload.
+
+The goal is a loss under a constraint: sparsity, the 2:4 pattern or the bits of the hidden matrices
+(attention and perceptron), which have 58 % of the parameters. The referee measures the constraint
+on the weights of each evaluation, and both conditions must hold at the same one.
+
+Goal at mini: the loss of the tuned reference (magnitude, wanda or int8_ste) at three quarters of
+the budget, rule `share` of conf/targets.yaml. Budget: `horizon` reference steps.
 """
 
 from types import SimpleNamespace
@@ -33,5 +37,5 @@ __all__ = [
 
 
 def pretrained(config: SimpleNamespace) -> dict[str, Tensor]:
-    """The weights that training starts from, by name."""
+    """Return the weights that training starts from, by name."""
     return checkpoint(config, gpt2)

@@ -1,12 +1,16 @@
-"""Compression of a trained vision transformer: zeros or few bits in its matrices, near dense.
+"""Compression of a trained vision transformer: sparse or low-bit matrices near dense accuracy.
 
     mini    0.2 M parameters, pretrained on 4,000 MNIST digits
 
-The start is the checkpoint of ft_vit, the data what it was trained on, loss and metric those of the
-vit workload. The goal is the accuracy under a constraint that the referee measures on the
-handed-over weights at the very evaluation that counts (harness/constraints.py): sparsity, the 2:4
-pattern or bits of the hidden matrices (attention and perceptron), which hold 96 % of the
-parameters.
+Training starts from the checkpoint of ft_vit and uses the data of its pretraining: MNIST digits
+(MNIST states no licence). Loss and metric are those of the vit workload.
+
+The goal is an accuracy under a constraint: sparsity, the 2:4 pattern or the bits of the hidden
+matrices (attention and perceptron), which have 96 % of the parameters. The referee measures the
+constraint on the weights of each evaluation, and both conditions must hold at the same one.
+
+Goal at mini: the accuracy of the tuned reference (magnitude, wanda or int8_ste) at three quarters
+of the budget, rule `share` of conf/targets.yaml. Budget: `horizon` reference steps.
 """
 
 from types import SimpleNamespace
@@ -46,5 +50,5 @@ __all__ = [
 
 
 def pretrained(config: SimpleNamespace) -> dict[str, Tensor]:
-    """The weights that training starts from, by name."""
+    """Return the weights that training starts from, by name."""
     return checkpoint(config, vit)

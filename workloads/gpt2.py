@@ -1,13 +1,19 @@
-"""Language-model pretraining: a GPT-2 of the scale's size, next-token loss on held-out text.
+"""Language-model pretraining: GPT-2 models, next-token loss on held-out text.
 
     mini    0.27 M parameters on the State of the Union addresses, a BPE of 1,024 tokens
     base    41 M parameters on those, Wikipedia leads in three languages and SymPy's source
     full    GPT-2 124M (Radford et al. 2019) on token shards in a local folder
 
-Licences: addresses public domain, Wikipedia CC BY-SA 4.0, SymPy BSD-3; none of it is stored here.
+Licences: addresses public domain, Wikipedia CC BY-SA 4.0, SymPy BSD-3. The project stores none of
+these texts.
+
 Examples are non-overlapping windows of `context` tokens and their successors. Every document begins
-with a separator, whose nats count and whose bytes do not. Validation windows are spread evenly over
-the validation stream.
+with a separator: its nats count, its bytes do not. Validation windows are spread evenly over the
+validation stream.
+
+Goal at mini: the loss of the tuned reference (adamw, nadamw) at three quarters of the budget, rule
+`share` of conf/targets.yaml. Goals at base and full are provisional, because no race has set them.
+Budget: `horizon` reference steps.
 """
 
 import hashlib
@@ -29,11 +35,12 @@ if TYPE_CHECKING:
 
 
 def data(config: SimpleNamespace, split: str) -> dict[str, Tensor | Path]:
-    """Windows of the split, int32 [N, context + 1]; shards stay where they are for training.
+    """Return windows of the split, int32 [N, context + 1], or the folder of training shards.
 
-    Validation also has the bytes of every target, uint8 [N, context].
+    Validation data also has the bytes of every target, uint8 [N, context].
     """
-    from workloads.data import text  # only here: a runner is given tensors, and starts faster
+    # Imported here: a runner gets tensors and starts faster without it.
+    from workloads.data import text
 
     if config.data.corpora:
         texts = text.documents(config.data.corpora, split)
@@ -49,7 +56,7 @@ def data(config: SimpleNamespace, split: str) -> dict[str, Tensor | Path]:
 def tokenised(
     texts: list[str], encoder: "Encoder", config: SimpleNamespace, split: str
 ) -> dict[str, Tensor]:
-    """As `data`, of these texts in the encoder's tokens."""
+    """Return what `data` returns, for these texts in the encoder's tokens."""
     context = config.model.context
     stream = torch.from_numpy(encoder.encode(texts))
     windows = stream.unfold(0, context + 1, context)
@@ -65,21 +72,21 @@ def _with_bytes(windows: Tensor, encoder: "Encoder") -> dict[str, Tensor]:
 
 
 def size(data: dict[str, Tensor | Path], config: SimpleNamespace) -> int:
-    """Number of windows."""
+    """Return the number of windows."""
     if "shards" in data:
         return shards.count(data["shards"], config.model.context)
     return len(data["windows"])
 
 
 def tokens(config: SimpleNamespace) -> int:
-    """Tokens of an example."""
+    """Return the number of tokens in an example."""
     return config.model.context
 
 
 def batch(
     data: dict[str, Tensor | Path], index: Tensor, config: SimpleNamespace
 ) -> dict[str, Tensor]:
-    """inputs, targets: int64 [B, context]; bytes: uint8 [B, context], of validation data only."""
+    """Return inputs and targets, int64 [B, context]; validation: also bytes, uint8 [B, context]."""
     if "shards" in data:
         windows = shards.windows(data["shards"], index, config.model.context)
     else:
@@ -93,23 +100,23 @@ def model(config: SimpleNamespace) -> nn.Module:
 
 
 def inputs(batch: dict[str, Tensor]) -> Tensor:
-    """What the model is called with."""
+    """Return the model's input."""
     return batch["inputs"]
 
 
 def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """Mean nats per token."""
+    """Return the mean nats per token."""
     logits = model(batch["inputs"])
     return F.cross_entropy(logits.flatten(0, 1), batch["targets"].flatten())
 
 
 def losses(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """Mean nats per token of every example, [B]."""
+    """Return the mean nats per token of every example, [B]."""
     return _nats(model(batch["inputs"]), batch["targets"]).mean(dim=1)
 
 
 def sample(model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
-    """Mean nats per token against targets drawn from the model, by inversion of its cumsum."""
+    """Return the mean nats per token against targets drawn from the model, by inverse transform."""
     logits = model(batch["inputs"]).flatten(0, 1)
     below = logits.detach().softmax(dim=1).cumsum(dim=1)
     drawn = torch.rand(len(below), 1, generator=generator, device=generator.device)
@@ -118,14 +125,14 @@ def sample(model: nn.Module, batch: dict[str, Tensor], generator: torch.Generato
 
 
 def metric(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Nats, bytes and tokens (`count`) of the batch."""
+    """Return nats, bytes and tokens (`count`) of the batch."""
     nats = _nats(model(batch["inputs"]), batch["targets"])
     count = torch.tensor(nats.numel())
     return {"nats": nats.sum(), "bytes": batch["bytes"].sum(), "count": count}
 
 
 def score(sums: dict[str, float]) -> dict[str, float]:
-    """loss: nats per token; bits_per_byte: bits for the whole text over its bytes."""
+    """Return loss, in nats per token, and bits_per_byte, the text's bits over its bytes."""
     return {
         "loss": float(sums["nats"] / sums["count"]),
         "bits_per_byte": float(sums["nats"] / sums["bytes"] / math.log(2)),
@@ -138,7 +145,7 @@ def _nats(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def encoder(config: SimpleNamespace) -> "Encoder":
-    """The tokens that the numbers in data and model stand for."""
+    """Return the encoder of the tokens of data and model."""
     from workloads.data import text
 
     if config.data.tokenizer == "gpt2":
@@ -149,14 +156,14 @@ def encoder(config: SimpleNamespace) -> "Encoder":
 
 
 def spread(available: int, wanted: int) -> Tensor:
-    """`wanted` of `available` window numbers at even distances, int64."""
+    """Return `wanted` of `available` window numbers at even distances, int64."""
     if wanted > available:
         raise UserError(f"data.validation={wanted} windows", f"the data has {available}")
     return torch.arange(wanted) * available // wanted
 
 
 def check_digest(windows: Tensor, config: SimpleNamespace, split: str) -> None:
-    """Refuse tokens the goal was not set on, such as another version of a library would make."""
+    """Check that the goal was set on these tokens; another library version may make others."""
     found = hashlib.sha256(windows.numpy().tobytes()).hexdigest()[:16]
     pinned = getattr(config.data.digest, split)
     if found != pinned:

@@ -5,9 +5,10 @@
     mini    90 x 70 of rank 3, 2,700 measurements, factors of 6 columns (over-parameterised)
     base    150 x 120 of rank 3, 4,050 measurements (583 MB)
 
-Setting: Xiong, Ding, Du, arXiv 2310.01769 (over-parameterised; gradient descent owes its linear
-rate to an imbalanced start, L larger than R), and Tong, Ma, Chi, arXiv 2005.08898 (ScaledGD).
-`design` has the A_i row by row. Otherwise as matrix_sensing.
+Setting: Xiong, Ding, Du, arXiv 2310.01769 (over-parameterised; gradient descent has a linear rate
+only from an imbalanced start, L larger than R), and Tong, Ma, Chi, arXiv 2005.08898 (ScaledGD).
+`design` has the A_i row by row. The rest is as in matrix_sensing, also how goal and budget were
+set; the reference is gd.
 """
 
 from types import SimpleNamespace
@@ -31,7 +32,7 @@ __all__ = ["batch", "metric", "score", "size"]
 
 
 def data(config: SimpleNamespace, split: str) -> dict[str, Tensor]:
-    """design float64 [m, rows·columns] and measurements [m]; validation: the matrix."""
+    """Return design, float64 [m, rows·columns], and measurements [m]; validation: the matrix."""
     c = config.data
     source = generator(0)
     u, v = orthonormal(c.rows, c.rank, source), orthonormal(c.columns, c.rank, source)
@@ -52,7 +53,7 @@ def model(config: SimpleNamespace) -> nn.Module:
 
 
 def losses(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """Half of each squared residual, [B]."""
+    """Return half of each squared residual, [B]."""
     found = torch.mv(batch["design"], model().flatten())
     return (found - batch["measurements"]).square() / 2
 

@@ -6,7 +6,8 @@
     base    150 x 150 of rank 3, 4,500 measurements (408 MB)
 
 Setting: Ma, Fattahi, "Global convergence of sub-gradient method for robust matrix recovery",
-arXiv 2202.08788; outliers as in Tong, Ma, Chi, arXiv 2010.13364. Otherwise as matrix_sensing.
+arXiv 2202.08788; outliers as in Tong, Ma, Chi, arXiv 2010.13364. The rest is as in matrix_sensing,
+also how goal and budget were set; the reference is subgm.
 """
 
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ __all__ = ["batch", "metric", "model", "score", "size"]
 
 
 def data(config: SimpleNamespace, split: str) -> dict[str, Tensor]:
-    """As matrix_sensing, with magnitude·max|y|·U(-1, 1) added to some measurements."""
+    """Return matrix_sensing's data with magnitude·max|y|·U(-1, 1) added to some measurements."""
     found = matrix_sensing.data(config, split)
     if split == "val":
         return found
@@ -33,7 +34,7 @@ def data(config: SimpleNamespace, split: str) -> dict[str, Tensor]:
 
 
 def losses(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """Half of each absolute residual, [B]; the mean has subgradient A*(sign(residuals)) X / m."""
+    """Return half of each absolute residual, [B]; subgradient: A*(sign(residuals)) X / m."""
     return residuals(model, batch).abs() / 2
 
 

@@ -5,11 +5,15 @@
     mini    80 x 80 of rank 3, 2,400 measurements, a factor of 10 columns (over-parameterised)
     base    150 x 150 of rank 3, 4,500 measurements (408 MB)
 
-Setting: Xu, Shen, Chi, Ma, arXiv 2302.01186; Zhang, Fattahi, Zhang, NeurIPS 2021 (PrecGD). All of
-it is drawn from a fixed seed, in float64; the trial's seed draws the start. An example is one
-measurement. `design` holds the upper triangles of the symmetric A_i row by row, off-diagonal
-entries times √2, so that <A, S> is a dot product of packed vectors; its entries are N(0, 1).
-Validation data is the matrix itself, the metric the relative Frobenius error.
+Setting: Xu, Shen, Chi, Ma, arXiv 2302.01186; Zhang, Fattahi, Zhang, NeurIPS 2021 (PrecGD). The data
+is drawn from a fixed seed, in float64, and needs no licence; the trial's seed draws the start. An
+example is one measurement. `design` has the upper triangles of the symmetric A_i row by row,
+off-diagonal entries times √2, so that <A, S> is a dot product of packed vectors; its entries are
+N(0, 1). Validation data is the matrix itself; the metric is the relative Frobenius error.
+
+Goal at mini: a relative error stated after the literature, rule `stated` of conf/targets.yaml. The
+horizon is such that the tuned reference, gd, meets it within half to nine tenths of the budget. The
+goal at base is provisional. Budget: `horizon` reference steps.
 """
 
 from types import SimpleNamespace
@@ -21,17 +25,17 @@ from workloads.models.factors import Factors
 
 
 def generator(stream: int) -> torch.Generator:
-    """Independent fixed streams: 0 the matrix, 1 the design, 2 noise, 3 outliers."""
+    """Return a fixed, independent stream: 0 the matrix, 1 the design, 2 noise, 3 outliers."""
     return torch.Generator().manual_seed(1000 + stream)
 
 
 def spectrum(rank: int, kappa: float) -> Tensor:
-    """Singular values of the matrix: from 1 down to 1/kappa at even distances."""
+    """Return the matrix's singular values: from 1 down to 1/kappa at even distances."""
     return torch.linspace(1.0, 1.0 / kappa, rank, dtype=torch.float64)
 
 
 def orthonormal(rows: int, columns: int, source: torch.Generator) -> Tensor:
-    """A random matrix with orthonormal columns."""
+    """Return a random matrix with orthonormal columns."""
     return torch.linalg.qr(gaussian(rows, columns, source)).Q
 
 
@@ -40,7 +44,7 @@ def gaussian(rows: int, columns: int, source: torch.Generator) -> Tensor:
 
 
 def pack(matrix: Tensor) -> Tensor:
-    """Upper triangle of a symmetric matrix as a vector, off-diagonal entries times √2."""
+    """Return a symmetric matrix's upper triangle as a vector, off-diagonal entries times √2."""
     n = len(matrix)
     rows, columns = torch.triu_indices(n, n)
     entries = matrix.flatten().index_select(0, rows * n + columns)
@@ -48,7 +52,7 @@ def pack(matrix: Tensor) -> Tensor:
 
 
 def data(config: SimpleNamespace, split: str) -> dict[str, Tensor]:
-    """design float64 [m, n(n+1)/2] and measurements [m]; validation: the matrix, [1, n, n]."""
+    """Return design, float64 [m, n(n+1)/2], and measurements [m]; validation: matrix [1, n, n]."""
     c = config.data
     u = orthonormal(c.size, c.rank, generator(0))
     truth = (u * spectrum(c.rank, c.kappa)) @ u.T
@@ -60,12 +64,12 @@ def data(config: SimpleNamespace, split: str) -> dict[str, Tensor]:
 
 
 def size(data: dict[str, Tensor], config: SimpleNamespace) -> int:
-    """Number of measurements (one matrix for validation)."""
+    """Return the number of measurements (one matrix for validation)."""
     return len(data["truth"] if "truth" in data else data["design"])
 
 
 def batch(data: dict[str, Tensor], index: Tensor, config: SimpleNamespace) -> dict[str, Tensor]:
-    """The examples' rows; all of them in their own order, and uncopied, where all are asked for."""
+    """Return the rows at `index`; if it has all of them, in stored order and without a copy."""
     if len(index) == size(data, config):
         return dict(data)
     return {name: tensor[index] for name, tensor in data.items()}
@@ -76,12 +80,12 @@ def model(config: SimpleNamespace) -> nn.Module:
 
 
 def residuals(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """<A_i, XXᵀ> - y_i, [B]."""
+    """Return <A_i, XXᵀ> - y_i, [B]."""
     return torch.mv(batch["design"], pack(model())) - batch["measurements"]
 
 
 def losses(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """A quarter of each squared residual, [B]: the gradient of the mean is A*(residuals) X / m."""
+    """Return a quarter of each squared residual, [B]; gradient: A*(residuals) X / m."""
     return residuals(model, batch).square() / 4
 
 
@@ -90,12 +94,12 @@ def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 
 
 def metric(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Squared Frobenius norms of the error and of the true matrix."""
+    """Return the squared Frobenius norms of the error and of the true matrix."""
     truth = batch["truth"][0]
     error, norm = (model() - truth).square().sum(), truth.square().sum()
     return {"error": error, "norm": norm, "count": torch.tensor(1)}
 
 
 def score(sums: dict[str, float]) -> dict[str, float]:
-    """relative_error: ‖XXᵀ - M‖ / ‖M‖."""
+    """Return relative_error, ‖XXᵀ - M‖ / ‖M‖."""
     return {"relative_error": (sums["error"] / sums["norm"]) ** 0.5}

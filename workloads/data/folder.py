@@ -1,8 +1,8 @@
-"""Labelled images in a local folder: CIFAR-10's binary files, or one subfolder a class (ImageNet).
+"""Labelled images in a local folder: CIFAR-10's files, or one subfolder per class (ImageNet).
 
-An image folder is read as `folder/SPLIT/CLASS/*`, classes in order of their names. Images are
-decoded when a batch asks for them: shorter side to 8/7 of the wanted side, bicubic, centre crop.
-There is no augmentation, so a batch is a function of the example numbers alone.
+An image folder has files `folder/SPLIT/CLASS/*`, with classes in order of their names. Images are
+decoded for each batch: bicubic scaling of the shorter side to 8/7 of the output side, then a centre
+crop. There is no augmentation, so a batch depends on the example numbers alone.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -15,11 +15,12 @@ from torch import Tensor
 from harness.errors import UserError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
-RECORD = 1 + 3 * 32 * 32  # bytes of one CIFAR-10 image with its label
+# Bytes of one CIFAR-10 image with its label.
+RECORD = 1 + 3 * 32 * 32
 
 
 def given(folder: str | None, what: str) -> Path:
-    """The folder of the configuration; UserError when there is none."""
+    """Return the folder of the configuration; raise UserError if there is none."""
     if not folder:
         raise UserError(
             f"data.folder is not set; it holds {what}", do="workload.SCALE.data.folder=FOLDER"
@@ -31,7 +32,7 @@ def given(folder: str | None, what: str) -> Path:
 
 
 def cifar10(folder: str | None, split: str) -> tuple[Tensor, Tensor]:
-    """Images uint8 [N, 3, 32, 32] and labels int64 [N] of the "binary version" of CIFAR-10."""
+    """Return images uint8 [N, 3, 32, 32] and labels int64 [N] of CIFAR-10's "binary version"."""
     place = given(folder, "data_batch_1.bin to data_batch_5.bin and test_batch.bin")
     names = [f"data_batch_{i}.bin" for i in range(1, 6)] if split == "train" else ["test_batch.bin"]
     missing = [name for name in names if not (place / name).is_file()]
@@ -43,10 +44,10 @@ def cifar10(folder: str | None, split: str) -> tuple[Tensor, Tensor]:
 
 
 def index(folder: str | None, split: str, classes: int) -> dict[str, Tensor | Path]:
-    """What opens any image: names (uint8, end to end), ends and labels (int64 [N]), folder.
+    """Return an index to open any image: names (joined, uint8), ends, labels (int64 [N]), folder.
 
     Raises:
-        UserError: the split's folder is missing, has another number of classes, or no image.
+        UserError: the split's folder is missing, has another number of classes, or has no image.
     """
     place = given(folder, "train/CLASS/* and val/CLASS/*") / split
     found = sorted(p for p in place.iterdir() if p.is_dir()) if place.is_dir() else []
@@ -72,7 +73,7 @@ def index(folder: str | None, split: str, classes: int) -> dict[str, Tensor | Pa
 
 
 def images(data: dict[str, Tensor | Path], numbers: Tensor, side: int, threads: int) -> Tensor:
-    """Images by number, uint8 [B, 3, side, side]."""
+    """Return images by number, uint8 [B, 3, side, side]."""
     paths = []
     for i in numbers.tolist():
         start = int(data["ends"][i - 1]) if i else 0

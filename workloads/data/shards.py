@@ -1,4 +1,4 @@
-"""Token shards: header-less files of little-endian uint16 tokens, with an index.json beside them.
+"""Token shards: files of little-endian uint16 tokens without header, and an index.json.
 
     FOLDER/train/00000.bin, 00001.bin, ..., index.json
     FOLDER/val/00000.bin, ..., index.json
@@ -22,11 +22,11 @@ DTYPE = np.dtype("<u2")
 
 
 def locate(folder: str | Path | None, split: str, vocabulary: int) -> Path:
-    """Folder of one split, checked to hold whole shards of tokens below `vocabulary`.
+    """Return a split's folder; check that its shards are complete, with tokens below `vocabulary`.
 
     Raises:
-        UserError: no folder was given, it is not there or not complete, or its vocabulary is
-            larger than the model's.
+        UserError: no folder was given, it is missing or incomplete, or its vocabulary is larger
+            than the model's.
     """
     make = "type: python scripts/prepare_shards.py SOURCE --out FOLDER, then set data.folder=FOLDER"
     if not folder:
@@ -45,12 +45,12 @@ def locate(folder: str | Path | None, split: str, vocabulary: int) -> Path:
 
 
 def count(folder: Path, context: int) -> int:
-    """Number of windows of `context` tokens and one target more; none spans two shards."""
+    """Return the number of windows of `context` tokens plus one target; none spans two shards."""
     return _ends(folder, context)[-1]
 
 
 def windows(folder: Path, index: Tensor, context: int) -> Tensor:
-    """Windows [B, context + 1], int64, of the examples numbered by `index` [B]."""
+    """Return windows [B, context + 1], int64, of the examples numbered by `index` [B]."""
     ends = _ends(folder, context)
     rows = np.empty((len(index), context + 1), dtype=np.int64)
     shards = np.searchsorted(ends, index.cpu().numpy(), side="right")

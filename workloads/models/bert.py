@@ -1,4 +1,4 @@
-"""Text classifier of the BERT shape: encoder, mean over tokens, linear readout."""
+"""A text classifier of the BERT shape: encoder, mean over tokens, linear readout."""
 
 from types import SimpleNamespace
 
@@ -8,12 +8,14 @@ from torch import Tensor, nn
 
 from harness.errors import UserError
 
-PAD = 0  # the token that fills a text up to the context
-EPSILON = 1e-12  # of the norms, as published
+# The token that pads a text to the context.
+PAD = 0
+# The epsilon of the norms, as published.
+EPSILON = 1e-12
 
 
 class Block(nn.Module):
-    """Self-attention and a perceptron of width `inner`, each with a residual and a norm behind."""
+    """Self-attention and a perceptron of width `inner`, each followed by a residual and a norm."""
 
     def __init__(self, config: SimpleNamespace):
         super().__init__()
@@ -38,11 +40,11 @@ class Block(nn.Module):
 
 
 class BERT(nn.Module):
-    """Tokens [B, T], filled up with PAD, to logits [B, classes].
+    """Tokens [B, T], padded with PAD, to logits [B, classes].
 
-    Devlin et al., arXiv 1810.04805, without its pooler; mean over the tokens that are no PAD
-    (Reimers, Gurevych, arXiv 1908.10084). All tokens are of one segment, whose embedding is part
-    of the positions'. No dropout.
+    Devlin et al., arXiv 1810.04805, without the pooler; mean over the tokens that are not PAD
+    (Reimers, Gurevych, arXiv 1908.10084). All tokens belong to one segment, whose embedding is
+    added to those of the positions. There is no dropout.
 
     Args:
         config: vocabulary, positions (learned; T is at most that), depth, heads, width, inner
@@ -59,7 +61,8 @@ class BERT(nn.Module):
         self.positions = nn.Embedding(config.positions, config.width)
         self.norm = nn.LayerNorm(config.width, EPSILON)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.active = [True] * config.depth  # an inactive block is the identity
+        # An inactive block is the identity.
+        self.active = [True] * config.depth
         self.readout = nn.Linear(config.width, config.classes)
         self.readout.role = "readout"
         self.initialise()
@@ -73,7 +76,7 @@ class BERT(nn.Module):
                 module.bias.zero_()
 
     def features(self, tokens: Tensor) -> Tensor:
-        """The mean over a text's tokens, [B, width]."""
+        """Return the mean over a text's tokens, [B, width]."""
         seen = tokens != PAD
         x = self.norm(self.tokens(tokens) + self.positions.weight[: tokens.shape[1]])
         for block, active in zip(self.blocks, self.active, strict=True):

@@ -1,4 +1,4 @@
-"""Small image classifiers whose last layer can be told from their features."""
+"""Small image classifiers with separate features and readout."""
 
 from types import SimpleNamespace
 
@@ -13,8 +13,8 @@ class Classifier(nn.Module):
     Args:
         config: kind ("mlp" or "convnet"), width, depth, side, classes, mean and std of the pixels
             over 255. An mlp has `depth` hidden layers of `width`; a convnet `depth` stages of
-            convolution, group norm and pooling, the first `width` channels wide, each twice the
-            one before. ReLU everywhere; torch's initialisation.
+            convolution, group norm and pooling; the first has `width` channels, each later one
+            twice as many as the one before. ReLU everywhere; torch's initialisation.
     """
 
     def __init__(self, config: SimpleNamespace):
@@ -47,7 +47,7 @@ class Classifier(nn.Module):
         self.readout.role = "readout"
 
     def features(self, pixels: Tensor) -> Tensor:
-        """What the readout reads, [B, width of it]."""
+        """Return the readout's input, [B, its width]."""
         scaled = pixels.float().sub_(255 * self.mean).mul_(1 / (255 * self.std))
         return self.body(scaled)
 

@@ -1,4 +1,4 @@
-"""A low-rank matrix held as its factors: X Xᵀ, or L Rᵀ."""
+"""A low-rank matrix as a product of factors: X Xᵀ, or L Rᵀ."""
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ class Factors(nn.Module):
     parameters, left before right; a single one is its own partner.
 
     Args:
-        rows: of the matrix; columns: of the matrix, None where it is symmetric.
+        rows: of the matrix; columns: of the matrix, None if it is symmetric.
         rank: columns of every factor.
         scale: standard deviation of a factor's entries, times the square root of its rows.
     """
@@ -26,5 +26,5 @@ class Factors(nn.Module):
         self.right = nn.Parameter(drawn[1]) if columns is not None else None
 
     def forward(self) -> Tensor:
-        """The matrix, [rows, columns]."""
+        """Return the matrix, [rows, columns]."""
         return self.left @ (self.left if self.right is None else self.right).T

@@ -1,4 +1,4 @@
-"""Decoder-only transformer of the GPT-2 shape."""
+"""A decoder-only transformer of the GPT-2 shape."""
 
 from functools import partial
 from types import SimpleNamespace
@@ -14,7 +14,7 @@ NORMS = ("pre", "post")
 
 
 class Block(nn.Module):
-    """Self-attention and a perceptron four times as wide, both with norm and residual."""
+    """Self-attention and a perceptron four times as wide, each with a norm and a residual."""
 
     def __init__(self, config: SimpleNamespace, causal: bool = True):
         super().__init__()
@@ -68,7 +68,8 @@ class GPT(nn.Module):
         self.tokens = nn.Embedding(config.vocabulary, config.width)
         self.positions = nn.Embedding(config.context, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.active = [True] * config.depth  # an inactive block is the identity
+        # An inactive block is the identity.
+        self.active = [True] * config.depth
         self.norm = nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
         self.readout = None
         if not config.tied:

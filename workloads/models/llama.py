@@ -1,4 +1,4 @@
-"""Decoder-only transformer of the Llama shape."""
+"""A decoder-only transformer of the Llama shape."""
 
 from types import SimpleNamespace
 
@@ -8,14 +8,15 @@ from torch import Tensor, nn
 
 from harness.errors import UserError
 
-EPSILON = 1e-5  # of the norms
+# The epsilon of the norms.
+EPSILON = 1e-5
 
 
 def turned(x: Tensor, angles: Tensor) -> Tensor:
-    """Rotary embedding (Su et al., arXiv 2104.09864) in pairs of neighbouring channels.
+    """Return x with rotary embedding (Su et al., arXiv 2104.09864) of neighbouring channels.
 
-    Llama.cpp's files have the rows of queries and keys in this order; those of transformers rotate
-    channel i with channel i + d/2 instead.
+    The files of llama.cpp have the rows of queries and keys in this order. Those of transformers
+    rotate channel i with channel i + d/2 instead.
 
     Args:
         x: [..., T, d]. angles: unit complex numbers as [2, T, d/2], cosine and sine.
@@ -25,7 +26,7 @@ def turned(x: Tensor, angles: Tensor) -> Tensor:
 
 
 class Block(nn.Module):
-    """Causal self-attention and a gated perceptron, both with norm before and residual.
+    """Causal self-attention and a gated perceptron, each with a norm before and a residual.
 
     Each key and value serves heads/groups queries (Ainslie et al., arXiv 2305.13245); the gate is
     SwiGLU (Shazeer, arXiv 2002.05202). No biases.
@@ -93,7 +94,8 @@ class Llama(nn.Module):
             raise UserError(told)
         self.tokens = nn.Embedding(config.vocabulary, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.active = [True] * config.depth  # an inactive block is the identity
+        # An inactive block is the identity.
+        self.active = [True] * config.depth
         self.norm = nn.RMSNorm(config.width, EPSILON)
         self.readout = None
         if not config.tied:

@@ -1,4 +1,4 @@
-"""A tanh network of points in the plane, with its exact derivatives by the coordinates."""
+"""A tanh network on points in the plane, with exact derivatives by the coordinates."""
 
 import math
 from itertools import pairwise
@@ -16,11 +16,11 @@ class MLP(nn.Module):
 
     Args:
         width, depth: of the hidden layers.
-        harmonics: 0 takes x as it is; K takes cos and sin of 1 ... K times 2πx/period in its place,
+        harmonics: 0: the input is x; K: the inputs are cos and sin of 1 ... K times 2πx/period,
             which makes u exactly periodic in x.
-        period: of x, where harmonics is not 0.
-        initialisation: "torch" is nn.Linear's own, "glorot" normal weights of variance 2/(in + out)
-            and zero biases.
+        period: of x, if harmonics is not 0.
+        initialisation: "torch" is nn.Linear's own; "glorot" is normal weights of variance
+            2/(in + out) and zero biases.
     """
 
     def __init__(self, width, depth, harmonics=0, period=1.0, initialisation="torch"):
@@ -47,18 +47,18 @@ class MLP(nn.Module):
         return torch.cat([points[:, 1:], angles.cos(), angles.sin()], dim=1)
 
     def forward(self, points: Tensor) -> Tensor:
-        """u at points [N, 2], as [N]."""
+        """Return u at points [N, 2], as [N]."""
         h = self._inputs(points)
         for layer in self.layers:
             h = torch.tanh(layer(h))
         return self.readout(h)[:, 0]
 
     def slopes(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """u [N] and its gradient by the coordinates [N, 2].
+        """Return u [N] and its gradient by the coordinates [N, 2].
 
-        Reverse mode written out as a second pass through the layers: the cotangent of a layer's
-        input is (cotangent of its output · tanh') times its weight. Training then differentiates it
-        once; with autograd's nested gradients a step of 250 points takes 1.2 times as long.
+        Reverse mode is written out as a second pass through the layers: the cotangent of a layer's
+        input is (cotangent of its output · tanh') times its weight. Training then differentiates
+        once. With autograd's nested gradients a step of 250 points takes 1.2 times as long.
         """
         states, h = [], self._inputs(points)
         for layer in self.layers:
@@ -76,7 +76,7 @@ class MLP(nn.Module):
     def curvatures(
         self, points: Tensor, axes: tuple[int, ...]
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """u [N], its gradient [N, 2] and its second derivatives [N] along each of `axes`."""
+        """Return u [N], its gradient [N, 2] and its second derivatives [N] along each of `axes`."""
         with torch.enable_grad():
             points = points.detach().requires_grad_()
             u, slope = self.slopes(points)

@@ -1,4 +1,4 @@
-"""Vision transformer on square patches, without a class token."""
+"""A vision transformer on square patches, without a class token."""
 
 from types import SimpleNamespace
 
@@ -19,8 +19,8 @@ class ViT(nn.Module):
             "post"), activation ("gelu" or "relu"), init_scale (multiplies the deviations).
 
     Initialisation: matrices normal with variance 2/(inputs + outputs) (Glorot), the patch embedding
-    1/inputs, positions and readout with deviation 0.02, biases zero. (A readout of zeros would give
-    the blocks no gradient in the first step, and low-rank methods a first basis of nothing.)
+    with variance 1/inputs, positions and readout with standard deviation 0.02, biases zero. (With a
+    zero readout, the first step gives the blocks no gradient and low-rank methods no first basis.)
     """
 
     def __init__(self, config: SimpleNamespace):
@@ -38,7 +38,8 @@ class ViT(nn.Module):
         self.embed.role = "embedding"
         self.positions = nn.Embedding((config.side // config.patch) ** 2, config.width)
         self.blocks = nn.ModuleList(Block(config, causal=False) for _ in range(config.depth))
-        self.active = [True] * config.depth  # an inactive block is the identity
+        # An inactive block is the identity.
+        self.active = [True] * config.depth
         self.norm = nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
         self.readout = nn.Linear(config.width, config.classes)
         self.readout.role = "readout"
@@ -55,7 +56,7 @@ class ViT(nn.Module):
         self.readout.weight.normal_(std=scale * 0.02)
 
     def tokens(self, images: Tensor) -> Tensor:
-        """Patches row by row, [B, tokens, channels · patch²]."""
+        """Return the patches row by row, [B, tokens, channels · patch²]."""
         size = self.patch
         cut = images.unfold(2, size, size).unfold(3, size, size)  # [B, C, rows, columns, p, p]
         return cut.permute(0, 2, 3, 1, 4, 5).flatten(1, 2).flatten(2)

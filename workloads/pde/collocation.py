@@ -1,11 +1,10 @@
-"""What physics-informed workloads share: points in a box, conditions, squares, and the hidden grid.
+"""Shared parts of physics-informed workloads: points, conditions, hidden grid and metric.
 
 An example is a collocation point (x, t), or (x, y). Training data is a pool of such points, drawn
 uniformly in the box, with the condition points and their values, and the equation's coefficient,
-which is drawn from the trial's seed. A batch has all of these but the coefficient: who knew it
-could solve the equation by another method, so it acts through the residual alone. Validation data
-is a grid of points between the pool's coordinates, never given out, with the reference solution
-there.
+which the trial's seed draws. A batch has all of these except the coefficient. A submission that
+knew the coefficient could solve the equation by another method, so it acts through the residual
+alone. Validation data is a grid of points with the reference solution. No submission gets it.
 """
 
 from collections.abc import Callable
@@ -20,29 +19,29 @@ from harness.seeds import derive
 
 Terms = Callable[[nn.Module, dict[str, Tensor]], dict[str, Tensor]]
 
-# The coefficients of the problems that this process has made batches of, by the number that stands
-# for the problem in a batch.
+# The coefficients of the problems that this process has made batches of. The key is the problem's
+# number in a batch.
 _coefficients: dict[int, Tensor] = {}
 
 
 def draw(config: SimpleNamespace, seed: int, centre: float) -> tuple[float, float]:
-    """A coefficient, centre·(1 + data.spread·U(-1, 1)), and an angle; a function of the seed."""
+    """Return a coefficient, centre·(1 + data.spread·U(-1, 1)), and an angle, both by the seed."""
     source = np.random.default_rng(derive(seed, "coefficients"))
     return centre * (1 + config.data.spread * source.uniform(-1, 1)), source.uniform(0, 2 * np.pi)
 
 
 def spread(low: float, high: float, count: int) -> np.ndarray:
-    """Midpoints of `count` equal parts of an interval, float64 [count]."""
+    """Return the midpoints of `count` equal parts of an interval, float64 [count]."""
     return low + (high - low) * (np.arange(count) + 0.5) / count
 
 
 def training(
     config: SimpleNamespace, seed: int, box: Tensor, coefficient: float, **conditions
 ) -> dict[str, Tensor]:
-    """The pool [data.points, 2] and the conditions, float32; the coefficient, and its number.
+    """Return the pool [data.points, 2], the conditions, float32, the coefficient and its number.
 
-    A condition is `initial` or `boundary`: points [n, 2], with the values u must have there as
-    `<name>_values` [n]; without values the first half of the points must agree with the second.
+    A condition is `initial` or `boundary`: points [n, 2], with the required values of u as
+    `<name>_values` [n]. Without values, u must agree on the two halves of the points.
     """
     source = torch.Generator().manual_seed(derive(seed, "points"))
     pool = box[0] + (box[1] - box[0]) * torch.rand(config.data.points, 2, generator=source)
@@ -59,17 +58,17 @@ def training(
 
 
 def coefficient(batch: dict[str, Tensor]) -> Tensor:
-    """The coefficient of the equation that a batch is of, 0-dim, for use in its residual."""
+    """Return the coefficient of a batch's equation, 0-dim, for use in its residual."""
     return _coefficients[int(batch["problem"])].to(batch["points"])
 
 
 def line(first: np.ndarray | float, second: np.ndarray | float) -> np.ndarray:
-    """Points [n, 2] with these coordinates, a number meaning the same for all."""
+    """Return points [n, 2] with these coordinates; a number is the same for all points."""
     return np.stack(np.broadcast_arrays(first, second), axis=1)
 
 
 def conditions(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Scaled errors [n] of the initial and boundary conditions there are, by one pass."""
+    """Return scaled errors [n] of the batch's initial and boundary conditions, by one pass."""
     names = [name for name in ("initial", "boundary") if name in batch]
     found = model(torch.cat([batch[name] for name in names]))
     terms = {}
@@ -85,7 +84,7 @@ def conditions(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
 def hidden(
     config: SimpleNamespace, box: Tensor, solution: Callable[[np.ndarray, np.ndarray], np.ndarray]
 ) -> dict[str, Tensor]:
-    """The grid's points [N, 2] and the solution's values there [N]; solution(x, t) -> [t, x]."""
+    """Return the grid's points [N, 2] and the solution there [N]; solution(x, t) -> [t, x]."""
     low, high = box.tolist()
     x, t = (spread(*side) for side in zip(low, high, config.data.grid, strict=True))
     second, first = np.meshgrid(t, x, indexing="ij")
@@ -95,29 +94,29 @@ def hidden(
 
 
 def size(data: dict[str, Tensor], config: SimpleNamespace) -> int:
-    """Number of points: of the pool, or of the hidden grid."""
+    """Return the number of points: of the pool, or of the hidden grid."""
     return len(data["points"])
 
 
 def batch_of(data: dict[str, Tensor], points: Tensor, config: SimpleNamespace) -> dict[str, Tensor]:
-    """A training batch at these points [B, 2], with all conditions."""
+    """Return a training batch at these points [B, 2], with all conditions."""
     _coefficients[int(data["problem"])] = data["coefficient"]
     shown = {k: v for k, v in data.items() if k not in ("points", "coefficient")}
     return {"points": points} | shown
 
 
 def batch(data: dict[str, Tensor], index: Tensor, config: SimpleNamespace) -> dict[str, Tensor]:
-    """The points of the pool with all conditions; or those of the grid with their values."""
+    """Return points of the pool with all conditions, or points of the grid with their values."""
     if "values" in data:
         return {name: tensor[index] for name, tensor in data.items()}
     return batch_of(data, data["points"][index], config)
 
 
 def objective(terms: Terms) -> tuple[Callable, Callable]:
-    """loss(model, batch), 0-dim, and losses(model, batch), one a point [B], of a file's terms.
+    """Return loss(model, batch), 0-dim, and losses(model, batch), per point [B], of these terms.
 
-    The loss is the sum of the terms' mean squares; a point has its own squared residual and the
-    conditions' loss, which is the same for all.
+    The loss is the sum of the terms' mean squares. The loss of a point is its squared residual plus
+    the conditions' loss, which is the same for all points.
     """
 
     def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
@@ -132,7 +131,7 @@ def objective(terms: Terms) -> tuple[Callable, Callable]:
 
 
 def metric(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Sums of the squared error and of the squared reference."""
+    """Return the sums of the squared error and of the squared reference."""
     error = model(batch["points"]) - batch["values"]
     count = torch.tensor(len(error))
     return {
@@ -143,5 +142,5 @@ def metric(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def score(sums: dict[str, float]) -> dict[str, float]:
-    """relative_error: ‖u - reference‖₂ / ‖reference‖₂ on the hidden grid."""
+    """Return relative_error, ‖u - reference‖₂ / ‖reference‖₂ on the hidden grid."""
     return {"relative_error": (sums["error"] / sums["norm"]) ** 0.5}

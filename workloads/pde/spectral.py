@@ -1,10 +1,11 @@
-"""Reference solutions of periodic problems: Fourier modes and exponential time differencing."""
+"""Reference solutions of periodic problems by Fourier modes and exponential time differencing."""
 
 from collections.abc import Callable
 
 import numpy as np
 
-CONTOUR = 64  # points on the circle around each eigenvalue
+# Points on the circle around each eigenvalue.
+CONTOUR = 64
 
 
 def etdrk4(
@@ -13,16 +14,16 @@ def etdrk4(
     """Solve û_t = L û + N(û) for Fourier coefficients, fourth order in time.
 
     Kassam, Trefethen, "Fourth-order time-stepping for stiff PDEs", SIAM J. Sci. Comput. 26 (2005):
-    coefficients such as (e^z - ...)/z³ are means over a circle around z, against cancellation.
+    coefficients such as (e^z - ...)/z³ are means over a circle around z, which avoids cancellation.
 
     Args:
         start: coefficients at time 0, as numpy.fft.rfft gives them.
         linear: L, one number a mode.
         nonlinear: û -> N(û).
-        times: ascending; each is reached by whole steps of at most `step`.
+        times: ascending; whole steps of at most `step` reach each of them.
 
     Returns:
-        coefficients at the times, [len(times), modes].
+        Coefficients at the times, [len(times), modes].
     """
     found, u, now, known = [], start.astype(complex), 0.0, {}
     for goal in times:
@@ -61,17 +62,17 @@ def _advance(u, nonlinear, coefficients, count):
 
 
 def at(coefficients: np.ndarray, modes: int, phase: np.ndarray) -> np.ndarray:
-    """Values of a real Fourier series of `modes` grid points at phases (2π a period)."""
+    """Return the values of a real Fourier series of `modes` grid points at phases (period 2π)."""
     k = np.arange(coefficients.shape[-1])
     weight = np.where((k == 0) | (2 * k == modes), 1.0, 2.0) / modes
     return (coefficients * weight @ np.exp(1j * np.outer(k, phase))).real
 
 
 def allen_cahn(x: np.ndarray, t: np.ndarray, diffusion: float, modes=2048, step=5e-4) -> np.ndarray:
-    """u(t, x) [len(t), len(x)] of u_t = diffusion·u_xx + 5(u - u³), u(0) = x² cos πx on [-1, 1].
+    """Return u [len(t), len(x)] of u_t = diffusion·u_xx + 5(u - u³), u(0) = x² cos πx on [-1, 1].
 
-    The start has a kink at the periodic boundary, so that the error falls slowly with the modes:
-    relative 1e-5 at 512, 7e-7 at 2,048 (against 4,096).
+    The initial value has a kink at the periodic boundary, so the error falls slowly with the number
+    of modes: relative 1e-5 at 512, 7e-7 at 2,048 (compared with 4,096).
     """
     grid = -1 + 2 * np.arange(modes) / modes
     k = np.pi * np.arange(modes // 2 + 1)
@@ -86,10 +87,11 @@ def allen_cahn(x: np.ndarray, t: np.ndarray, diffusion: float, modes=2048, step=
 
 
 def burgers(x: np.ndarray, t: np.ndarray, viscosity: float, modes=2048, step=2.5e-4) -> np.ndarray:
-    """u(t, x) of u_t + u u_x = viscosity·u_xx, u(0) = -sin πx, on [-1, 1]; to check Cole-Hopf."""
+    """Return u of u_t + u u_x = viscosity·u_xx, u(0) = -sin πx on [-1, 1], to check Cole-Hopf."""
     grid = -1 + 2 * np.arange(modes) / modes
     k = np.pi * np.arange(modes // 2 + 1)
-    kept = k <= 2 / 3 * k[-1]  # quadratic terms alias above this
+    # Quadratic terms alias above this frequency.
+    kept = k <= 2 / 3 * k[-1]
 
     def nonlinear(v):
         return -0.5j * k * kept * np.fft.rfft(np.fft.irfft(v * kept, modes) ** 2)

@@ -1,9 +1,9 @@
-"""all-MiniLM-L6-v2 by our names: weights for workloads/models/bert.py, and its tokens.
+"""all-MiniLM-L6-v2: weights for workloads/models/bert.py, and its tokens.
 
 A BERT of 6 blocks (Wang et al., arXiv 2002.10957), tuned on a billion pairs of sentences so that
-those which belong together have similar means (Reimers, Gurevych, arXiv 1908.10084). Of the
-published 22,713,216 parameters the pooler is left out, which those means do not use, and one
-segment's embedding is part of the positions'.
+matching sentences have similar means (Reimers, Gurevych, arXiv 1908.10084). The published model has
+22,713,216 parameters. This one leaves out the pooler, because the means do not use it, and adds the
+embedding of the one segment to those of the positions.
 """
 
 import numpy as np
@@ -32,7 +32,7 @@ BLOCK = {
 
 
 def weights(depth: int) -> dict[str, Tensor]:
-    """float32 by the names of BERT(...) of `depth` blocks; none for the readout, which is new."""
+    """Return float32 weights by the names of BERT(...) of `depth` blocks, without the readout."""
     found = load(published.member("minilm", FOLDER + "model.safetensors"))
     modules = dict(WHOLE)
     for i in range(depth):
@@ -50,12 +50,12 @@ def weights(depth: int) -> dict[str, Tensor]:
 
 
 def tokenizer() -> Tokenizer:
-    """Words of its vocabulary in lower case, a start and an end token around each text."""
+    """Return the lower-case tokenizer, with a start and an end token around each text."""
     return Tokenizer.from_str(published.member("minilm", FOLDER + "tokenizer.json").decode())
 
 
 def encode(texts: list[str], context: int) -> np.ndarray:
-    """Tokens int32 [N, context]: each text cut or filled up to `context`."""
+    """Return tokens int32 [N, context], each text cut or padded to `context`."""
     encoder = tokenizer()
     encoder.enable_truncation(context)
     encoder.enable_padding(length=context)

