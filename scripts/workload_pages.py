@@ -1,8 +1,7 @@
 """Write docs/workloads.md and a page for each family of workloads, from YAML and results.
 
-    python scripts/workload_pages.py                  # the text, and pictures that need no race
-    python scripts/workload_pages.py --race FOLDER    # also races the streams, to draw them
-    python scripts/workload_pages.py --text           # the text alone
+    python scripts/workload_pages.py           # the text and the pictures
+    python scripts/workload_pages.py --text    # the text alone
 
 Run it again when a number, a target or a reference has changed. The test
 tests/workloads/test_workload_pages.py fails when the text is out of date. The pictures are drawn by
@@ -301,7 +300,7 @@ def caption(name: str) -> str:
         "vit": "Held-out images, one row a class",
         "matrix": "The matrix and its singular values",
         "pinn": "The reference solution of seed 0, and cuts through it",
-        "stream": "Quality of each task after every step of replay, and the matrix of accuracies",
+        "stream": "Quality of each task over the reference's steps, and the matrix of accuracies",
     }
     if name == "ft_minilm":
         return "Held-out articles, cut into tokens, each with its topic"
@@ -319,7 +318,6 @@ def pages() -> dict[Path, str]:
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="workloads to draw (default: all)")
-    parser.add_argument("--race", metavar="FOLDER", help="race the streams into this folder")
     parser.add_argument("--text", action="store_true", help="draw nothing")
     asked = parser.parse_args(arguments)
     for path, text in pages().items():
@@ -328,7 +326,7 @@ def main(arguments: list[str]) -> int:
         from scripts import workload_pictures
 
         for name in asked.names or names():
-            print(workload_pictures.draw(name, asked.race), flush=True)
+            print(workload_pictures.draw(name), flush=True)
     return 0
 
 

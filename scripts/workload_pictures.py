@@ -1,14 +1,11 @@
 """Draw the picture of each workload's page: its data at the first scale, and its reference's curve.
 
-Images, text, matrices and solutions are those that a trial gets. A stream's picture needs a run:
-`--race FOLDER` of scripts/workload_pages.py races replay (`er`) there, or takes the run that is
-there already, as every race does. Colours are reduced to a palette, so that a picture is small.
+Images, text, matrices and solutions are those that a trial gets. A stream's picture is drawn from
+the board's record of its reference submission. Colours are reduced to a palette, in which those of
+the goal and of the curves are kept, so that a picture is small.
 """
 
-import subprocess
-import sys
 from io import BytesIO
-from pathlib import Path
 
 import matplotlib
 
@@ -18,41 +15,46 @@ import numpy as np
 import torch
 from matplotlib import pyplot
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator
 from PIL import Image
 
 from harness.catalog import discover
 from harness.catalog.definition import define, load_workload, tree_of
 from harness.catalog.goal import primary
 from harness.errors import UserError
-from harness.records.log import rows
+from harness.records.collect import collect
 from harness.records.references import reference
-from harness.records.stream_history import history
-from harness.report.palette import GOAL as TARGET
-from harness.report.palette import GRID, INK, MUTED, REFERENCE
-from harness.report.run.frame import STYLE
+from harness.report.palette import (
+    GOAL,
+    GOAL_LINE,
+    GRID,
+    INK,
+    MUTED,
+    PALE,
+    REFERENCE,
+    RUN,
+    SERIES,
+    spans_decades,
+)
+from harness.report.run.frame import STYLE, bare, name_lines
 from harness.report.run.picture import curve
-from harness.system.files import atomic_write, read_json
+from harness.report.run.text import number
+from harness.system.files import atomic_write
 
 PAGES = discover.ROOT / "docs" / "workloads"
-DOTS_PER_INCH, PALETTE = 100, 96
-TASKS = ("#2563eb", "#db2777", "#059669", "#7c3aed", "#ea580c")
+DOTS_PER_INCH, PALETTE = 200, 64
+KEPT = (GOAL, REFERENCE, INK, MUTED, GRID, PALE, *SERIES, "#ffffff")  # colours that stay exact
 TINTS = ("#dbeafe", "#fde68a", "#d1fae5", "#fbcfe8")  # of tokens, in turn
-STREAM = "er"  # the submission that streams are drawn with
 
 
-def draw(name: str, races: str | None) -> str:
-    """Write docs/workloads/NAME.png; one line that says what was done."""
+def draw(name: str) -> str:
+    """Write docs/workloads/NAME.png; return one line that says how large it is."""
     tree = tree_of(name)
     first = next(key for key, value in tree.items() if isinstance(value, dict))
     definition = define(name, tree, first, None)
     pyplot.rcdefaults()
     pyplot.rcParams.update(STYLE | {"font.size": 9, "axes.titlesize": 9.5})
-    if "stream" in definition.block:
-        if races is None:
-            return f"{name}: left as it is; --race FOLDER races and draws it"
-        figure = _stream(definition, races)
-    else:
-        figure = _sample(definition)
+    figure = _stream(definition) if "stream" in definition.block else _sample(definition)
     path = PAGES / f"{name}.png"
     atomic_write(path, _small(figure))
     pyplot.close(figure)
@@ -60,11 +62,23 @@ def draw(name: str, races: str | None) -> str:
 
 
 def _small(figure: Figure) -> bytes:
-    """The figure as a PNG of few colours."""
+    """Return the figure as a PNG of few colours, the goal's and the curves' among them."""
     paper, small = BytesIO(), BytesIO()
     figure.savefig(paper, format="png", dpi=DOTS_PER_INCH, facecolor="white")
     picture = Image.open(paper).convert("RGB")
-    picture.quantize(PALETTE, dither=Image.Dither.NONE).save(small, "png", optimize=True)
+    found = picture.quantize(PALETTE, dither=Image.Dither.NONE).getpalette() or []
+    exact = [int(colour[i : i + 2], 16) for colour in KEPT for i in (1, 3, 5)]
+    colours = exact + found[: 3 * PALETTE]
+    shades = Image.new("P", (1, 1))
+    shades.putpalette(colours + colours[:3] * (256 - len(colours) // 3))
+    reduced = picture.quantize(palette=shades, dither=Image.Dither.NONE)
+    # Pillow's nearest colour is approximate: what is exact stays exact.
+    pixels, places = np.asarray(picture), np.array(reduced)
+    for i in range(len(KEPT)):
+        places[(pixels == exact[3 * i : 3 * i + 3]).all(axis=-1)] = i
+    picture = Image.fromarray(places, "P")
+    picture.putpalette(shades.getpalette() or [])
+    picture.save(small, "png", optimize=True)
     return small.getvalue()
 
 
@@ -96,37 +110,35 @@ def _sample(definition) -> Figure:
 
 
 def _drawn(definition) -> bool:
-    """Whether each trial's seed draws a problem of its own."""
+    """Return True if each trial's seed draws a problem of its own."""
     return "seed" in discover.functions(discover.find_workload(definition.name))["data"]
 
 
 def _curve(axes, frozen: dict, goal: dict) -> None:
-    """The reference's first metric against reference seconds, and the target."""
-    metric, _, target = primary(goal)
+    """Draw the reference's first metric against reference seconds, and the target."""
+    metric, direction, target = primary(goal)
     points, crossing = curve(frozen["curve"], goal)
     x, y = zip(*points, strict=True)
+    bare(axes)
     axes.plot(x, y, color=REFERENCE, linewidth=2)
-    axes.axhline(target, color=TARGET, linewidth=1.2, dashes=(5, 3))
-    if min(y) > 0 and max(y) > 50 * min(y):
-        axes.set_yscale("log")
+    axes.axhline(target, **GOAL_LINE)
+    if spans_decades([*y, target], direction):
+        _powers(axes)
     if crossing:
-        axes.plot(*crossing, "o", color=TARGET, ms=6)
+        axes.plot(*crossing, "o", color=GOAL, ms=6, clip_on=False)
     axes.set_title(f"reference: {frozen['submission']}; target {target:g}", color=INK)
     axes.set_xlabel("reference seconds")
     axes.set_ylabel(metric.replace("_", " "))
-    _plain(axes)
 
 
-def _plain(axes) -> None:
-    axes.grid(axis="y", color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(length=0)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
+def _powers(axes) -> None:
+    """Make the vertical axis logarithmic, with ticks at powers of ten alone."""
+    axes.set_yscale("log")
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def _images(axes, data, definition) -> None:
-    """Ten classes, a row each."""
+    """Draw ten classes, a row each."""
     pixels, labels = data["images"], data["labels"]
     sheet = np.concatenate(
         [
@@ -140,7 +152,7 @@ def _images(axes, data, definition) -> None:
 
 
 def _text(axes, data, definition) -> None:
-    """The first validation windows, each from a new line, each token on a tint of its own.
+    """Draw the first validation windows, each from a new line, each token on a tint of its own.
 
     Letters of several tokens are drawn as one.
     """
@@ -150,9 +162,9 @@ def _text(axes, data, definition) -> None:
     row = -1
     for window in data["windows"][:6].tolist():
         column, row, held = 0, row + 1, []
-        for n, number in enumerate(window[:-1]):
-            held.append(number)
-            piece = "¶" if number == encoder.separator else encoder.tokenizer.decode(held)
+        for n, token in enumerate(window[:-1]):
+            held.append(token)
+            piece = "¶" if token == encoder.separator else encoder.tokenizer.decode(held)
             if piece.endswith("\ufffd"):
                 continue
             shown, held = piece.replace("\n", "↵"), []
@@ -165,7 +177,7 @@ def _text(axes, data, definition) -> None:
 
 
 def _topics(axes, data, definition) -> None:
-    """The first article of every topic: the topic, and the pieces of words that it begins with."""
+    """Draw the first article of every topic: the topic, and its first pieces of words."""
     from workloads.ft_minilm import TOPICS
     from workloads.pretrain import minilm
 
@@ -175,8 +187,8 @@ def _topics(axes, data, definition) -> None:
     for row, topic in enumerate(TOPICS):
         axes[0].text(0, row + 0.46, topic, va="center", fontsize=8, color=INK)
         example, column = data["tokens"][data["labels"] == row][0], margin
-        for n, number in enumerate(example.tolist()[1:]):
-            shown = pieces.id_to_token(number).removeprefix("##")
+        for n, token in enumerate(example.tolist()[1:]):
+            shown = pieces.id_to_token(token).removeprefix("##")
             if column + len(shown) > wide:
                 break
             _token(axes[0], column, row, shown, TINTS[n % len(TINTS)])
@@ -205,7 +217,7 @@ def _encoder(definition):
 
 
 def _matrix(axes, data, definition) -> None:
-    """The matrix, what is seen of it, and its singular values."""
+    """Draw the matrix, its seen entries, and its singular values."""
     truth = data["truth"].reshape(-1, data["truth"].shape[-1])
     values = torch.linalg.svdvals(truth)
     rank, columns = definition.config.data.rank, definition.config.model.rank
@@ -220,16 +232,24 @@ def _matrix(axes, data, definition) -> None:
     axes[0].set_title(title)
     axes[0].set_xticks([])
     axes[0].set_yticks([])
-    axes[1].semilogy(range(1, rank + 1), values[:rank].numpy(), "o", color=TASKS[0])
-    axes[1].set_xlim(0.5, max(rank, columns) + 0.5)
-    axes[1].axvspan(rank + 0.5, max(rank, columns) + 0.5, color=GRID)
-    axes[1].set_title("singular values" + ("; spare columns shaded" if columns > rank else ""))
+    bare(axes[1])
+    singular = values[:rank].numpy()
+    axes[1].plot(range(1, rank + 1), singular, "o", color=RUN)
+    if singular.max() > 20 * singular.min():
+        _powers(axes[1])
+        axes[1].set_ylim(singular.min() / 2, singular.max() * 2)
+    else:
+        axes[1].set_ylim(0, 1.1 * singular.max())
+    widest = max(rank, columns)
+    axes[1].set_xlim(0.5, widest + 0.5)
+    axes[1].set_xticks(range(1, widest + 1, 1 if widest <= 10 else 2))
+    axes[1].axvspan(rank + 0.5, widest + 0.5, color=GRID)
+    axes[1].set_title("singular values" + ("; spare columns grey" if columns > rank else ""))
     axes[1].set_xlabel("number")
-    _plain(axes[1])
 
 
 def _solution(axes, data, definition) -> None:
-    """u over the plane, and three cuts through it."""
+    """Draw u over the plane, and three cuts through it."""
     wide, high = definition.block["data"]["grid"]
     low, top = load_workload(definition).box(definition.config).tolist()
     u = data["values"].reshape(high, wide).numpy()
@@ -239,108 +259,100 @@ def _solution(axes, data, definition) -> None:
     )
     axes[0].figure.colorbar(map_of, ax=axes[0], label="u")
     axes[0].set(xlabel="x", ylabel=second, title="reference solution, seed 0")
+    axes[0].xaxis.set_major_locator(MaxNLocator(4))
     x = np.linspace(low[0], top[0], 2 * wide + 1)[1::2]
-    for share, colour in zip((0.0, 0.5, 1.0), TASKS, strict=False):
+    bare(axes[1])
+    labels = []
+    for share, colour in zip((0.0, 0.5, 1.0), SERIES, strict=False):
         row = min(high - 1, int(share * high))
         value = low[1] + (row + 0.5) / high * (top[1] - low[1])
-        axes[1].plot(x, u[row], color=colour, linewidth=1.6, label=f"{second} = {value:.2f}")
+        axes[1].plot(x, u[row], color=colour, linewidth=1.6)
+        labels.append((float(u[row][-1]), f"{second} = {value:.2f}", colour))
     axes[1].set(xlabel="x", title=f"u at three {second}")
-    axes[1].legend(frameon=False, fontsize=8)
-    _plain(axes[1])
+    name_lines(axes[1], labels, size=8, line=0.075)
 
 
 # Streams
 
 
-def _raced(definition, folder: str) -> tuple[list[dict], dict]:
-    """The log and the result of the stream's run by STREAM, raced where it is not there."""
-    command = [sys.executable, "-m", "harness", f"workload={definition.name}"]
-    command += [f"submission={STREAM}", "until=budget", "tracker=none", f"results={folder}"]
-    done = subprocess.run(command, cwd=discover.ROOT, capture_output=True, text=True)
-    if done.returncode:
-        raise UserError(f"the race of {definition.name} failed: {done.stderr.strip()[-300:]}")
-    finished = Path(folder, "runs", definition.name, STREAM).glob("*/run.json")
-    for path in sorted(finished, key=lambda p: p.stat().st_mtime, reverse=True):
-        if (result := read_json(path))["workload_hash"] == definition.hash:
-            return rows(path.with_name("log.jsonl")), result
-    raise UserError(f"{folder} has no finished run of {definition.name} by {STREAM}")
+def _recorded(definition) -> tuple[str, dict]:
+    """Return the reference's submission and the stream of its median run on the board."""
+    frozen = reference(definition)
+    if frozen is None:
+        raise UserError(f"{definition.key} has no frozen reference to draw")
+    name, board = frozen["submission"], discover.ROOT / "results" / "board"
+    runs = [
+        run
+        for run in collect([board / f"{definition.key}.jsonl"]).runs
+        if run.record["submission"] == name
+        and run.record["hp"] == frozen["hp"]
+        and run.record.get("stream")
+    ]
+    if not runs:
+        raise UserError(f"the board has no run of {name} on {definition.key} at its tuned point")
+    runs.sort(key=lambda run: run.time)
+    return name, runs[len(runs) // 2].record
 
 
-def _stream(definition, folder: str) -> Figure:
-    """Every task's quality after every step, and the quality of each task at each task's end."""
-    log, _ = _raced(definition, folder)
-    block, seen = definition.block, history(definition.block, log)
-    tasks = len(seen.groups)
+def _stream(definition) -> Figure:
+    """Draw every task's quality over the steps, and each task's quality at the end of each."""
+    name, record = _recorded(definition)
+    groups, ends = record["stream"]["groups"], record["stream"]["ends"]
+    metric, direction, target = primary(definition.block["goal"])
+    recurring = len(ends) > len(SERIES)
     figure, (left, right) = pyplot.subplots(
-        1, 2, figsize=(9.6, 3.4), width_ratios=(6.4, 2.6), layout="constrained"
+        1, 2, figsize=(10.4, 3.6), width_ratios=(6.4, 2.6), layout="constrained"
     )
-    metric, _, target = primary(block["goal"])
-    for i, points in enumerate(seen.groups):
-        steps = [seen.steps[n] for n, _ in points]
-        values = [seen.sign * value for _, value in points]
-        if seen.recurring:
-            left.plot(steps, values, color="#c3cad6", linewidth=0.8)
-            continue
-        left.plot(steps, values, color=TASKS[i], linewidth=1.2, label=f"task {i + 1}")
-        for end, following in zip(seen.ends[i:], seen.ends[i + 1 :], strict=False):
-            _gap(left, seen, i, end, following)
-    if seen.recurring:
-        known = [dict(points) for points in seen.groups]
-        mean = [sum(k[n] for k in known) / tasks for n in range(len(seen.steps))]
-        left.plot(seen.steps, mean, color=INK, linewidth=1.8, label="mean of ten classes")
+    bare(left)
+    labels = [(target, f"target {number(target)}", GOAL)]
+    for i, points in enumerate(groups):
+        line = [(step, value) for step, value in points if value is not None]
+        colour = PALE if recurring else SERIES[i]
+        left.plot(*zip(*line, strict=True), color=colour, linewidth=0.8 if recurring else 1.3)
+        if not recurring:
+            labels.append((line[-1][1], f"task {i + 1}", colour))
+    if recurring:
+        steps = sorted(set.intersection(*({step for step, _ in points} for points in groups)))
+        known = [dict(map(tuple, points)) for points in groups]
+        mean = [sum(k[step] for k in known) / len(known) for step in steps]
+        left.plot(steps, mean, color=INK, linewidth=1.8)
+        labels.append((mean[-1], "mean of classes", INK))
     else:
-        for end in seen.ends[:-1]:
+        for end in ends[:-1]:
             left.axvline(end, color=MUTED, linewidth=0.8, alpha=0.6)
-    left.axhline(target, color=TARGET, linewidth=1.2, dashes=(5, 3))
-    shaded = "" if seen.recurring else "; what a switch takes away is shaded"
-    left.set(xlabel="steps", ylabel=metric, title=f"{STREAM}, seed 0{shaded}")
-    left.legend(frameon=False, fontsize=8, ncols=3, loc="lower center")
-    _plain(left)
-    _table(right, seen)
+    left.axhline(target, **GOAL_LINE)
+    left.set(xlabel="steps", ylabel=metric.replace("_", " "), xlim=(0, ends[-1]))
+    left.set_title(f"reference: {name}, seed {record['seed']}", color=INK)
+    name_lines(left, labels, size=8.5, line=0.075)
+    _table(right, groups, ends, 1 if direction == "at_least" else -1, metric)
     return figure
 
 
-def _gap(axes, seen, task: int, end: int, following: int) -> None:
-    """Shade what a task lacks, during the task after `end`, of its value then."""
-    before, points = seen.at(task, end), seen.after(task, end, following)
-    steps, lower = [n for n, _ in points], [min(v, before) for _, v in points]
-    axes.fill_between(
-        steps,
-        [seen.sign * before] * len(steps),
-        [seen.sign * v for v in lower],
-        color=TASKS[task],
-        alpha=0.18,
-        linewidth=0,
-    )
-
-
-def _table(axes, seen) -> None:
-    """R[j, i]: the quality of task i at the end of task j; of ten classes at ten points."""
-    ends = seen.ends
-    if seen.recurring:
-        ends = [
-            seen.steps[int(n)] for n in np.linspace(len(seen.steps) / 10, len(seen.steps) - 1, 10)
-        ]
-    table = np.full((len(ends), len(seen.groups)), np.nan)
+def _table(axes, groups: list, ends: list[int], sign: int, metric: str) -> None:
+    """Draw the quality of task i at the end of task j; of classes that come back at ten points."""
+    recurring = len(ends) > len(SERIES)
+    if recurring:
+        ends = [ends[round(n)] for n in np.linspace(len(ends) / 10, len(ends) - 1, 10)]
+    table = np.full((len(ends), len(groups)), np.nan)
     for j, end in enumerate(ends):
-        for i, points in enumerate(seen.groups):
-            found = [v for n, v in points if seen.steps[n] == end]
-            if found and (seen.recurring or i <= j):
-                table[j, i] = seen.sign * found[0]
-    axes.imshow(table, cmap="Blues" if seen.sign > 0 else "Blues_r", aspect="auto")
+        for i, points in enumerate(groups):
+            value = dict(map(tuple, points)).get(end)
+            if value is not None and (recurring or i <= j):
+                table[j, i] = value
+    axes.imshow(table, cmap="GnBu" if sign > 0 else "GnBu_r", aspect="auto")
     middle = np.nanmean([np.nanmin(table), np.nanmax(table)])
     for (j, i), value in np.ndenumerate(table):
         if np.isfinite(value):
-            dark = (value > middle) == (seen.sign > 0)
+            dark = (value > middle) == (sign > 0)
             axes.text(
-                i, j, f"{value:.2f}".lstrip("0") or "0", ha="center", va="center", fontsize=7,
+                i, j, f"{value:.2f}".removeprefix("0"), ha="center", va="center", fontsize=7,
                 color="white" if dark else INK,
             )  # fmt: skip
-    what, when = ("class", "step") if seen.recurring else ("of task", "after task")
-    first = 0 if seen.recurring else 1
+    what, when = ("class", "step") if recurring else ("of task", "after task")
+    first = 0 if recurring else 1
     axes.set_xticks(range(table.shape[1]), range(first, table.shape[1] + first))
-    axes.set_yticks(range(len(ends)), ends if seen.recurring else range(1, len(ends) + 1))
-    axes.set(xlabel=what, ylabel=when, title="accuracy" if seen.sign > 0 else "loss")
+    axes.set_yticks(range(len(ends)), ends if recurring else range(1, len(ends) + 1))
+    axes.set(xlabel=what, ylabel=when, title=metric.replace("_", " "))
     axes.tick_params(length=0)
     for side in axes.spines.values():
         side.set_visible(False)

@@ -7,7 +7,7 @@ import pytest
 from harness.catalog import discover
 from scripts import workload_pages
 
-LARGEST = 60_000  # bytes of a picture
+LARGEST = 150_000  # bytes of a picture
 
 
 @pytest.fixture(scope="module")
