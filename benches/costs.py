@@ -1,11 +1,11 @@
-"""What trials cost: reference seconds, CPU seconds, steps, and CPU milliseconds an evaluation.
+"""Print what trials cost: reference and CPU seconds, steps, CPU milliseconds an evaluation.
 
     python -m harness -m "workload=glob(*)" submission=adamw results=/tmp/all
     python benches/costs.py /tmp/all
 
-One line for each finished run in the results folder, as Markdown. CPU seconds are those of the
-runner (training, hand-overs, checkpoints); an evaluation's are the referee's: weights taken over,
-quality of all validation examples, judgement, log.
+The table has one line for each finished run in the results folder, as Markdown. CPU seconds are
+those of the runner: training, hand-overs, checkpoints. Those of an evaluation are the referee's:
+loading the weights, the quality of all validation examples, the decision, the log.
 """
 
 import argparse
@@ -20,13 +20,13 @@ COLUMNS = ("workload", "submission", "outcome", "reference s", "CPU s", "steps",
 
 
 def line(folder: Path) -> dict | None:
-    """A run as cells of the table; None where it has no result."""
+    """Return a run as cells of the table; None if it has no result."""
     result = run_folder.finished(folder)
     if result is None:
         return None
-    seen = run_folder.evaluations(list(rows(folder / "log.jsonl")))
-    judged = sum(1 + len(row.get("trace", ())) for row in seen[1:])
-    referee = seen[-1]["referee_cpu_seconds"] - seen[0]["referee_cpu_seconds"]
+    evaluations = run_folder.evaluations(list(rows(folder / "log.jsonl")))
+    evaluated = sum(1 + len(row.get("trace", ())) for row in evaluations[1:])
+    referee = evaluations[-1]["referee_cpu_seconds"] - evaluations[0]["referee_cpu_seconds"]
     return {
         "workload": result["workload"] + (f".{result['variant']}" if result["variant"] else ""),
         "submission": result["submission"],
@@ -34,8 +34,8 @@ def line(folder: Path) -> dict | None:
         "reference s": f"{result['end']['total']:.1f}",
         "CPU s": f"{result['cpu_seconds']:.1f}",
         "steps": f"{result['step']:,}",
-        "evaluations": f"{judged:,}",
-        "ms each": f"{1000 * referee / judged:.1f}",
+        "evaluations": f"{evaluated:,}",
+        "ms each": f"{1000 * referee / evaluated:.1f}",
     }
 
 
@@ -45,12 +45,12 @@ def main() -> int:
     )
     parser.add_argument("results", type=Path)
     folders = sorted((parser.parse_args().results / "runs").glob("*/*/*"))
-    found = [cells for folder in folders if (cells := line(folder))]
-    if not found:
+    lines = [cells for folder in folders if (cells := line(folder))]
+    if not lines:
         print("costs: there is no finished run in that folder", file=sys.stderr)
         return 2
     print("| " + " | ".join(COLUMNS) + " |\n|" + " --- |" * len(COLUMNS))
-    for cells in found:
+    for cells in lines:
         print("| " + " | ".join(cells[name] for name in COLUMNS) + " |")
     return 0
 

@@ -23,8 +23,12 @@ HEADINGS = ("reached", "ended wrongly", "missed", "ended early", "steps saved")
 class Measured:
     """What the rule would have done to recorded trials.
 
-    false: trials that reached the goal and would have been ended before; reached: all that reached.
-    saved: share of all trials' steps that the rightly ended ones would not have spent.
+    Attributes:
+        reached: trials that reached the goal.
+        false: those of them that the rule would have ended before.
+        missed: trials that missed the goal.
+        ended: those of them that the rule would have ended before.
+        saved: share of all trials' steps that the ended ones of `missed` would not have made.
     """
 
     reached: int
@@ -35,11 +39,12 @@ class Measured:
 
     @property
     def rate(self) -> float:
+        """Return the share of the trials that reached the goal that would have been ended."""
         return self.false / self.reached if self.reached else 0.0
 
     @property
     def upper(self) -> float:
-        """Upper end of the rate's one-sided 95 % interval (Clopper-Pearson)."""
+        """Return the upper end of the rate's one-sided 95 % interval (Clopper-Pearson)."""
         from scipy.stats import beta
 
         return (
@@ -54,15 +59,16 @@ def measure(trials: Sequence[tuple[str, bool, Curve]], goal: dict) -> Measured:
     spent = saved = 0.0
     counts = dict.fromkeys(("reached", "false", "missed", "ended"), 0)
     bounds = {
-        name: bound([c for other, _, c in trials if other != name], goal)
-        for name in sorted({n for n, _, _ in trials})
+        name: bound([curve_of_other for owner, _, curve_of_other in trials if owner != name], goal)
+        for name in sorted({name_of_other for name_of_other, _, _ in trials})
     }
     for name, reached, curve in trials:
         counts["reached" if reached else "missed"] += 1
         spent += curve[-1][0]
         rule = bounds[name]
         ended = next(
-            (curve[i][0] for i in range(1, len(curve)) if rule and rule.reason(curve[: i + 1])), None
+            (curve[i][0] for i in range(1, len(curve)) if rule and rule.reason(curve[: i + 1])),
+            None,
         )
         if ended is not None:
             counts["false" if reached else "ended"] += 1

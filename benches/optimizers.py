@@ -1,19 +1,20 @@
-"""CPU time and state bytes of each gradient method's step, beside torch's fused AdamW and its peer.
+"""Measure CPU time and state bytes of each gradient method, its peer and torch's fused AdamW.
 
     python benches/optimizers.py [--only lion muon] [--rounds 15] [--json OUT]
 
-On the parameters of workload gpt2, scale mini, with fixed gradients. Our side is what a race runs:
-elementwise methods on one flat tensor, the copy of the gradients into it included. Peers are
-pytorch_optimizer's classes with its defaults (several are torch's own, re-exported), else torch's
+The parameters are those of workload gpt2, scale mini, with fixed gradients. Our side is what a race
+runs: elementwise methods on one flat tensor, with the copy of the gradients into it. Peers are
+pytorch_optimizer's classes with their defaults (several are torch's own, re-exported), else torch's
 or the authors' package. A method for some roles is timed on those parameters alone, as is its peer.
 
-One thread, process CPU time. Blocks of steps are interleaved: ours, peer, fused AdamW, each round;
-a ratio is the median over rounds of the ratio within a round. Gradients are put back before every
-block (some peers overwrite them), outside the timed part. A method that does something every so
-many steps is timed over whole periods, the same on both sides.
+Times are CPU times of the process with one thread. Each round has a block of steps of ours, of the
+peer and of fused AdamW. A ratio is the median over rounds of the ratio within a round. Gradients
+are restored before every block, outside the timed part, since some peers overwrite them. A method
+with periodic work is timed over whole periods, as is its peer.
 
-Exit status 1 where a bound is broken: no method slower than its peer; over pytorch_optimizer's own
-classes a geometric mean speed-up of 1.5; Lion at most 1.2 times as long as fused AdamW.
+The exit status is 1 if a bound is broken: no method is slower than its peer; the geometric mean
+speed-up over pytorch_optimizer's own classes is 1.5; Lion takes at most 1.2 times as long as fused
+AdamW.
 """
 
 import argparse
@@ -37,11 +38,14 @@ from harness.catalog import discover, space
 from harness.catalog.definition import namespace, tree_of
 from harness.train.parameter_group import Group
 
-SMALL = 1e-5  # learning rate: parameters must stay near their start over thousands of steps
-
-NOISE = 0.03  # by which the median ratio of equal sides may differ from 1
-MEAN_SPEEDUP, LION = 1.5, 1.2  # bounds, see above
-ENOUGH, LEAST = 5.0, 5  # CPU seconds of a method after which LEAST rounds are enough
+# Learning rate. Parameters must stay near their start over thousands of steps.
+SMALL = 1e-5
+# The median ratio of equal sides may differ from 1 by this.
+NOISE = 0.03
+# The bounds described above.
+MEAN_SPEEDUP, LION = 1.5, 1.2
+# After ENOUGH CPU seconds of a method, LEAST rounds are enough.
+ENOUGH, LEAST = 5.0, 5
 
 # Submission -> class (of pytorch_optimizer, of torch.optim, or a dotted path) and its arguments.
 DECAY = {"weight_decay": 0.1}
@@ -72,19 +76,20 @@ PEERS = {
     "psgd_kron": ("Kron", DECAY),
     "shampoo": ("Shampoo", {"preconditioning_compute_steps": 20, **DECAY}),
 }
-# What makes both sides do the same: hyperparameters of ours, and the period in steps.
+# Hyperparameters of ours with which both sides do the same, and the period in steps.
 OURS = {
     "galore": ({"rank": 16, "gap": 50}, 50),
     "fira": ({"rank": 16, "gap": 50}, 50),
     "natural_galore": ({"rank": 16, "gap": 50}, 50),
     "soap": ({"every": 10}, 10),
     "shampoo": ({"every": 20, "graft": False}, 20),
-    "psgd_kron": ({"flat": 500}, 1),  # as in Kron, every step fits the factors
+    # As in Kron, every step fits the factors.
+    "psgd_kron": ({"flat": 500}, 1),
 }
 
 
 def methods():
-    """Names of the methods that are given gradients, for the weights of a network."""
+    """Return the names of the gradient methods for the weights of a network."""
     cards = [discover.read(p) for p in discover.submissions().values() if not p.variant]
     return [
         c.plugin.name
@@ -95,7 +100,7 @@ def methods():
 
 
 def model():
-    """The model of gpt2 mini, with random gradients."""
+    """Return the model of gpt2 mini, with random gradients."""
     from workloads.models.gpt import GPT
 
     torch.manual_seed(0)
@@ -106,10 +111,10 @@ def model():
 
 
 def handled(name):
-    """The parameters of a new model that the submission handles."""
+    """Return the parameters of a new model that the submission handles."""
     net, kinds = model(), discover.read(discover.find(name)).literals.get("HANDLES")
-    known = roles.of(net)
-    return [p for n, p in net.named_parameters() if not kinds or known[n].kind in kinds]
+    roles_by_name = roles.of(net)
+    return [p for n, p in net.named_parameters() if not kinds or roles_by_name[n].kind in kinds]
 
 
 class Ours:
@@ -145,17 +150,18 @@ class Peer:
 
 
 def peer(name):
-    """(title, constructor) of the submission's peer, or None."""
+    """Return (title, constructor) of the submission's peer, or None."""
     if name not in PEERS:
         return None
     if name == "psgd_kron" and not torch.backends.opt_einsum.is_available():
-        return None  # einsum would contract Kron's five operands in an order that takes seconds
+        # Without opt_einsum, Kron contracts its five operands in an order that takes seconds.
+        return None
     attribute, kwargs = PEERS[name]
     home, _, attribute = attribute.rpartition(".")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = importlib.import_module(home or "pytorch_optimizer")
-    cls = getattr(found, attribute, None) or getattr(torch.optim, attribute)
+        package = importlib.import_module(home or "pytorch_optimizer")
+    cls = getattr(package, attribute, None) or getattr(torch.optim, attribute)
     shared = kwargs.keys() - LOW_RANK.keys()
     kwargs = {"lr": SMALL} | kwargs
 
@@ -168,6 +174,7 @@ def peer(name):
 
 
 def tensor_bytes(value):
+    """Return the bytes of all tensors in a value."""
     if isinstance(value, torch.Tensor):
         return value.numel() * value.element_size()
     if isinstance(value, dict):
@@ -176,28 +183,29 @@ def tensor_bytes(value):
 
 
 def block(side, steps):
-    """CPU milliseconds a step."""
+    """Return the CPU milliseconds of a step, from one block of steps."""
     for p, g in zip(side.params, side.grads, strict=True):
         p.grad = g.clone()
     side.step()
-    begin = time.process_time_ns()
+    start = time.process_time_ns()
     for _ in range(steps):
         side.step()
-    return (time.process_time_ns() - begin) / 1e6 / steps
+    return (time.process_time_ns() - start) / 1e6 / steps
 
 
 def race(sides, rounds, period):
-    """CPU milliseconds a step: for each side a list over rounds, blocks interleaved."""
+    """Return the CPU milliseconds of a step: for each side a list over rounds."""
     for side in sides.values():
         side.grads = [p.grad.clone() for p in side.params]
     steps = {}
-    for key, side in sides.items():  # blocks of 15 ms, in whole periods
+    for key, side in sides.items():
+        # A block takes about 15 ms, in whole periods.
         count = max(3, min(60, int(15 / block(side, 3))))
         steps[key] = -(-count // period) * period
     times = {key: [] for key in sides}
-    began = time.process_time()
+    start = time.process_time()
     for i in range(rounds):
-        if i >= LEAST and time.process_time() - began > ENOUGH:
+        if i >= LEAST and time.process_time() - start > ENOUGH:
             break
         for key, side in sides.items():
             times[key].append(block(side, steps[key]))
@@ -205,58 +213,68 @@ def race(sides, rounds, period):
 
 
 def ratio(times, above, below):
+    """Return the median over rounds of the ratio of two sides' times."""
     return statistics.median(a / b for a, b in zip(times[above], times[below], strict=True))
 
 
 def measure(name, rounds):
-    found = peer(name)
+    """Return the row of a method: times, bytes and ratios."""
+    known_peer = peer(name)
     sides = {"ours": Ours(name)}
-    if found:
-        sides["peer"] = Peer(name, found[1])
+    if known_peer:
+        sides["peer"] = Peer(name, known_peer[1])
     sides["fused"] = Peer(name, lambda params: torch.optim.AdamW(params, lr=SMALL, fused=True))
     times = race(sides, rounds, OURS.get(name, ({}, 1))[1])
     count = sum(p.numel() for p in sides["ours"].params)
-    row = {"method": name, "peer": found[0] if found else None, "parameters": count}
+    row = {"method": name, "peer": known_peer[0] if known_peer else None, "parameters": count}
     for key, side in sides.items():
         row[f"{key}_ms"] = statistics.median(times[key])
         row[f"{key}_bytes"] = side.state_bytes()
     row["ours/fused"] = ratio(times, "ours", "fused")
-    row["speedup"] = ratio(times, "peer", "ours") if found else None
+    row["speedup"] = ratio(times, "peer", "ours") if known_peer else None
     return row
 
 
 def show_heads():
+    """Print the head of the table."""
     print("one thread, CPU ms a step, state in bytes for each parameter handled")
     heads = ("ours", "peer", "fused", "ours/fused", "speed-up", "state", "peer's")
     print(f"{'method':20}" + "".join(f"{h:>11}" for h in heads) + "  peer", flush=True)
 
 
 def show(row):
-    known, count = row["peer"] is not None, row["parameters"]
-    cells = [row["ours_ms"], row["peer_ms"] if known else None, row["fused_ms"], row["ours/fused"]]
+    """Print a row of the table."""
+    has_peer, count = row["peer"] is not None, row["parameters"]
+    cells = [
+        row["ours_ms"],
+        row["peer_ms"] if has_peer else None,
+        row["fused_ms"],
+        row["ours/fused"],
+    ]
     cells += [row["speedup"], row["ours_bytes"] / count]
-    cells += [row["peer_bytes"] / count if known else None]
+    cells += [row["peer_bytes"] / count if has_peer else None]
     texts = "".join(f"{'-' if c is None else f'{c:.3f}':>11}" for c in cells)
     print(f"{row['method']:20}{texts}  {row['peer'] or '-'}", flush=True)
 
 
 def mean_speedup(rows, prefix=""):
-    """Geometric mean over the peers of a package, and their number."""
+    """Return the geometric mean speed-up over the peers of a package, and their number."""
     gains = [r["speedup"] for r in rows if r["peer"] and r["peer"].startswith(prefix)]
     return (statistics.geometric_mean(gains) if gains else math.nan), len(gains)
 
 
 def breaches(rows):
-    """The bounds that are broken, in words."""
-    found = [
+    """Return the bounds that are broken, in words."""
+    broken = [
         f"{r['method']} is slower than {r['peer']}: {1 / r['speedup']:.2f} times its time"
         for r in rows
         if r["peer"] and r["speedup"] < 1 - NOISE
     ]
     mean, _ = mean_speedup(rows, "pytorch_optimizer")
-    if len(rows) == len(methods()) and mean < MEAN_SPEEDUP:  # a mean over some says nothing
-        found.append(f"mean speed-up over pytorch_optimizer is {mean:.2f}, below {MEAN_SPEEDUP}")
-    return found + [
+    # The bound is for the mean over all methods.
+    if len(rows) == len(methods()) and mean < MEAN_SPEEDUP:
+        broken.append(f"mean speed-up over pytorch_optimizer is {mean:.2f}, below {MEAN_SPEEDUP}")
+    return broken + [
         f"lion takes {r['ours/fused']:.2f} times as long as fused AdamW, more than {LION}"
         for r in rows
         if r["method"] == "lion" and r["ours/fused"] > LION
@@ -264,10 +282,10 @@ def breaches(rows):
 
 
 def main():
-    """The table, the means and the bounds; returns the exit status."""
-    known = methods()
+    """Print the table, the means and the broken bounds. Return the exit status."""
+    names = methods()
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--only", nargs="+", choices=sorted(known), default=known, metavar="METHOD")
+    parser.add_argument("--only", nargs="+", choices=sorted(names), default=names, metavar="METHOD")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path, metavar="OUT")
     args = parser.parse_args()

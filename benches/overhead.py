@@ -1,16 +1,16 @@
-"""What the harness costs: CPU time per step of a race against a bare PyTorch loop, in pairs.
+"""Measure what the harness costs: CPU time of a step of a race against a bare PyTorch loop.
 
     python benches/overhead.py [--pairs 3] [--steps 200]
 
-Without --steps a race has the workload's own horizon and evaluations, as users run it. Both
-train the gpt2 mini model with torch's fused AdamW on the same batches, one thread. The bare
-loop is a process of its own that does nothing but train. Loop and race of a pair run side by side,
-each on a core of its own, so that whatever else slows the machine slows both; they change cores
-from pair to pair. Of each pair the ratio of CPU seconds per step is taken; quoted are medians:
-  training  what the runner's process tree spent between two evaluations, per step
+Without --steps a race has the workload's own horizon and evaluations, as users run it. Race and
+loop train the gpt2 mini model with torch's fused AdamW on the same batches, with one thread. The
+bare loop is a process that only trains. Loop and race of a pair run at the same time, each on a
+core of its own, so that other load slows both; they change cores from pair to pair. The bench
+prints medians over pairs of the ratio of CPU seconds a step:
+  training  those of the runner's process tree between two evaluations
   whole     the same plus the referee's evaluation, hand-over, checkpoint and logging
-Set-up is the wall time from the command to the first step, and our own part of it: what goes beyond
-the import of torch, and of what torch.optim imports when an optimizer is made.
+It also prints the wall time of set-up, from the command to the first step, and the harness's part
+of it: the time beyond the import of torch and of what torch.optim imports for an optimizer.
 """
 
 import argparse
@@ -70,7 +70,7 @@ print((time.process_time() - start) / steps)
 
 
 def bare(steps: int, warm: int, core: int) -> subprocess.Popen:
-    """A plain loop in a fresh process on a core; it prints its CPU seconds per step."""
+    """Start a plain loop in a fresh process on a core. It prints its CPU seconds a step."""
     tree = ROOT / "conf" / "workload" / "gpt2.yaml"
     arguments = [sys.executable, "-c", BARE, str(steps), str(warm), str(tree)]
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -81,7 +81,7 @@ def bare(steps: int, warm: int, core: int) -> subprocess.Popen:
 
 
 def race(folder: Path, steps: int, points: int, seed: int, core: int) -> dict:
-    """CPU seconds per step of a race on a core: in the runner, and in all (referee included)."""
+    """Return the CPU seconds a step of a race on a core: in the runner, and with the referee."""
     file = folder / "torch_adamw.py"
     file.write_text(SUBMISSION)
     command = [
@@ -100,32 +100,33 @@ def race(folder: Path, steps: int, points: int, seed: int, core: int) -> dict:
     def per_step(key: str, a: dict, b: dict) -> float:
         return (b[key] - a[key]) / (b["step"] - a["step"])
 
-    timed = evaluations[1:]  # the first segment warms up, as the bare loop does
-    each = [per_step("cpu_seconds", a, b) for a, b in itertools.pairwise(timed)]
-    training = statistics.mean(each)
-    judging = per_step("referee_cpu_seconds", timed[0], timed[-1])
-    return {"training": training, "whole": training + judging}
+    # The first segment warms up, as in the bare loop.
+    segments = evaluations[1:]
+    per_segment = [per_step("cpu_seconds", a, b) for a, b in itertools.pairwise(segments)]
+    training = statistics.mean(per_segment)
+    evaluating = per_step("referee_cpu_seconds", segments[0], segments[-1])
+    return {"training": training, "whole": training + evaluating}
 
 
 def set_up(folder: Path) -> float:
-    """Wall seconds from the command of a race to its first step, on a machine left to itself."""
+    """Return the wall seconds from the command of a race to its first step, without other load."""
     command = [
         sys.executable, "-m", "harness", "workload=gpt2", f"submission={folder / 'torch_adamw.py'}",
         f"results={folder / 'short'}", "tracker=none", "workload.mini.horizon=4",
         "workload.mini.evaluate.points=2", f"seed={time.time_ns() % 10**6}",
     ]  # fmt: skip
-    launched = time.time()
+    start = time.time()
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     run = max((folder / "short/runs").glob("*/*/*/log.jsonl"), key=os.path.getmtime)
     rows = [json.loads(line) for line in run.read_text().splitlines()]
-    return next(row["at"] for row in rows if row["event"] == "evaluation") - launched
+    return next(row["at"] for row in rows if row["event"] == "evaluation") - start
 
 
 def importing() -> float:
-    """Wall seconds of a process that only imports torch, with what its optimizers import."""
-    begun = time.monotonic()
+    """Return the wall seconds of a process that imports torch and what its optimizers import."""
+    start = time.monotonic()
     subprocess.run([sys.executable, "-c", "import torch, torch._dynamo"], check=True)
-    return time.monotonic() - begun
+    return time.monotonic() - start
 
 
 def main() -> int:
@@ -133,20 +134,21 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     block = yaml.safe_load((ROOT / "conf" / "workload" / "gpt2.yaml").read_text())["mini"]
-    usual = block["horizon"] // block["evaluate"]["points"]  # steps between two evaluations
+    # The usual number of steps between two evaluations.
+    usual = block["horizon"] // block["evaluate"]["points"]
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--steps", type=int, default=block["horizon"])
-    asked = parser.parse_args()
-    points = max(2, asked.steps // usual)
+    arguments = parser.parse_args()
+    points = max(2, arguments.steps // usual)
     cores, rows = sorted(os.sched_getaffinity(0))[:2], []
     if len(cores) < 2:
-        raise SystemExit("bench_overhead: two cores are needed")
+        raise SystemExit("benches/overhead.py: two cores are needed")
     with tempfile.TemporaryDirectory() as name:
-        for pair in range(asked.pairs):
-            begun, (one, other) = time.monotonic(), cores[:: 1 if pair % 2 else -1]
-            loop = bare(asked.steps, asked.steps // points, one)
-            raced = race(Path(name), asked.steps, points, pair, other)
-            alone = float(loop.communicate()[0])
+        for pair in range(arguments.pairs):
+            start, (core_of_loop, core_of_race) = time.monotonic(), cores[:: 1 if pair % 2 else -1]
+            bare_loop = bare(arguments.steps, arguments.steps // points, core_of_loop)
+            raced = race(Path(name), arguments.steps, points, pair, core_of_race)
+            alone = float(bare_loop.communicate()[0])
             setup = set_up(Path(name))
             training, whole = raced["training"], raced["whole"]
             rows.append((training / alone, whole / alone, setup, setup - importing()))
@@ -154,17 +156,17 @@ def main() -> int:
                 f"pair {pair}: bare {alone * 1e3:.2f} ms, "
                 f"training {training * 1e3:.2f} ms ({rows[-1][0]:.3f}), "
                 f"whole {whole * 1e3:.2f} ms ({rows[-1][1]:.3f}), "
-                f"set-up {setup:.1f} s, own {rows[-1][3]:.2f} s, {time.monotonic() - begun:.0f} s",
+                f"set-up {setup:.1f} s, own {rows[-1][3]:.2f} s, {time.monotonic() - start:.0f} s",
                 flush=True,
             )
     training, whole, setup, own = (statistics.median(column) for column in zip(*rows, strict=True))
     print(
-        f"median of {asked.pairs} pairs: training x{training:.3f} (at most 1.02), "
+        f"median of {arguments.pairs} pairs: training x{training:.3f} (at most 1.02), "
         f"with evaluation and logging x{whole:.3f} (at most 1.10)"
     )
     print(
         f"set-up from command to first step {setup:.1f} s wall (at most 6), "
-        f"our own part {own:.2f} s (at most 1 beyond importing torch)"
+        f"the harness's part {own:.2f} s (at most 1 beyond importing torch)"
     )
     return 0 if training <= 1.02 and whole <= 1.10 else 1
 

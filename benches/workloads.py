@@ -1,15 +1,15 @@
-"""What workloads cost beside the plain code that they could be: derivatives, and measurements.
+"""Compare the cost of workloads with that of plain code: derivatives, and matrix measurements.
 
     python benches/workloads.py [pinn_burgers matrix_sensing ...]
 
-CPU milliseconds on one thread; blocks of both sides alternate, and a ratio is the median over
+Times are CPU milliseconds on one thread. Blocks of both sides alternate. A ratio is the median over
 rounds of the ratio within a round.
 
-    pinn_*          a step (loss and gradient) with the network's own derivatives, beside the same
+    pinn_*          a step (loss and gradient) with the network's own derivatives, against the same
                     step with nested torch.autograd.grad: `plain` has one call for each derivative
-                    by each coordinate, as everybody writes it, `joint` one for both slopes
-    matrix_sensing  a step of `gd` as a race makes it, batch, counting and update included, beside
-                    a loop of numpy on the same packed design
+                    by each coordinate, which is common; `joint` has one call for both slopes
+    matrix_sensing  a step of `gd` as in a race, with batch, counting and update, against a loop of
+                    numpy on the same packed design
 """
 
 import os
@@ -34,7 +34,7 @@ ROUNDS, BLOCK = 15, 0.06  # seconds of CPU time a block
 
 
 def plain(model, points, axes):
-    """u [N], slopes [N, 2] and second derivatives [N], each by a call of its own."""
+    """Return u [N], slopes [N, 2] and second derivatives [N], each by a call of its own."""
     with torch.enable_grad():
         columns = [points[:, i].detach().requires_grad_() for i in (0, 1)]
         u = model(torch.stack(columns, dim=1))
@@ -46,7 +46,7 @@ def plain(model, points, axes):
 
 
 def joint(model, points, axes):
-    """The same, both slopes by one call."""
+    """Return the same values, with one call for both slopes."""
     with torch.enable_grad():
         points = points.detach().requires_grad_()
         u = model(points)
@@ -58,7 +58,7 @@ def joint(model, points, axes):
 
 
 class Nested(MLP):
-    """The workload's network, with its derivatives by one of these."""
+    """The workload's network, with its derivatives from one of the functions above."""
 
     derivatives = staticmethod(plain)
 
@@ -70,20 +70,20 @@ class Nested(MLP):
 
 
 def paired(ours, theirs, rounds=ROUNDS, block=BLOCK) -> tuple[float, float, float]:
-    """CPU milliseconds a call of `ours` and of `theirs`, and the ratio theirs / ours."""
-    sides = (ours, theirs)
-    counts = [max(1, round(block / (1e-9 + _seconds(side, 3)))) for side in sides]
-    taken = [[], []]
+    """Return the CPU milliseconds of a call of `ours` and `theirs`, and the ratio theirs / ours."""
+    functions = (ours, theirs)
+    counts = [max(1, round(block / (1e-9 + _seconds(function, 3)))) for function in functions]
+    milliseconds = [[], []]
     for turn in range(rounds):
         order = (0, 1) if turn % 2 else (1, 0)
         for i in order:
-            taken[i].append(_seconds(sides[i], counts[i]))
-    ratio = statistics.median(b / a for a, b in zip(*taken, strict=True))
-    return 1e3 * statistics.median(taken[0]), 1e3 * statistics.median(taken[1]), ratio
+            milliseconds[i].append(_seconds(functions[i], counts[i]))
+    ratio = statistics.median(b / a for a, b in zip(*milliseconds, strict=True))
+    return 1e3 * statistics.median(milliseconds[0]), 1e3 * statistics.median(milliseconds[1]), ratio
 
 
 def _seconds(function, count: int) -> float:
-    """CPU seconds a call, after one that is not counted."""
+    """Return the CPU seconds of a call, after one call that is not counted."""
     function()
     start = time.process_time()
     for _ in range(count):
@@ -92,15 +92,17 @@ def _seconds(function, count: int) -> float:
 
 
 def opened(name: str):
-    """The workload's module, config and training data at scale mini, seed 0, made in memory."""
+    """Return a workload's module, config and training data at scale mini, for seed 0."""
     definition = define(name, tree_of(name), "mini", None)
     module, config = load_workload(definition), definition.config
-    drawn = (0,) if "seed" in discover.functions(discover.find_workload(name))["data"] else ()
-    return module, config, module.data(config, "train", *drawn)
+    seed_argument = (
+        (0,) if "seed" in discover.functions(discover.find_workload(name))["data"] else ()
+    )
+    return module, config, module.data(config, "train", *seed_argument)
 
 
 def derivatives(name: str, nested_by=plain):
-    """Two functions, a training step of a physics-informed workload: its own, and nested."""
+    """Return two functions: a training step of a PINN workload with its own derivatives, nested."""
     module, config, data = opened(name)
     torch.manual_seed(0)
     model = module.model(config)
@@ -121,12 +123,12 @@ def derivatives(name: str, nested_by=plain):
 
 
 def _period(model: MLP) -> float:
-    """Of the network's inputs; 1 where x is taken as it is."""
+    """Return the period of the network's inputs; 1 if it uses x without waves."""
     return 2 * np.pi / float(model.waves[0]) if len(model.waves) else 1.0
 
 
 def sensing(name: str = "matrix_sensing"):
-    """Two functions, a step of gradient descent: through the harness, and in bare numpy."""
+    """Return two functions: a step of gradient descent in the harness, and in numpy."""
     module, config, data = opened(name)
     torch.manual_seed(0)
     card = discover.read(discover.find("gd"))
@@ -142,7 +144,8 @@ def sensing(name: str = "matrix_sensing"):
     def bare():
         nonlocal x
         residual = design @ ((x @ x.T)[upper] * scale) - y
-        packed = residual @ design * (scale / (2 * m))  # of the gradient by a symmetric matrix
+        # The upper triangle of the gradient by a symmetric matrix.
+        packed = residual @ design * (scale / (2 * m))
         gradient = np.zeros((n, n))
         gradient[upper] = packed
         x = x - lr * ((gradient + gradient.T) @ x)
@@ -156,11 +159,15 @@ def sensing(name: str = "matrix_sensing"):
 
 def main(names: list[str]) -> None:
     torch.set_num_threads(1)
-    known = sorted(p.stem for p in (discover.ROOT / "conf/workload").glob("pinn_*.yaml"))
-    known.append("matrix_sensing")
-    for name in names or known:
-        if name not in known:
-            sys.exit(f"bench_workloads: nothing is known of {name!r}; {', '.join(known)}")
+    names_of_workloads = sorted(
+        p.stem for p in (discover.ROOT / "conf/workload").glob("pinn_*.yaml")
+    )
+    names_of_workloads.append("matrix_sensing")
+    for name in names or names_of_workloads:
+        if name not in names_of_workloads:
+            sys.exit(
+                f"benches/workloads.py: unknown {name!r}; one of {', '.join(names_of_workloads)}"
+            )
         pairs = (
             {"numpy": sensing}
             if name == "matrix_sensing"
@@ -169,10 +176,10 @@ def main(names: list[str]) -> None:
                 "joint": lambda name=name: derivatives(name, joint),
             }
         )
-        for words, made in pairs.items():
-            ours, theirs, ratio = paired(*made())
+        for title, functions in pairs.items():
+            ours, theirs, ratio = paired(*functions())
             print(
-                f"{name:16} step {ours:6.2f}  {words} {theirs:6.2f}  ratio {ratio:.2f}", flush=True
+                f"{name:16} step {ours:6.2f}  {title} {theirs:6.2f}  ratio {ratio:.2f}", flush=True
             )
 
 

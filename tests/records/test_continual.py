@@ -442,7 +442,7 @@ def test_evaluating_every_step_costs_at_most_one_and_a_half_times_training(name)
         found = stream.bench(name)
     finally:
         torch.set_num_threads(threads)
-    print(stream.told(name, found))
+    print(stream.line_of(name, found))
     assert found["stream"] <= 1.5
     assert found["loaders"] >= (1.2 if name == "stream_text" else 8) * found["mean"]
 
