@@ -15,6 +15,8 @@ from harness.system.hashing import canonical, digest
 DEADLINES = {"setup": 300.0, "step": 120.0, "save": 120.0}
 # A block of the YAML that is no scale: numbers of the laws' small workload.
 TINY = "tiny"
+# A key of the YAML beside the scales: a submission may answer with its own predictor.
+PREDICT = "predict"
 FUNCTIONS = tuple(contract.parameters(contract.Workload))
 
 
@@ -139,6 +141,15 @@ def tiny_of(name: str) -> dict | None:
     if not path.exists() or f"\n{TINY}:" not in path.read_text():
         return None
     return _whole_tree(name)[TINY]
+
+
+def allows_predictor(definition: Definition) -> bool:
+    """Return True if the workload's inputs tell nothing of the labels.
+
+    The file says so (`predict: true` outside of the scales), not the configuration: a setting on
+    the command line cannot allow it.
+    """
+    return _whole_tree(definition.place or definition.name).get(PREDICT) is True
 
 
 def scales_of(tree: dict) -> list[str]:

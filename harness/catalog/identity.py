@@ -237,8 +237,13 @@ def run_id(
     horizon: int,
     isolation: str,
     race: str = RACE,
+    key: str = "",
 ) -> str:
-    """Return the id of a run: equal for trials that would train, and be confined, alike."""
+    """Return the id of a run: equal for trials that would train, and be confined, alike.
+
+    Args:
+        key: the fingerprint of a referee's own key, whose data are others (key.py).
+    """
     parts = {
         "workload": training_hash,
         "submission": submission_hash,
@@ -251,4 +256,6 @@ def run_id(
     # A run in another isolation proves more, or less: it is another run.
     if isolation != "process":
         parts["isolation"] = isolation
+    if key:
+        parts["key"] = key
     return hashing.digest(hashing.canonical(parts))[:16]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from harness import depth, roles, surgery
-from harness.catalog import data
+from harness.catalog import data, key
 from harness.catalog.definition import Definition, load_workload
 from harness.errors import UserError
 from harness.race import weight_metrics
@@ -18,8 +18,10 @@ from harness.train import shared_weights
 class Evaluator:
     """Builds the workload's model and validation data once, then scores weights it is handed."""
 
-    _order: Tensor | None = None  # of the questions
-    _answers: Tensor | None = None  # to them, [examples, ...], where they were given
+    # The order of the questions.
+    _order: Tensor | None = None
+    # The answers to them, [examples, ...], if a submission predicts by itself.
+    _answers: Tensor | None = None
 
     def __init__(
         self,
@@ -101,10 +103,13 @@ class Evaluator:
         return [list(pair) for pair in zip(whole[:count], self._totals, strict=False)]
 
     def questions(self) -> Tensor:
-        """Inputs of all validation examples, without labels, in an order of their own, [N, ...]."""
+        """Return the inputs of all validation examples, without labels, [N, ...].
+
+        Their order is unknown to every submission: stored examples are sorted by class.
+        """
         if self._order is None:
             size = self._module.size(self._data, self._config)
-            generator = torch.Generator().manual_seed(derive(self._seed, "questions"))
+            generator = torch.Generator().manual_seed(key.hidden_seed(self._seed, "questions"))
             self._order = torch.randperm(size, generator=generator)
         batch = self._module.batch(self._data, self._order, self._config)
         if "inputs" not in batch:
@@ -116,7 +121,7 @@ class Evaluator:
 
     @torch.inference_mode()
     def answer(self, scores: Tensor) -> None:
-        """Judge these answers to `questions` from here on, not the model's own scores.
+        """Evaluate these answers to `questions` from now on, instead of the model's own scores.
 
         Raises:
             ValueError: they are not of the shape of the model's.
@@ -124,14 +129,14 @@ class Evaluator:
         questions = self.questions()
         ours = self._model(questions[:1].to(self._device))
         if scores.shape != (len(questions), *ours.shape[1:]):
-            told = f"the predictor's answers are {list(scores.shape)}"
-            raise ValueError(f"{told}, not {[len(questions), *ours.shape[1:]]}")
+            expected = [len(questions), *ours.shape[1:]]
+            raise ValueError(f"the predictor's answers are {list(scores.shape)}, not {expected}")
         self._answers = torch.empty_like(scores)
         self._answers[self._order] = scores
         self._answers = self._answers.to(self._device, ours.dtype)
 
     def _answering(self, index: Tensor):
-        """What gives the scores of these examples: the model, or the answers that were given."""
+        """Return what gives the scores of these examples: the model, or the answers it got."""
         if self._answers is None:
             return self._model
         scores = self._answers[index]

@@ -2,14 +2,16 @@
 
 from pathlib import Path
 
-from harness.catalog import discover, identity, kinds
-from harness.catalog.definition import Definition, define
+from harness.catalog import discover, identity, key, kinds
+from harness.catalog.card import Card
+from harness.catalog.definition import PREDICT, Definition, allows_predictor, define
 from harness.clock import prices, tables
 from harness.errors import UserError
 from harness.race import point
 from harness.race.configuration import engine_for
 from harness.race.trial import Trial
 from harness.system import sandbox
+from harness.train import predictor
 
 
 def budget_factor(factor: int, definition: Definition) -> int:
@@ -19,6 +21,17 @@ def budget_factor(factor: int, definition: Definition) -> int:
     if factor > 1 and "stream" in definition.block:
         raise UserError(f"budget={factor}: {definition.key} is a stream, which has its own length")
     return factor
+
+
+def _check_predictor(card: Card, definition: Definition) -> None:
+    """Raise UserError if the submission predicts and the workload's inputs hold its answers."""
+    if predictor.NAME in card.functions and not allows_predictor(definition):
+        raise UserError(
+            f"submission {card.plugin.name} answers with its own {predictor.NAME}(), and the "
+            f"inputs of {definition.name} may hold the answers",
+            f"workloads whose YAML has `{PREDICT}: true`: their inputs tell nothing of the labels",
+            f"race it where the YAML says `{PREDICT}: true`: harness list workloads",
+        )
 
 
 def make(config: dict) -> Trial:
@@ -38,6 +51,7 @@ def make(config: dict) -> Trial:
             f"{definition.key} is of the track {definition.track}",
             do=f"harness list --track {definition.track}",
         )
+    _check_predictor(card, definition)
     hp, origin = point.choose(config, card, definition)
     engine = engine_for(config["engine"], definition.scale)
     passes = prices.canonical_passes(card.literals.get("PASSES", {kinds.REFERENCE_STEP: 1}))
@@ -57,6 +71,7 @@ def make(config: dict) -> Trial:
         engine,
         horizon,
         config["isolation"],
+        key=key.fingerprint(),
     )
     results = Path(config["results"]).expanduser().resolve()
     return Trial(

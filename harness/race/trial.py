@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from harness.catalog import streams
+from harness.catalog import key, streams
 from harness.catalog.definition import Definition
 from harness.catalog.discover import Card
 from harness.catalog.identity import RACE
@@ -68,7 +68,12 @@ class Trial:
             "isolation": self.isolation,
             "harness": RACE,
             "config": self.definition.block,
-        } | ({"workload_file": self.definition.place} if self.definition.place else {})
+        } | self._particulars()
+
+    def _particulars(self) -> dict:
+        """Return what few trials have: a workload's own file, a referee's own key (its hash)."""
+        known = {"workload_file": self.definition.place, "key": key.fingerprint()}
+        return {name: value for name, value in known.items() if value}
 
     @property
     def budget(self) -> int:

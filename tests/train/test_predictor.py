@@ -14,12 +14,20 @@ def judge():
 
 
 def test_questions_have_no_labels_and_no_order():
-    asked, own = judge().questions(), judge()
+    own = judge()
+    asked = own.questions()
     inputs = own._module.batch(own._data, torch.arange(len(asked)), own._config)["inputs"]
     assert not torch.equal(asked, inputs)
     rows = sorted(map(tuple, asked.tolist()))
     assert rows == sorted(map(tuple, inputs.tolist()))
-    assert torch.equal(asked, judge().questions())
+    assert torch.equal(asked, own.questions())
+
+
+def test_the_order_of_questions_is_known_to_nobody_but_a_key(monkeypatch):
+    """Stored examples are sorted by class, so an order that can be derived gives the labels."""
+    assert not torch.equal(judge().questions(), judge().questions())
+    monkeypatch.setenv("HARNESS_KEY", "of this referee")
+    assert torch.equal(judge().questions(), judge().questions())
 
 
 def test_answers_of_the_model_itself_are_judged_as_the_model():
