@@ -2,7 +2,7 @@
 
     python benches/report.py                 # 10,000 synthetic records; at most 60 s and 2 GiB
     python benches/report.py --records 1000
-    python benches/report.py results         # the records of a results folder; at most 15 s
+    python benches/report.py results         # the records of a results folder; at most 10 s
 
 Synthetic records are of 100 submissions, each with 7 tuning trials and 3 seeds, on as many
 workloads as the number needs. The exit status is 1 if a limit is exceeded.
@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 from tests.support import records  # noqa: E402
 
 SUBMISSIONS, TRIALS, SEEDS = 100, 7, 3
-SECONDS = {"synthetic": 60.0, "given": 15.0}
+SECONDS = {"synthetic": 60.0, "given": 10.0}
 MEMORY = 2.0  # GiB
 
 

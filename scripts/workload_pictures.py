@@ -76,7 +76,7 @@ def _small(figure: Figure) -> bytes:
     pixels, places = np.asarray(picture), np.array(reduced)
     for i in range(len(KEPT)):
         places[(pixels == exact[3 * i : 3 * i + 3]).all(axis=-1)] = i
-    picture = Image.fromarray(places, "P")
+    picture = Image.frombytes("P", reduced.size, places.tobytes())
     picture.putpalette(shades.getpalette() or [])
     picture.save(small, "png", optimize=True)
     return small.getvalue()
