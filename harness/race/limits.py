@@ -89,6 +89,11 @@ class ResourceMonitor:
         self._earlier = 0.0
         self._write(self.clock.read() - self.mark)
 
+    def clear(self) -> None:
+        """Forget all seconds: the attempt ended in order, with everything in the log."""
+        self._earlier = 0.0
+        self._write(0.0)
+
     def lost_steps(self, steps: int, step_seconds: float) -> int:
         """Return the steps to charge for earlier attempts that ended without a hand-over.
 

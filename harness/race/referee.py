@@ -75,6 +75,8 @@ def _run(attempt: Attempt) -> Outcome:
     try:
         attempt.open()
         outcome, reason = _attempt(attempt)
+        if attempt.runner:
+            attempt.runner.settle()
     except TrialEnded as ended:
         outcome, reason = ended.outcome, ended.message
     except DiskFull as full:

@@ -10,6 +10,8 @@ from harness.catalog import discover
 from harness.clock import prices, reading
 from harness.errors import UserError
 from harness.race import plan
+from harness.race.observer import Quiet
+from harness.race.referee import race
 from harness.race.trial import Trial, evaluation_steps
 from harness.records import run_folder
 from harness.records.judging import crossing
@@ -67,56 +69,70 @@ def replay_of(folder: Path, result: dict, steps: list[int], place: Path) -> Repl
 
 
 def refined(folder: Path, result: dict, points: int) -> dict:
-    """Step and time of the crossing when the segment before it is judged `points` times."""
-    seen = run_folder.evaluations(list(read_rows(folder / "log.jsonl")))
-    at = crossing(seen)
+    """Return step and time of the crossing when the segment before it is judged `points` times.
+
+    The replay says which step crossed. The time is read off the trial's own clock: between the two
+    evaluations around the crossing it runs evenly with the counted work, so the refined time lies
+    between theirs however fast this machine is now.
+
+    Raises:
+        UserError: no checkpoint was kept before the crossing, or the replay went another way.
+    """
+    rows = run_folder.evaluations(list(read_rows(folder / "log.jsonl")))
+    at = crossing(rows)
     assert at is not None
-    start, end = seen[at - 1]["step"], seen[at]["step"]
+    before, after = rows[at - 1], rows[at]
+    start, end = before["step"], after["step"]
     if start and not any((folder / BEFORE_CROSSING).glob("*.safetensors")):
         raise UserError(f"{folder} has kept no checkpoint of step {start}")
     inner = evaluation_steps(end - start, min(points, end - start))[1:]
+    steps = [start + step for step in inner] + [rows[at + 1]["step"]]
     with tempfile.TemporaryDirectory() as place:
-        trial = replay_of(
-            folder, result, [start + s for s in inner] + [seen[at + 1]["step"]], Path(place)
-        )
-        rows = _replay(folder, trial, start)
-    first = crossing(rows)
+        trial = replay_of(folder, result, steps, Path(place))
+        replayed = _replay(folder, trial, start)
+    known = {row["step"]: row["metrics"] for row in rows}
+    first = crossing(replayed)
     if first is None or any(
-        row["metrics"] != old["metrics"]
-        for row in rows
-        for old in seen
-        if row["step"] == old["step"]
+        row["metrics"] != known.get(row["step"], row["metrics"]) for row in replayed
     ):
         raise UserError(
             f"the replay of {folder} went another way",
             "it is exact on the same kind of machine, with engine.deterministic=true",
         )
-    times = [reading.read(rows[: i + 1], trial.table).total for i in (first - 1, first)]
-    steps = [rows[i]["step"] for i in (first - 1, first)]
+    clock = [reading.read(rows[:i], trial.table).total for i in (at, at + 1)]
+    work = [prices.counted(row["counts"], trial.table) for row in (before, after)]
+
+    def time(row: dict) -> float:
+        done = prices.counted(row["counts"], trial.table) - work[0]
+        return clock[0] + (clock[1] - clock[0]) * done / (work[1] - work[0])
+
     return {
-        "step": steps[1],
-        "time": times[1],
-        "after_step": steps[0],
-        "after": times[0],
+        "step": replayed[first]["step"],
+        "time": time(replayed[first]),
+        "after_step": replayed[first - 1]["step"],
+        "after": time(replayed[first - 1]),
         "points": len(inner),
     }
 
 
 def _replay(folder: Path, trial: Replay, start: int) -> list[dict]:
-    """Continue a copy of the trial from step `start`; returns all its evaluations."""
-    from harness.race.observer import Quiet
-    from harness.race.referee import race
+    """Continue a copy of the trial from step `start`; return all its evaluations.
 
+    Raises:
+        UserError: the log does not tell of a checkpoint at `start`, or the replay fails.
+    """
     (trial.folder / "checkpoint").mkdir(parents=True)
     for path in (folder / BEFORE_CROSSING).glob("*.safetensors"):
         shutil.copyfile(path, trial.folder / "checkpoint" / path.name)
-    kept = []
+    lines, last = [], "saved" if start else "evaluation"
     for line in (folder / "log.jsonl").read_text().splitlines():
-        kept.append(line)
+        lines.append(line)
         row = json.loads(line)
-        if row["event"] == ("saved" if start else "evaluation") and row["step"] == start:
+        if row["event"] == last and row["step"] == start:
             break
-    (trial.folder / "log.jsonl").write_text("\n".join(kept) + "\n")
+    else:
+        raise UserError(f"the log of {folder} does not tell of a checkpoint at step {start}")
+    (trial.folder / "log.jsonl").write_text("\n".join(lines) + "\n")
     outcome = race(trial, Quiet(trial.label))
     if outcome.outcome != "reached":
         raise UserError(f"the replay ended as {outcome.outcome}: {outcome.record.get('reason')}")

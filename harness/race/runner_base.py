@@ -111,6 +111,10 @@ class RunnerHandle(ABC):
         """Return a context in which nothing of the runner runs."""
 
     @abstractmethod
+    def settle(self) -> None:
+        """Take note that the attempt ended in order: nothing of it is left to be charged."""
+
+    @abstractmethod
     def close(self) -> None:
         """End the runner and everything that it has started."""
 

@@ -69,6 +69,8 @@ class InlineRunner(RunnerHandle):
     def frozen(self):
         yield
 
+    def settle(self) -> None: ...
+
     def close(self) -> None:
         os.close(self.fd)
 

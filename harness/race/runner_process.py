@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.catalog import discover, reading
+from harness.catalog import definition, discover, reading
 from harness.race import claims
 from harness.race.message_schema import FalseClaim
 from harness.race.runner_base import RunnerHandle, TrialEnded, check_layout
@@ -82,12 +82,14 @@ class ProcessRunner(RunnerHandle):
             self.trial.isolation,
             writable=[self.child.private, self._checkpoints, self.progress],
             data=[train, start],
-            sources=[path.resolve() for plugin in plugins for path in discover.sources(plugin)],
+            sources=[path.resolve() for plugin in plugins for path in discover.readable(plugin)],
             plugins=reading.package_folders(),
             device=self.trial.engine["device"],
-            hidden=[self.trial.results],
+            hidden=[self.trial.results, *definition.places_of_data(self.trial.definition)],
         )
-        self.child.send("start", **self._start_message(train, start), policy=policy)
+        message = self._start_message(train, start)
+        known = discover.described(self.trial.card.plugin)
+        self.child.send("start", **message, policy=policy, submissions=known)
 
     def ready(self, layout: list) -> dict:
         deadline = self.deadlines["setup"]
@@ -170,6 +172,9 @@ class ProcessRunner(RunnerHandle):
 
     def frozen(self):
         return self.child.frozen()
+
+    def settle(self) -> None:
+        self._monitor.clear()
 
     def close(self) -> None:
         self.child.close()
