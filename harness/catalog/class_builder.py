@@ -96,12 +96,12 @@ def _check_words(target: str, needs: Needs, words: dict, values: dict) -> None:
         raise UserError(f"class={target} wraps no optimizer: inner={words['inner']} has no use")
     if (words["fallback"] or words["handles"]) and needs.first != "params" and not needs.flag:
         raise UserError(f"class={target} takes the whole model: it has no handles and fallback")
-    if words["fallback"] and not words["handles"]:
-        raise UserError("fallback= takes the parameters that handles= leaves", do=MATRICES)
     if words["fallback"] and needs.flag:
         raise UserError(
             f"class={target} updates the other parameters itself", "leave fallback= out"
         )
+    if words["fallback"] and not words["handles"]:
+        raise UserError("fallback= takes the parameters that handles= leaves", do=MATRICES)
     if words["fallback_lr"] is not None and not (words["fallback"] or needs.flag):
         raise UserError("fallback_lr= has no use without a fallback", do=MATRICES)
 

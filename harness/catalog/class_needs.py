@@ -5,6 +5,7 @@ import inspect
 import re
 import textwrap
 from dataclasses import dataclass, field
+from functools import cache
 
 WRAPPED = ("optimizer", "base_optimizer", "inner_optimizer")  # arguments that are an optimizer
 MODEL = ("model", "module", "net")
@@ -49,6 +50,7 @@ class Needs:
     keys: set[str] = field(default_factory=set)
 
 
+@cache
 def needs_of(cls: type) -> Needs:
     """Return what a class asks for."""
     parameters = list(inspect.signature(cls).parameters.values())
