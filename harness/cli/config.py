@@ -152,8 +152,6 @@ def explain(error: Exception) -> UserError:
         cause = str(error.__cause__).strip().splitlines()[0]
         return UserError(f"{text.removeprefix('Error merging override ')}: {cause}")
     if match := re.search(r"Key '(\S+)' is not in struct\s+full_key: (\S+)", text):
-        return UserError(
-            f"there is no setting {match[2]!r}", do="python -m harness --cfg job"
-        )
+        return UserError(f"there is no setting {match[2]!r}", do="python -m harness --cfg job")
     first = [line for line in text.splitlines() if line.strip()][:2]
     return UserError("; ".join(line.strip() for line in first) or type(error).__name__)

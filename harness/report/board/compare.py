@@ -13,6 +13,7 @@ from harness.report.board.cells import choose
 from harness.report.board.panels import short
 from harness.report.board.rows import Board, Row, direction_of
 from harness.report.board.stats import Cell, Comparison
+from harness.system.command_line import race
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def _nothing(
             return UserError(
                 f"there is no record of {request.name} at scale {scale} in {results}",
                 nearest(request.name, names),
-                f"python -m harness workload=gpt2 submission={request.name}",
+                race(["workload=gpt2", f"submission={request.name}"]),
             )
         if not any(request.matches(run) for run in own):
             return _no_point(request, own, f"at scale {scale} in {results}")
@@ -129,11 +130,11 @@ def _no_point(request: Request, own: list[RecordedRun], where: str) -> UserError
     for key in request.point:
         values = sorted({short(r.record["hp"][key]) for r in own if key in r.record["hp"]})
         parts.append(f"{key}: {', '.join(values) or 'not a setting'}")
-    changes = " ".join(f"submission.{key}={value}" for key, value in request.point.items())
+    changes = [f"submission.{key}={value}" for key, value in request.point.items()]
     return UserError(
         f"there is no record of {request.text} {where}",
         f"recorded {'; '.join(parts)}",
-        f"python -m harness workload=gpt2 submission={request.name} {changes}",
+        race(["workload=gpt2", f"submission={request.name}", *changes]),
     )
 
 
