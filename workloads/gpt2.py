@@ -56,7 +56,7 @@ def data(config: SimpleNamespace, split: str) -> dict[str, Tensor | Path]:
 def tokenised(
     texts: list[str], encoder: "Encoder", config: SimpleNamespace, split: str
 ) -> dict[str, Tensor]:
-    """Return what `data` returns, for these texts in the encoder's tokens."""
+    """Return the data of these texts in the encoder's tokens, as `data` does."""
     context = config.model.context
     stream = torch.from_numpy(encoder.encode(texts))
     windows = stream.unfold(0, context + 1, context)

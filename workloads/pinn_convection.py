@@ -8,7 +8,7 @@
 Krishnapriyan et al., arXiv 2109.01050; Daw et al. (R3), arXiv 2207.02338. The trial's seed draws
 the speed (within 2 %) and the phase. Loss: mean squared residual + w·(initial + periodicity); R3's
 code has w = 100. The reference solution is exact. Initial and periodicity errors vanish long before
-the wave reaches t = 1. So the loss tells little, and the error has a plateau that ends with a sharp
+the wave reaches t = 1. So the loss shows little, and the error has a plateau that ends with a sharp
 drop.
 
 Data: collocation points drawn from the trial's seed; no licence is needed. Goal at mini: a relative

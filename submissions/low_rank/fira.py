@@ -1,4 +1,4 @@
-"""Fira: GaLore that also moves along what the projection drops, scaled like what it keeps.
+"""Fira: GaLore that also moves along the dropped part of the gradient, with scaling.
 
 Chen et al., "Fira: Can We Achieve Full-rank Training of LLMs Under Low-rank Constraint?",
 arXiv 2410.01623, Algorithm 1.

@@ -21,11 +21,11 @@ def adapt(model, task, hp):
 
 
 class Trainer:
-    """AdamW on what an `Algorithm` method trains, with another learning rate for some parameters.
+    """AdamW on the parameters of an `Algorithm` method, some with another learning rate.
 
     Args:
         hp: adamw's hyperparameters and head_lr.
-        apart: parameters that train at head_lr; the head by default.
+        apart: the parameters that train at head_lr; the head by default.
     """
 
     def __init__(self, task, hp, apart=None):
