@@ -99,7 +99,7 @@ def _board(board: Board, found: Figures) -> dict:
     lead = next((figure for figure in figures if order and figure["name"] == order[0]), None)
     return {
         "board": board,
-        "label": board.constraint.replace("_", " ") or "no constraint",
+        "label": board.constraint.replace("_", " ") or "main goal",
         "lead": lead,
         "figures": [figure for figure in figures if figure is not lead],
         "rows": [_row(board, row) for row in board.rows],
