@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -17,6 +18,8 @@ DEADLINES = {"setup": 300.0, "step": 120.0, "save": 120.0}
 TINY = "tiny"
 # A key of the YAML beside the scales: a submission may answer with its own predictor.
 PREDICT = "predict"
+# Another: folders and installed packages that may hold validation data.
+HIDES = "hides"
 FUNCTIONS = tuple(contract.parameters(contract.Workload))
 
 
@@ -150,6 +153,20 @@ def allows_predictor(definition: Definition) -> bool:
     the command line cannot allow it.
     """
     return _whole_tree(definition.place or definition.name).get(PREDICT) is True
+
+
+def places_of_data(definition: Definition) -> list[Path]:
+    """Return folders that may hold the workload's validation data, beside the harness's cache.
+
+    `hides` in its YAML names them: folders, and packages that may be installed.
+    """
+    places = []
+    for name in _whole_tree(definition.place or definition.name).get(HIDES) or ():
+        if name.startswith("/"):
+            places.append(Path(name))
+        elif spec := find_spec(name):
+            places += [Path(folder) for folder in spec.submodule_search_locations or ()]
+    return places
 
 
 def scales_of(tree: dict) -> list[str]:

@@ -6,6 +6,7 @@ milliseconds and never runs their code.
 
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -18,6 +19,8 @@ from harness.catalog.reading import ENTRY_POINTS, WORKLOAD_ENTRY_POINTS, roots
 from harness.errors import UserError, nearest
 from harness.system.paths import ROOT
 
+# What `restrict` was given.
+_restricted: list[dict[str, Plugin]] = []
 TRACKS = ("train", "finetune", "compress", "continual")
 
 
@@ -40,7 +43,12 @@ def _folder(folder: Path, package: str) -> dict[str, Plugin]:
 
 @cache
 def submissions() -> dict[str, Plugin]:
-    """Return all submissions by name: the shipped folders, then packages of the entry point."""
+    """Return all submissions by name: the shipped folders, then packages of the entry point.
+
+    In a confined process they are those that `restrict` was given.
+    """
+    if _restricted:
+        return _restricted[-1]
     found = _folder(ROOT / "submissions", "submissions")
     for entry, folder in _packages(ENTRY_POINTS, "submissions"):
         for name, plugin in _folder(folder, entry.value).items():
@@ -223,7 +231,28 @@ def sources(plugin: Plugin) -> list[Path]:
             todo += reading.imported(path, base)
             named = reading.literals(path, ("FALLBACK", "BASE"), base).values()
             todo += [submissions()[name].path for name in named if name in submissions()]
+            # A package's own code is hashed, and so is what it imports.
+            todo += [file for file in reading.package_files(path) if reading.has_code(file)]
     return sorted(seen)
+
+
+def readable(plugin: Plugin) -> list[Path]:
+    """Return the files that a confined process must read to import the plugin."""
+    files = sources(plugin)
+    return sorted({*files, *(init for path in files for init in reading.package_files(path))})
+
+
+def described(plugin: Plugin) -> list[dict]:
+    """Return the submissions of the plugin's files as plain data, for `restrict`."""
+    files = sources(plugin)
+    return [asdict(p) | {"path": str(p.path)} for p in submissions().values() if p.path in files]
+
+
+def restrict(described: list[dict]) -> None:
+    """Let `submissions` return these alone: a confined process cannot read the others."""
+    known = [Plugin(**fields | {"path": Path(fields["path"])}) for fields in described]
+    _restricted.append({plugin.name: plugin for plugin in known})
+    submissions.cache_clear()
 
 
 def inside(plugin: Plugin, path: Path) -> Path:

@@ -117,6 +117,20 @@ def imported(path: Path, base: Path | None = None) -> list[Path]:
     return found
 
 
+def package_files(path: Path) -> list[Path]:
+    """Return every `__init__.py` that importing a file of a package of plugins runs."""
+    package = package_folder(path)
+    if package is None:
+        return []
+    folders = [folder for folder in path.parents if folder.is_relative_to(package)]
+    return [folder / "__init__.py" for folder in folders if (folder / "__init__.py").is_file()]
+
+
+def has_code(path: Path) -> bool:
+    """Return True if a file has more than a docstring."""
+    return any(not isinstance(node, ast.Expr) for node in tree(path).body)
+
+
 def functions(path: Path, base: Path | None = None) -> dict[str, list[str]]:
     """Return a file's functions, those imported by name too, and their parameters' names."""
     found = {}

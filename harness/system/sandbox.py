@@ -27,8 +27,8 @@ from harness.system import landlock, paths, seccomp
 from harness.system.paths import ROOT
 from harness.system.procfs import LINUX
 
-# The project's folders that a runner may read. conf and results are not: they have the goals.
-CODE = ("harness", "workloads", "submissions")
+# Rooms of the harness that a runner does not import: they hold the clock, the goal, the records.
+ROOMS = ("race", "clock", "records", "report", "laws", "campaign", "cli")
 LIBRARIES = ("/usr", "/lib", "/lib32", "/lib64", "/nix/store", "/gnu/store", "/opt/cuda")
 SYSTEM = (
     *(f"/etc/{name}" for name in ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives")),
@@ -112,15 +112,18 @@ def policy(
         level: the level of isolation.
         writable: its private folder, checkpoints and step count; they must exist.
         data: folders of prepared training data and pretrained weights.
-        sources: the submission's files.
-        plugins: folders of the packages that submissions and workloads come from.
+        sources: the files of the submission and of the workload, all of them hashed.
+        plugins: folders of the packages that submissions and workloads come from. Their names can
+            be listed, for Python's import; of their files only `sources` can be read.
         device: where the runner trains.
         hidden: folders that a runner must not read; they are left out of every readable tree.
     """
+    plugins = [folder.resolve() for folder in plugins]
     hidden = [*hidden, paths.cache_folder(), *(ROOT / name for name in ("conf", "results"))]
+    hidden += [*plugins, *(ROOT / "harness" / room for room in ROOMS)]
     hidden = [path.resolve() for path in hidden]
-    trees, listable = [], []
-    for tree in _libraries(plugins):
+    trees, listable = [], list(plugins)
+    for tree in _libraries():
         parts = list(_without(tree, hidden))
         trees += parts
         listable += [tree] * (parts != [tree])
@@ -139,7 +142,7 @@ def policy(
         limits["DATA"] = int(_free_memory() * MEMORY_SHARE)
     return {
         "level": level,
-        "readable": [str(path) for path in [*trees, *data_paths, *sources]] + matches(system_paths),
+        "readable": [*map(str, [*trees, *data_paths, *sources]), *matches(system_paths)],
         "listable": [str(path) for path in listable],
         "writable": [str(path.resolve()) for path in writable] + matches(devices),
         "limits": limits,
@@ -205,10 +208,10 @@ def _tripwire(policy: dict):
         elif event in READING:
             check(arguments[0], readable)
         elif event in ("socket.connect", "socket.bind", "socket.sendto"):
-            if arguments[0].family == socket.AF_UNIX and _is_file(arguments[1]):
-                # Processes of a data loader talk to each other through such files.
-                return check(arguments[1], writable)
-            raise PermissionError(f"isolation: a submission has no network ({event})")
+            if arguments[0].family != socket.AF_UNIX or not _is_file(arguments[1]):
+                raise PermissionError(f"isolation: a submission has no network ({event})")
+            # Processes of a data loader talk to each other through such files.
+            check(arguments[1], writable)
         elif event == "os.kill" and arguments[0] in (referee, -1, 0):
             raise PermissionError("isolation: signals to the referee are refused")
 
@@ -231,10 +234,10 @@ def _is_file(address) -> bool:
     return isinstance(address, str | bytes) and not os.fsencode(address).startswith(b"\0")
 
 
-def _libraries(plugins: Iterable[Path]) -> list[Path]:
-    """Return the folders of Python and its packages, and of the project's code."""
+def _libraries() -> list[Path]:
+    """Return the folders of Python and its packages, and that of the harness."""
     folders = {Path(p) for p in (sys.prefix, sys.base_prefix, sys.exec_prefix, *LIBRARIES)}
-    folders |= {ROOT / name for name in CODE} | set(plugins)
+    folders.add(ROOT / "harness")
     folders |= {Path(p) for p in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if p}
     folders |= {Path(p) for p in sys.path if p and p.startswith(site.getuserbase())}
     home, project = Path.home(), ROOT

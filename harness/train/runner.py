@@ -53,6 +53,8 @@ class Runner:
         from harness.train import checkpoint, shared_weights
         from harness.train.submission import Submission
 
+        if "submissions" in message:
+            discover.restrict(message["submissions"])
         self._build(message)
         anchor = self._reference.seconds(5)
         card = discover.read(discover.find(message["submission"]))

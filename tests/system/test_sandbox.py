@@ -33,7 +33,7 @@ def policy_of(tmp_path, level="strict"):
     data = tmp_path / "data"
     data.mkdir()
     (data / "paths.json").write_text(json.dumps({"tokens": str(tmp_path / "tokens.bin")}))
-    mine = discover.sources(discover.find("sgd"))
+    mine = discover.readable(discover.find("sgd"))
     return sandbox.policy(
         level,
         writable=[tmp_path],
@@ -51,10 +51,13 @@ def within(path: Path, trees: list[str]) -> bool:
 
 def test_a_policy_opens_the_code_and_the_data_it_was_given_and_hides_goals_and_records(tmp_path):
     readable = policy_of(tmp_path)["readable"]
-    given = [tmp_path / "data", tmp_path / "tokens.bin", ROOT / "harness", Path(sys.prefix)]
+    given = [tmp_path / "data", tmp_path / "tokens.bin", Path(sys.prefix)]
+    given += [ROOT / "harness" / "train", ROOT / "harness" / "ops.py"]
     assert all(within(path, readable) for path in given)
     cache = paths.cache_folder()
     hidden = [ROOT / "conf", ROOT / "results", ROOT / "tests", cache, Path.home()]
+    hidden += [ROOT / "harness" / "race", ROOT / "harness" / "clock"]
+    hidden += [ROOT / "submissions" / "first_order", ROOT / "workloads" / "gpt2.py"]
     assert [path for path in hidden if within(path, readable)] == []
 
 
