@@ -61,9 +61,16 @@ def race(trial: Trial, observer: Observer) -> Outcome:
         if not mine:
             observer.note(f"{trial.label} {trial.run_id} is run by another process: left to it")
             return Outcome("busy", trial.folder, {"outcome": "busy"})
+        # before anything in the folder is touched
+        run_folder.refuse_newer(trial.folder)
         record = run_folder.finished(trial.folder)
+        problem = run_folder.log_problem(trial.folder) if record else None
         if record and judging.is_current(record, trial.definition.hash, trial.table, trial.until):
+            if problem:
+                observer.note(f"{problem}; no report counts this record")
             return Outcome(record["outcome"], trial.folder, record | {"earlier": True})
+        if problem:
+            raise UserError(problem)
         (trial.folder / "run.json").unlink(missing_ok=True)  # of an attempt that failed
         with Signals() as signals:
             return _run(Attempt(trial, observer, signals))

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.catalog import discover
-from harness.records import manifest
+from harness.errors import UserError
+from harness.records import log, manifest
 from harness.system.files import BadFile, atomic_json, atomic_write, read_json
 from harness.system.hashing import canonical, digest
 
@@ -42,6 +43,39 @@ def read(folder: Path) -> dict | None:
         return None
     is_record = isinstance(record, dict) and record.get("schema") == SCHEMA
     return record if is_record and "run_id" in record and "outcome" in record else None
+
+
+def refuse_newer(folder: Path) -> None:
+    """Raise UserError if the folder has a record of a schema that this harness does not know.
+
+    A race in that folder would remove the record.
+    """
+    try:
+        record = read_json(folder / "run.json")
+    except (OSError, BadFile):
+        return
+    schema = record.get("schema") if isinstance(record, dict) else None
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise UserError(
+            f"{folder / 'run.json'} is a record of schema {schema}, written by a newer harness",
+            f"this harness reads and writes schema {SCHEMA}",
+            "update the harness, or choose another place: results=FOLDER",
+        )
+
+
+def log_problem(folder: Path) -> str | None:
+    """Return a message if the log of a finished trial is damaged or missing, else None."""
+    record = read(folder) or {}
+    try:
+        problems = log.verify(folder / "log.jsonl", str(record.get("chain") or ""))
+    except OSError as error:
+        problems = [str(error.strerror)]
+    if not problems:
+        return None
+    return (
+        f"{folder / 'log.jsonl'} is damaged ({problems[0]}): restore it, "
+        f"or remove {folder} to race the trial again"
+    )
 
 
 def begin(trial) -> None:

@@ -1,14 +1,17 @@
 """Laws of the race: what training depends on, what is run again, how a trial goes on."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 
 import pytest
 
+from harness.errors import UserError
 from harness.records import run_folder
 from harness.records.log import verify
+from harness.system.files import atomic_json, read_json
 from tests.support.racing import HORIZON, POINTS, Watcher, curve, log_of, race, trial
 
 
@@ -195,6 +198,33 @@ def test_a_second_interrupt_that_a_library_makes_another_error_of_is_one(tmp_pat
 def test_signals_are_as_before_when_the_race_is_over(finished):
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         assert "Signals" not in str(signal.getsignal(number))
+
+
+def test_a_record_of_a_newer_schema_is_left_as_it_is(finished, tmp_path):
+    planned = trial("lion", tmp_path)
+    shutil.copytree(finished.folder, planned.folder)
+    newer = read_json(planned.folder / "run.json") | {"schema": run_folder.SCHEMA + 1}
+    atomic_json(planned.folder / "run.json", newer)
+    files = {path: path.read_bytes() for path in planned.folder.rglob("*.json*")}
+    with pytest.raises(UserError, match="schema 2, written by a newer harness"):
+        race(planned)
+    assert files == {path: path.read_bytes() for path in planned.folder.rglob("*.json*")}
+
+
+def test_a_finished_trial_with_a_damaged_log_says_so(finished, tmp_path):
+    planned = trial("lion", tmp_path)
+    shutil.copytree(finished.folder, planned.folder)
+    path = planned.folder / "log.jsonl"
+    path.write_text(path.read_text().replace('"step": 6', '"step": 5', 1))
+    display = Watcher()
+    assert race(planned, display).record["earlier"]
+    assert any("is damaged (line" in note for note in display.notes)
+    # Asked for more than the record answers, it is refused, and the record stays.
+    harder = trial("lion", tmp_path, numbers={"goal": {"loss": {"at_most": 1e-9}}})
+    assert harder.folder == planned.folder
+    with pytest.raises(UserError, match="is damaged"):
+        race(harder)
+    assert (planned.folder / "run.json").exists()
 
 
 @pytest.mark.parametrize("name", ["lion", "adamw", "sgd"])

@@ -25,6 +25,17 @@ from harness.system.paths import ROOT
 ENVIRONMENT = ("python", "cpu", "cores", "packages", "torch", "harness_hash")
 PRICES = ROOT / "results" / "reference" / "prices"
 _references = cache(references)
+_load_table = cache(load_table)
+_installed_hash = cache(source_hash)
+
+
+@cache
+def _installed(name: str, scale: str, variant: str | None) -> definition.Definition | str:
+    """Return the workload as it is installed, or why there is none."""
+    try:
+        return definition.define(name, definition.tree_of(name), scale, variant)
+    except UserError as error:
+        return str(error)
 
 
 def source(view: RecordView) -> Finding | None:
@@ -41,7 +52,7 @@ def source(view: RecordView) -> Finding | None:
     shipped = discover.submissions().get(record["submission"])
     if shipped is None:
         return None if view.folder else Finding(OPEN, "no such submission is installed")
-    installed = source_hash(shipped)
+    installed = _installed_hash(shipped)
     if installed == record["submission_hash"]:
         return None
     return Finding(
@@ -74,12 +85,9 @@ def version(view: RecordView) -> Finding | None:
     """Check that the workload is the one that is installed: numbers, code and goal."""
     record = view.record
     name = record.get("workload_file") or record["workload"]
-    try:
-        installed = definition.define(
-            name, definition.tree_of(name), record["scale"], record["variant"]
-        )
-    except UserError as error:
-        return Finding(MARK, str(error), "other version")
+    installed = _installed(name, record["scale"], record["variant"])
+    if isinstance(installed, str):
+        return Finding(MARK, installed, "other version")
     if installed.hash == record["workload_hash"]:
         return None
     goal = installed.training_hash == record.get("training_hash")
@@ -95,7 +103,7 @@ def prices(view: RecordView) -> Finding | None:
         return None
     name, _, stated = str(record["prices"]).partition(" ")
     try:
-        table = load_table(PRICES / Path(name).name) if name.endswith(".json") else None
+        table = _load_table(PRICES / Path(name).name) if name.endswith(".json") else None
     except UserError as error:
         return fail(str(error))
     known = table is not None and table.origin == record["prices"]
