@@ -38,7 +38,7 @@ class Schema:
     isolation: str = MISSING
     until: str = MISSING
     hopeless: bool = MISSING
-    budget: int = MISSING
+    budget: float | None = MISSING
     results: str = MISSING
     jobs: int = MISSING
     dry: bool = MISSING

@@ -1,5 +1,6 @@
 """From a resolved configuration to one trial: what is run, with which numbers, under which id."""
 
+import math
 from pathlib import Path
 
 from harness.catalog import discover, identity, key, kinds
@@ -9,18 +10,29 @@ from harness.clock import prices, tables
 from harness.errors import UserError
 from harness.race import point
 from harness.race.configuration import engine_for
-from harness.race.trial import Trial
+from harness.race.trial import Trial, steps_of
 from harness.system import sandbox
 from harness.train import predictor
 
 
-def budget_factor(factor: int, definition: Definition) -> int:
-    """How many times the workload's budget a trial is given."""
-    if isinstance(factor, bool) or not isinstance(factor, int) or factor < 1:
-        raise UserError(f"budget={factor}", "a whole number from 1 up: times the workload's budget")
-    if factor > 1 and "stream" in definition.block:
-        raise UserError(f"budget={factor}: {definition.key} is a stream, which has its own length")
-    return factor
+def budget_share(budget: float, definition: Definition) -> float:
+    """Return the share of the workload's budget that a trial is given; whole shares as integers.
+
+    Raises:
+        UserError: it is not a positive number, or the workload is a stream and it is not 1.
+    """
+    valid = isinstance(budget, int | float) and not isinstance(budget, bool)
+    if not valid or not math.isfinite(budget) or budget <= 0:
+        raise UserError(
+            f"budget={budget}", "a positive number, the share of the workload's budget", "budget=1"
+        )
+    if budget != 1 and "stream" in definition.block:
+        raise UserError(
+            f"budget={budget}: {definition.key} is a stream, which has its own length",
+            "1 for a stream",
+            "leave budget= out",
+        )
+    return int(budget) if budget == int(budget) else float(budget)
 
 
 def _check_predictor(card: Card, definition: Definition) -> None:
@@ -34,12 +46,8 @@ def _check_predictor(card: Card, definition: Definition) -> None:
         )
 
 
-def make(config: dict) -> Trial:
-    """Plan one trial from the resolved configuration (plain dictionaries); raises UserError."""
-    sandbox.require(config["isolation"])
-    submission = config["submission"]
-    plugin = discover.find(submission.get("path") or submission["name"])
-    card = discover.read(plugin)
+def _definition(config: dict, card: Card) -> Definition:
+    """Return the workload that a configuration asks for; raise UserError if the two do not fit."""
     workload_tree = dict(config["workload"])
     definition = define(
         workload_tree.pop("name"), workload_tree, config["scale"], config["variant"]
@@ -47,20 +55,30 @@ def make(config: dict) -> Trial:
     tracks = discover.tracks(card)
     if definition.track not in tracks:
         raise UserError(
-            f"submission {plugin.name} is for the track {' and '.join(tracks)}; "
+            f"submission {card.plugin.name} is for the track {' and '.join(tracks)}; "
             f"{definition.key} is of the track {definition.track}",
             do=f"harness list --track {definition.track}",
         )
     _check_predictor(card, definition)
-    hp, origin = point.choose(config, card, definition)
+    return definition
+
+
+def make(config: dict) -> Trial:
+    """Plan one trial from the resolved configuration (plain dictionaries); raises UserError."""
+    sandbox.require(config["isolation"])
+    submission = config["submission"]
+    plugin = discover.find(submission.get("path") or submission["name"])
+    card = discover.read(plugin)
+    definition = _definition(config, card)
+    chosen = point.choose(config, card, definition)
+    hp = chosen.hp
     engine = engine_for(config["engine"], definition.scale)
     passes = prices.canonical_passes(card.literals.get("PASSES", {kinds.REFERENCE_STEP: 1}))
     table = tables.prices(definition, engine, passes)
-    factor = budget_factor(config.get("budget", 1), definition)
-    horizon = definition.block["horizon"] * factor
-    if (
-        "stream" not in definition.block
-    ):  # a stream has its length, and what a step costs is charged
+    share = budget_share(chosen.budget, definition)
+    horizon = steps_of(definition.block["horizon"], share)
+    # A stream has its own length; what its steps cost is charged to the time.
+    if "stream" not in definition.block:
         horizon = prices.horizon_of(horizon, passes, table)
     source = identity.source_hash(plugin)
     run_id = identity.run_id(
@@ -93,6 +111,6 @@ def make(config: dict) -> Trial:
         results / "runs" / definition.name / plugin.name / run_id,
         results,
         config.get("hopeless", False),
-        factor,
-        origin,
+        share,
+        chosen.origin,
     )

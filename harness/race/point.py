@@ -13,10 +13,15 @@ from harness.system.paths import ROOT
 
 
 class Point(NamedTuple):
-    """Hyperparameters, and where they come from in words: tuned point of gpt2.mini."""
+    """Hyperparameters, where they come from in words (tuned point of gpt2.mini), and the budget.
+
+    Attributes:
+        budget: the share of the workload's budget, which the schedule spans.
+    """
 
     hp: dict
     origin: str
+    budget: float = 1
 
 
 def choose(config: dict, card: Card, definition: Definition) -> Point:
@@ -24,7 +29,8 @@ def choose(config: dict, card: Card, definition: Definition) -> Point:
 
     `trial=N` takes point N of SPACE. Otherwise the point is the tuned one that is recorded for the
     workload, else SPACE's defaults; `tuned` requires the one (true) or asks for the other (false).
-    What the user set for a hyperparameter takes the point's place.
+    What the user set for a hyperparameter takes the point's place. The budget is what the user set,
+    else the tuned point's, else 1.
 
     Raises:
         UserError: there is no tuned point though one is required, or a value is wrong.
@@ -35,7 +41,7 @@ def choose(config: dict, card: Card, definition: Definition) -> Point:
         if key not in ("name", "path") and value is not None
     }
     trial, study, goal = config["trial"], config["study"], definition.block["goal"]
-    tuned, origin = None, "defaults of SPACE"
+    tuned, origin, budget = None, "defaults of SPACE", 1
     if trial is not None:
         if config["tuned"]:
             raise UserError(
@@ -45,17 +51,22 @@ def choose(config: dict, card: Card, definition: Definition) -> Point:
             )
         origin = f"point {trial} of SPACE" + (f" in study {study}" if study else "")
     elif config["tuned"] is not False:
-        tuned = _tuned(config, card, definition)
-        if tuned is None:
+        recorded = _tuned(config, card, definition)
+        if recorded is None:
             origin += ": no tuned point is recorded"
-        elif not config["tuned"] and (reason := _misfit(tuned, card)):
-            tuned, origin = None, f"{origin}: the tuned point recorded does not fit ({reason})"
+        elif not config["tuned"] and (reason := _misfit(recorded["hp"], card)):
+            origin += f": the tuned point recorded does not fit ({reason})"
         else:
+            tuned, budget = recorded["hp"], recorded.get("budget", 1)
             origin = f"tuned point of {definition.key}"
+            if budget != 1 and config["budget"] is None:
+                origin += f" at {budget:g} of the budget"
     if given:
         words = " ".join(f"submission.{key}={value}" for key, value in given.items())
         origin += f", with {words}"
-    return Point(hyperparameters(card, given, trial, study, tuned, goal), origin)
+    if config["budget"] is not None:
+        budget = config["budget"]
+    return Point(hyperparameters(card, given, trial, study, tuned, goal), origin, budget)
 
 
 def hyperparameters(
@@ -89,7 +100,8 @@ def _tuned(config: dict, card: Card, definition: Definition) -> dict | None:
         path = results / "tuned" / f"{definition.key}.json"
         points = json.loads(path.read_text()) if path.exists() else {}
         if card.plugin.name in points:
-            return _without_goals(points[card.plugin.name]["hp"], card)
+            recorded = points[card.plugin.name]
+            return recorded | {"hp": _without_goals(recorded["hp"], card)}
         known |= set(points)
     if config["tuned"]:
         settings = [f"workload={definition.name}", *naming.settings(card.plugin)]

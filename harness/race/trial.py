@@ -36,7 +36,8 @@ class Trial:
     folder: Path
     results: Path
     hopeless: bool = False  # may be ended early
-    factor: int = 1  # of the workload's budget: a self-tuning submission is given more
+    # of the workload's budget; self-tuning submissions are given 3
+    share: float = 1
     point: str = ""  # where the hyperparameters come from, in words
 
     @property
@@ -62,8 +63,7 @@ class Trial:
             "horizon": self.horizon,
             "passes": self.passes,
             "goal": self.definition.block["goal"],
-            "budget": {"steps": self.budget}
-            | ({"factor": self.factor} if self.factor != 1 else {}),
+            "budget": self._budget(),
             "engine": self.engine,
             "isolation": self.isolation,
             "harness": RACE,
@@ -75,10 +75,22 @@ class Trial:
         known = {"workload_file": self.definition.place, "key": key.fingerprint()}
         return {name: value for name, value in known.items() if value}
 
+    def _budget(self) -> dict:
+        """Return the budget as a record has it: steps, and the share where it is not 1.
+
+        `whole` is the workload's own budget where the share is not a whole number.
+        """
+        result: dict = {"steps": self.budget}
+        if self.share != 1:
+            result["factor"] = self.share
+        if self.share != int(self.share):
+            result["whole"] = self.definition.block["horizon"]
+        return result
+
     @property
     def budget(self) -> int:
         """Reference steps that the trial may spend."""
-        return self.definition.block["horizon"] * self.factor
+        return steps_of(self.definition.block["horizon"], self.share)
 
     @property
     def terms(self) -> Terms:
@@ -93,7 +105,9 @@ class Trial:
     @property
     def grid(self) -> list[int]:
         """The steps at which the runner stops and is judged."""
-        points = self.definition.block["evaluate"]["points"] * self.factor
+        whole = self.definition.block["evaluate"]["points"]
+        # As fine a grid at every share; a goal must hold at two evaluations in a row.
+        points = max(round(whole * self.share), min(whole, 2))
         steps = evaluation_steps(self.horizon, points)
         return streams.grid(self.definition.block, steps)
 
@@ -111,6 +125,11 @@ class Trial:
             "slots": self.slots,
             "engine": self.engine,
         }
+
+
+def steps_of(steps: int, share: float) -> int:
+    """Return a share of a number of steps, rounded, at least 1."""
+    return max(1, round(steps * share))
 
 
 def evaluation_steps(horizon: int, points: int) -> list[int]:

@@ -123,6 +123,46 @@ def crossing(rows: list[dict], streaming: bool = False) -> int | None:
     return None
 
 
+def interpolated_time(rows: list[dict], goal: dict, at: int) -> float:
+    """Return the seconds at which the goal was reached, between two evaluations.
+
+    The goal was met at evaluation `at` and not at the one before it. Of every condition that did
+    not hold before, the value is taken to change evenly between the two: its logarithm where it
+    must fall below a positive bound (losses, errors), else the value itself. The result is the
+    latest of these crossings, and within the two evaluations. It is the evaluation's own time where
+    nothing can be interpolated: the value before is missing or not finite, or the goal held then.
+
+    Args:
+        rows: a trial's evaluations in order: `seconds` and `metrics`.
+        at: the index of the evaluation that reached the goal, as `crossing` returns it.
+    """
+    before, row = rows[at - 1], rows[at]
+    shares = [
+        _crossed(before["metrics"].get(metric), row["metrics"][metric], direction, bound)
+        for metric, condition in goal.items()
+        for direction, bound in condition.items()
+    ]
+    share = max((share for share in shares if share is not None), default=1.0)
+    start, end = before["seconds"], row["seconds"]
+    return min(max(start + share * (end - start), start), end)
+
+
+def _crossed(before: float | None, after: float, direction: str, bound: float) -> float | None:
+    """Return the share of the way from one value to the next at which a condition began to hold.
+
+    Return None if it held before.
+    """
+    if before is None or not math.isfinite(before):
+        return 1.0
+    if before <= bound if direction == "at_most" else before >= bound:
+        return None
+    if direction == "at_most" and bound > 0 and after > 0:
+        # In the logarithm of the bound's multiple, which is exact where the three are close.
+        above, below = math.log(before / bound), math.log(after / bound)
+        return above / (above - below)
+    return (before - bound) / (before - after)
+
+
 def ending(terms: Terms, rows: list[dict], table: Table, bound: Bound | None) -> Ending | None:
     """Return the outcome that the last evaluation brings, or None if the trial goes on.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.records import run_folder
+from harness.records.judging import crossing, interpolated_time, rows_of_columns
 from harness.system.hashing import canonical
 
 NAME = re.compile(r"\w[\w.:+-]{0,199}")  # of a submission, a workload, a metric: no path, no markup
@@ -42,6 +43,40 @@ class RecordedRun:
     def time(self) -> float:
         """Reference seconds to the goal; inf for a miss."""
         return self.record["time"] if self.record["outcome"] == "reached" else math.inf
+
+    @property
+    def interpolated(self) -> float:
+        """Reference seconds to the goal between two evaluations; inf for a miss.
+
+        A stream is judged at its end, so its time is the clock's there. So is the time of a record
+        that has no evaluations.
+        """
+        columns = self.record.get("evaluations")
+        if math.isinf(self.time) or not columns or "before" in columns:
+            return self.time
+        rows = rows_of_columns(columns, self.record["goal"], streaming=False)
+        at = crossing(rows)
+        stated = (self.record.get("crossing") or {}).get("step")
+        if at is None or stated not in (None, rows[at]["step"]):
+            return self.time
+        return interpolated_time(rows, self.record["goal"], at)
+
+    @property
+    def share(self) -> float:
+        """The share of the workload's budget that the trial was given."""
+        return (self.record.get("budget") or {}).get("factor") or 1
+
+    @property
+    def whole_budget(self) -> float:
+        """The workload's budget in reference steps."""
+        budget = self.record.get("budget") or {"steps": self.record["horizon"]}
+        return budget.get("whole") or budget["steps"] / self.share
+
+    @property
+    def point(self) -> str:
+        """Hyperparameters and share of the budget as text, equal for runs of the same point."""
+        hp = self.record["hp"]
+        return canonical(hp if self.share == 1 else {"hp": hp, "budget": self.share})
 
 
 def key_of(rec: dict) -> str:
@@ -166,7 +201,9 @@ OPTIONAL: dict[str, Callable[[object], bool]] = {
     "step": _is_whole, "samples": _is_number, "state_bytes": _is_number, "flops": _is_number,
     "cpu_seconds": _is_number, "provisional": lambda value: isinstance(value, bool),
     "prices": _is_text, "end": _has(total=_is_number), "counts": _is_values,
-    "budget": _has(steps=_is_positive, factor=_or_none(_is_positive)),
+    "budget": _has(
+        steps=_is_positive, factor=_or_none(_is_positive), whole=_or_none(_is_positive)
+    ),
     "crossing": _has(step=_is_positive, total=_is_finite, after=_is_finite),
     "evaluations": _is_columns, "stream": _is_stream, "continual": _is_continual,
     "about": _has(
@@ -224,6 +261,24 @@ def tuning_order(run: RecordedRun) -> tuple:
         value = -value
     trial = run.record["trial"]
     return run.time, value, -1 if trial is None else trial, run.record["run_id"]
+
+
+def best_tuning(runs: Sequence[RecordedRun]) -> RecordedRun | None:
+    """Return the run whose point is best, or None without runs.
+
+    At the workload's own budget that is the first by `tuning_order`. Where its point was raced at
+    other shares of the budget too, it is the one of these that reached the goal earliest, between
+    two evaluations.
+    """
+    usual = [run for run in runs if run.share == 1] or list(runs)
+    best = min(usual, key=tuning_order, default=None)
+    if best is None:
+        return None
+    hp = canonical(best.record["hp"])
+    reached = [run for run in runs if canonical(run.record["hp"]) == hp and math.isfinite(run.time)]
+    if all(run.share == 1 for run in reached):
+        return best
+    return min(reached, key=lambda run: (run.interpolated, run.share, run.record["run_id"]))
 
 
 def varied(runs: Sequence[RecordedRun]) -> list[str]:

@@ -1,5 +1,6 @@
 """Runs as tables without loss: one row a run, one row an evaluation, one row a stream's point."""
 
+import math
 from collections.abc import Sequence
 
 from harness.records.run import OUTPUT_COLUMNS, RecordedRun
@@ -9,8 +10,8 @@ Table = tuple[list[str], list[list]]  # column names, and rows of their values
 
 FIRST = (
     "workload", "scale", "variant", "submission", "study", "trial", "seed", "outcome", "time",
-    "after", "metric", "target", "best", "final", "step", "horizon", "samples", "state_bytes",
-    "provisional", "verified", "hp",
+    "interpolated", "after", "metric", "target", "best", "final", "step", "horizon", "samples",
+    "state_bytes", "provisional", "verified", "hp",
 )  # fmt: skip
 APART = ("evaluations", "stream")  # these have tables of their own
 
@@ -18,15 +19,17 @@ APART = ("evaluations", "stream")  # these have tables of their own
 def run_table(runs: Sequence[RecordedRun], **extra: Sequence) -> Table:
     """Return one row a run with every field of its record.
 
-    A dict or a list is a column of JSON text. `after` is the time of the last evaluation before the
-    goal was met; `best` and `final` are the goal's first metric, whose name is in `metric`; all
-    metrics of the last evaluation are in `metrics`.
+    A dict or a list is a column of JSON text. `interpolated` is the time to the goal between two
+    evaluations, `after` the time of the last evaluation before the goal was met. `best` and `final`
+    are the goal's first metric, whose name is in `metric`; all metrics of the last evaluation are
+    in `metrics`.
 
     Args:
         extra: further columns, which come first, each with one value a run.
     """
-    derived = {"after", "best", "final", "metrics", "about", "environment", "confirmed", "where"}
-    others = sorted({key for run in runs for key in run.record} - {*FIRST, *APART, *derived})
+    own = {"about", "environment", "confirmed", "where"}
+    derived = {"interpolated", "after", "best", "final", "metrics"}
+    others = sorted({key for run in runs for key in run.record} - {*FIRST, *APART, *derived, *own})
     last = ["metrics", "about", "environment", "confirmed", "where"]
     columns = [*extra, *FIRST, *others, *last]
     rows = []
@@ -42,6 +45,7 @@ def _derived(run: RecordedRun) -> dict:
     metric = next(iter(rec["goal"]))
     return {
         "metric": metric,
+        "interpolated": run.interpolated if math.isfinite(run.time) else None,
         "after": (rec.get("crossing") or {}).get("after"),
         "best": (rec.get("best") or {}).get(metric),
         "final": (rec.get("final") or {}).get(metric),

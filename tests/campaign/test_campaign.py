@@ -1,6 +1,7 @@
 """Laws of campaigns: trials before seeds, the best is re-run, what is written is what was found."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -310,9 +311,53 @@ def test_a_self_tuning_submission_gets_one_point_and_three_budgets(tmp_path):
     assert planned.grid[:4] == usual.grid[:4]  # as fine a grid
     assert planned.run_id != usual.run_id
     assert planned.describe()["budget"] == {"steps": 3 * usual.budget, "factor": 3}
-    for factor in (0, 1.5, True):
-        with pytest.raises(UserError, match="whole number from 1"):
-            plan.make(pair.config((0, None, 1), str(tmp_path)) | {"budget": factor})
+
+
+def test_a_budget_is_a_share_of_the_horizon_and_no_other_workload(tmp_path):
+    (pair,) = pairs_of("adamw", trials=0, seeds=1)
+    config = pair.config((0, None, 1), str(tmp_path))
+    usual = plan.make(config)
+    for share, steps, points in ((0.64, 640, 13), (1.25, 1250, 25), (1e-9, 1, 2), (2, 2000, 40)):
+        shared = plan.make(config | {"budget": share})
+        assert (shared.horizon, shared.budget) == (steps, steps)
+        assert shared.definition.hash == usual.definition.hash
+        assert shared.run_id != usual.run_id
+        assert (shared.grid[0], shared.grid[-1]) == (0, steps)
+        assert len(shared.grid) == len(set(shared.grid)) == min(points, steps) + 1
+    assert plan.make(config | {"budget": 0.64}).describe()["budget"] == {
+        "steps": 640, "factor": 0.64, "whole": 1000,
+    }  # fmt: skip
+    assert plan.make(config | {"budget": 1.0}).describe() == usual.describe()
+    assert plan.make(config | {"budget": None}).describe() == usual.describe()
+    for share in (0, -1, True, math.inf, math.nan, "half"):
+        with pytest.raises(UserError, match="a positive number"):
+            plan.make(config | {"budget": share})
+    stream = Pair("stream_split", "er", {"studies": 1, "trials": 0, "seeds": 1})
+    config = stream.config((0, None, 1), str(tmp_path))
+    assert plan.make(config).horizon > 0
+    for share in (0.64, 2):
+        with pytest.raises(UserError, match="is a stream"):
+            plan.make(config | {"budget": share})
+
+
+def test_a_submissions_own_passes_take_the_same_share(tmp_path):
+    config = pairs_of("prodigy", trials=0)[0].config((0, None, 1), str(tmp_path))
+    config |= {"submission": {"name": "sam"}}
+    usual, shared = plan.make(config), plan.make(config | {"budget": 0.5})
+    assert usual.horizon < usual.budget
+    assert abs(shared.horizon - usual.horizon / 2) <= 1
+
+
+def test_a_tuned_point_has_a_budget_which_a_race_uses(tmp_path):
+    hp = point.hyperparameters(discover.read(discover.find("adamw")), {}, 0, 0, None, {})
+    tuned = {"adamw": {"hp": hp, "budget": 0.64, "trial": 0}}
+    atomic_json(_made(tmp_path / "tuned") / "gpt2.mini.json", tuned)
+    config = settings("gpt2", "mini", "adamw", 1, str(tmp_path)) | {"tuned": None}
+    planned = plan.make(config)
+    assert (planned.horizon, planned.hp) == (640, hp)
+    assert planned.point == "tuned point of gpt2.mini at 0.64 of the budget"
+    for changes in ({"budget": 1}, {"tuned": False}, {"trial": 0}):
+        assert plan.make(config | changes).horizon == 1000
 
 
 def test_a_pair_is_written_though_its_last_jobs_were_known(monkeypatch, tmp_path):
