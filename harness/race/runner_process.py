@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from harness.catalog import definition, discover, reading
 from harness.race import claims
+from harness.race.arrivals import Arrivals
 from harness.race.message_schema import FalseClaim
 from harness.race.runner_base import RunnerHandle, TrialEnded, check_layout
 from harness.race.runner_child import RunnerChild
@@ -71,17 +72,24 @@ class ProcessRunner(RunnerHandle):
             trial.engine["threads"],
             self.keep,
         )
+        self._arrivals: Arrivals | None = None
+        # The step of the last hand-over.
+        self._at = 0
         self._monitor = self.child.monitor
         self._claims = claims.ClaimChecker(trial, self.every)
 
     def start(self, train: Path, start: Path | None) -> None:
         self._train = train
+        arrivals = None
+        if self.trial.terms.streaming:
+            arrivals = self._arrivals = Arrivals(self.trial, train, self.child.private / "stream")
+            train = arrivals.folder
         self.progress.touch()
         plugins = self.trial.card.plugin, self.trial.definition.plugin
         policy = sandbox.policy(
             self.trial.isolation,
             writable=[self.child.private, self._checkpoints, self.progress],
-            data=[train, start],
+            data=[None if arrivals else train, start],
             sources=[path.resolve() for plugin in plugins for path in discover.readable(plugin)],
             plugins=reading.package_folders(),
             device=self.trial.engine["device"],
@@ -89,7 +97,11 @@ class ProcessRunner(RunnerHandle):
         )
         message = self._start_message(train, start)
         known = discover.described(self.trial.card.plugin)
-        self.child.send("start", **message, policy=policy, submissions=known)
+        part = arrivals and str(arrivals.first)
+        self.child.send("start", **message, policy=policy, submissions=known, part=part)
+        if arrivals:
+            # While the runner imports torch.
+            arrivals.begin()
 
     def ready(self, layout: list) -> dict:
         deadline = self.deadlines["setup"]
@@ -103,7 +115,7 @@ class ProcessRunner(RunnerHandle):
             reply = self._claims.first(reply) | {"anchor": step_seconds}
             check_layout(reply["layout"], layout)
             self.shared = self._sealed(layout)
-        self.state_bytes = reply["state_bytes"]
+        self.state_bytes, self._at = reply["state_bytes"], reply["step"]
         limit = claims.saving(self._hashing()) + claims.TIMED * step_seconds
         limit += claims.copying(self.shared.bytes, 1)
         own = min(max(0.0, reply["own"] - built["cpu"]), limit)
@@ -120,7 +132,9 @@ class ProcessRunner(RunnerHandle):
     def go(self, until: int) -> dict:
         started, timing = time.monotonic(), self._step_time.ask(until)
         self._monitor.settle()
-        self.child.send("go", until=until, every=self.every, time_step=timing)
+        part = self._arrivals.due(self._at) if self._arrivals else None
+        message = {"every": self.every, "time_step": timing, "part": str(part or "")}
+        self.child.send("go", until=until, **message)
         self._wait_for_hand_over()
         reply = self.child.receive("handover", self.deadlines["step"], "hand-over")
         wall = time.monotonic() - started
@@ -131,7 +145,9 @@ class ProcessRunner(RunnerHandle):
             reply = self._claims.next(reply, until, self.signals.asked, known)
             limit = claims.copying(self.shared.bytes, 1 + len(reply["passed"]))
             limit += self._step_time.check(reply, timing)
-        self.state_bytes = reply["state_bytes"]
+        if part:
+            limit += claims.copying(part.stat().st_size, 2)
+        self.state_bytes, self._at = reply["state_bytes"], reply["step"]
         own = min(reply["own"], limit) + self._own
         self._own, self._monitor.mark = 0.0, self._monitor.mark + spent
         if self._on_cpu:

@@ -39,7 +39,11 @@ def serve(channel, runner: Runner) -> None:
                     channel.send(
                         "handover",
                         **runner.go(
-                            message["until"], interrupted, message["every"], message["time_step"]
+                            message["until"],
+                            interrupted,
+                            message["every"],
+                            message["time_step"],
+                            message["part"],
                         ),
                         paused=stopped,
                     )

@@ -1,12 +1,14 @@
 """The order of training examples: shuffled, or that of a stream."""
 
-from types import SimpleNamespace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import torch
 from torch import Tensor
 
 from harness.errors import UserError
 from harness.seeds import derive
+from harness.train import arrival
 
 
 class Shuffled:
@@ -45,17 +47,19 @@ class Ordered:
     """Training examples in the order of a stream. Those of a step are given once, in that step.
 
     Args:
-        workload, data, config, seed: `workload.stream(data, config, seed)` is the order,
-            int64 [horizon * batch].
+        numbers: the examples in the order of training, int64; of the whole stream, or of a task.
+        first: the step that the first of them belongs to.
+        size: number of training examples of the stream.
         task: the trial's task; its `step` and `batch_size` are read.
     """
 
-    def __init__(self, workload, data: dict, config: SimpleNamespace, seed: int, task):
-        self._order = workload.stream(data, config, derive(seed, "stream"))
-        self._task, self.size, self.cursor = task, workload.size(data, config), 0
-        counts = torch.bincount(self._order)
-        assert len(self._order) == config.horizon * config.batch
-        assert config.stream.recurring or counts.max() <= config.stream.passes
+    def __init__(self, numbers: Tensor, first: int, size: int, task):
+        self.numbers, self._first = numbers, first
+        self._task, self.size, self.cursor = task, size, 0
+
+    def receive(self, part: Path, data: dict, device: torch.device) -> None:
+        """Go on with the examples of another task, which are in a file (arrival.py)."""
+        self.numbers, self._first = arrival.receive(part, data, device)
 
     def next(self, count: int) -> Tensor:
         """Return the numbers of the present step's examples, int64 [count].
@@ -73,4 +77,37 @@ class Ordered:
                 "keep examples for later use in a harness.memory buffer",
             )
         self.cursor = first + size
-        return self._order[first : self.cursor]
+        offset = first - self._first * size
+        if not 0 <= offset < len(self.numbers):
+            raise UserError(f"the examples of step {self._task.step} have not arrived")
+        return self.numbers[offset : offset + size]
+
+
+def of_stream(workload: ModuleType, data: dict, config: SimpleNamespace, seed: int) -> Tensor:
+    """Return the order of a stream's examples for a trial's seed, int64 [horizon * batch]."""
+    numbers = workload.stream(data, config, derive(seed, "stream"))
+    assert len(numbers) == config.horizon * config.batch
+    assert config.stream.recurring or torch.bincount(numbers).max() <= config.stream.passes
+    return numbers
+
+
+def of_task(
+    task,
+    workload: ModuleType,
+    data: dict,
+    config: SimpleNamespace,
+    seed: int,
+    part: Path | None = None,
+) -> Shuffled | Ordered:
+    """Return the order of a trial's examples.
+
+    Args:
+        part: the file of a stream's first task (arrival.py); without it, `data` has all examples.
+    """
+    if part:
+        numbers, first = arrival.receive(part, data, next(task.model.parameters()).device)
+        return Ordered(numbers, first, workload.size(data, config), task)
+    size = workload.size(data, config)
+    if hasattr(config, "stream"):
+        return Ordered(of_stream(workload, data, config, seed), 0, size, task)
+    return Shuffled(size, seed)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from harness.train.meter import Meter, changed
+from harness.train.order import Ordered
 from harness.train.task import Task
 from harness.train.training_memory import training_memory
 
@@ -24,6 +25,9 @@ class ReferenceStep:
         self._task, self._workload = task, module
         self._model = copy.deepcopy(task.model)
         first = torch.arange(config.batch) % module.size(data, config)
+        if isinstance(task._stream, Ordered):
+            # Of a stream, only the examples of the first task have arrived.
+            first = task._stream.numbers[: config.batch]
         self._batch = task._gather(first)
 
     def seconds(self, times: int) -> float:

@@ -58,7 +58,9 @@ class Runner:
         self._build(message)
         anchor = self._reference.seconds(5)
         card = discover.read(discover.find(message["submission"]))
-        if any(b"torch.optim" in path.read_bytes() for path in discover.sources(card.plugin)):
+        if card.plugin.target or any(
+            b"torch.optim" in path.read_bytes() for path in discover.sources(card.plugin)
+        ):
             # torch.optim imports this at its first use. It takes a second, which is not the
             # submission's work.
             import torch._dynamo
@@ -98,6 +100,7 @@ class Runner:
         from harness.catalog.data import open_data
         from harness.catalog.definition import Definition, load_workload
         from harness.seeds import derive
+        from harness.train import arrival
         from harness.train.reference_step import ReferenceStep
         from harness.train.task import Task
 
@@ -108,6 +111,9 @@ class Runner:
         definition = Definition(**message["definition"])
         module, config = load_workload(definition), definition.config
         device = torch.device(engine["device"])
+        part = Path(message["part"]) if message.get("part") else None
+        if part:
+            arrival.wait(part)
         data = open_data(Path(message["train"]), engine["device"])
         torch.manual_seed(derive(message["seed"], "init"))
         model = module.model(config).to(device)
@@ -117,13 +123,14 @@ class Runner:
         if pretrained:
             pretrained = surgery.begin(model, pretrained)
         self._names = list(model.state_dict())
-        self.task = Task(
-            module, config, data, model, message["seed"], message["horizon"], message["kinds"]
-        )
+        seed, horizon, kinds = message["seed"], message["horizon"], message["kinds"]
+        self.task = Task(module, config, data, model, seed, horizon, kinds, part)
         self.task.start = pretrained or None
         self._reference = ReferenceStep(self.task, module, config, data)
 
-    def go(self, until: int, interrupted, every: int = 0, time_step: bool = False) -> dict:
+    def go(
+        self, until: int, interrupted, every: int = 0, time_step: bool = False, part: str = ""
+    ) -> dict:
         """Train up to a step, and hand over the weights. Return the hand-over's message.
 
         Args:
@@ -132,6 +139,7 @@ class Runner:
             every: also hand over the weights of each step that this divides, in slots of their
                 own; 0 for none.
             time_step: time a reference step at the hand-over.
+            part: the file of a stream's next task, if it begins now.
         """
         import torch
 
@@ -141,6 +149,10 @@ class Runner:
         # Dropout draws from this generator only; torch.manual_seed takes fifty times as long.
         on_cpu = task.meter.device.type == "cpu"
         seed = torch.default_generator.manual_seed if on_cpu else torch.manual_seed
+        arriving = task.meter.own()
+        if part:
+            task.receive(Path(part))
+        arriving = task.meter.own() - arriving
         start, before = task.meter.now(), task.meter.inside()
         # `passed` has the steps whose weights are in slots 1, 2, ...
         passed, copying = [], 0.0
@@ -156,7 +168,7 @@ class Runner:
                 copying += self._put(len(passed))
         reply = self._hand_over(start + copying, before, time_step)
         reply |= {
-            "own": reply["own"] + copying,
+            "own": reply["own"] + copying + arriving,
             "passed": [step for step in passed if step < task.step],
         }
         if task.step == until:

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import torch
@@ -42,20 +43,22 @@ class Task:
         seed: int,
         horizon: int,
         kinds: Collection[str] | None = None,
+        part: Path | None = None,
     ):
         self._workload, self._config, self._data = workload, config, data
         self._device = next(model.parameters()).device
         self.model, self.meter = model, Meter(self._device, kinds)
         self.batch_size, self.horizon, self.step = config.batch, horizon, 0
-        if hasattr(config, "stream"):
-            self._stream = order.Ordered(workload, data, config, seed, self)
-        else:
-            self._stream = order.Shuffled(workload.size(data, config), seed)
+        self._stream = order.of_task(self, workload, data, config, seed, part)
         self.rng = torch.Generator().manual_seed(derive(seed, "submission"))
         self.last_terms: dict[str, Tensor] = {}
         self.masks = surgery.Masks(lambda: self.model)
         self.start: dict[str, Tensor] | None = None
         self._seed = seed
+
+    def receive(self, part: Path) -> None:
+        """Take the examples of a stream's next task from a file (arrival.py)."""
+        self._stream.receive(part, self._data, self._device)
 
     @property
     def params(self) -> list[nn.Parameter]:
