@@ -23,6 +23,7 @@ COMMANDS = (
     "show",
     "sync",
     "target",
+    "verify",
 )
 
 

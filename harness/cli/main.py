@@ -32,6 +32,7 @@ commands:
   harness report [RESULTS ...] [--out FOLDER]             a leaderboard: page, tables, figures
   harness compare A B [workload=NAME]                     which is faster, and how sure
   harness comply [RESULTS ...]                            check records against the rules
+  harness verify RECORD ...                               race records again, list the confirmed
   harness sync [PATH ...]                                 bring W&B up to date with finished runs
   harness calibrate workload=gpt2                         measure the prices of its passes here
   harness audit workload=gpt2                             compare this machine with the prices
