@@ -13,8 +13,7 @@ are restored before every block, outside the timed part, since some peers overwr
 with periodic work is timed over whole periods, as is its peer.
 
 The exit status is 1 if a bound is broken: no method is slower than its peer; the geometric mean
-speed-up over pytorch_optimizer's own classes is 1.5; Lion takes at most 1.2 times as long as fused
-AdamW.
+speed-up over pytorch_optimizer's own classes is 1.5; Lion takes at most 1.2 times fused AdamW.
 """
 
 import argparse
@@ -38,12 +37,10 @@ from harness.catalog import discover, space
 from harness.catalog.definition import namespace, tree_of
 from harness.train.parameter_group import Group
 
-# Learning rate. Parameters must stay near their start over thousands of steps.
+# A learning rate that keeps parameters near their start over thousands of steps.
 SMALL = 1e-5
-# The median ratio of equal sides may differ from 1 by this.
-NOISE = 0.03
-# The bounds described above.
-MEAN_SPEEDUP, LION = 1.5, 1.2
+# The median ratio of equal sides may differ from 1 by NOISE; the other two are the bounds above.
+NOISE, MEAN_SPEEDUP, LION = 0.03, 1.5, 1.2
 # After ENOUGH CPU seconds of a method, LEAST rounds are enough.
 ENOUGH, LEAST = 5.0, 5
 
@@ -83,7 +80,6 @@ OURS = {
     "natural_galore": ({"rank": 16, "gap": 50}, 50),
     "soap": ({"every": 10}, 10),
     "shampoo": ({"every": 20, "graft": False}, 20),
-    # As in Kron, every step fits the factors.
     "psgd_kron": ({"flat": 500}, 1),
 }
 
@@ -174,7 +170,6 @@ def peer(name):
 
 
 def tensor_bytes(value):
-    """Return the bytes of all tensors in a value."""
     if isinstance(value, torch.Tensor):
         return value.numel() * value.element_size()
     if isinstance(value, dict):
@@ -213,12 +208,10 @@ def race(sides, rounds, period):
 
 
 def ratio(times, above, below):
-    """Return the median over rounds of the ratio of two sides' times."""
     return statistics.median(a / b for a, b in zip(times[above], times[below], strict=True))
 
 
 def measure(name, rounds):
-    """Return the row of a method: times, bytes and ratios."""
     known_peer = peer(name)
     sides = {"ours": Ours(name)}
     if known_peer:
@@ -236,14 +229,12 @@ def measure(name, rounds):
 
 
 def show_heads():
-    """Print the head of the table."""
     print("one thread, CPU ms a step, state in bytes for each parameter handled")
     heads = ("ours", "peer", "fused", "ours/fused", "speed-up", "state", "peer's")
     print(f"{'method':20}" + "".join(f"{h:>11}" for h in heads) + "  peer", flush=True)
 
 
 def show(row):
-    """Print a row of the table."""
     has_peer, count = row["peer"] is not None, row["parameters"]
     cells = [
         row["ours_ms"],
@@ -258,7 +249,7 @@ def show(row):
 
 
 def mean_speedup(rows, prefix=""):
-    """Return the geometric mean speed-up over the peers of a package, and their number."""
+    """Return the geometric mean speed-up over a package's peers, and their number."""
     gains = [r["speedup"] for r in rows if r["peer"] and r["peer"].startswith(prefix)]
     return (statistics.geometric_mean(gains) if gains else math.nan), len(gains)
 

@@ -81,14 +81,17 @@ def summarise(
     if streaming:
         result["continual"] = stream_metrics.report(trial.definition.block, rows)
     if crossed is not None:
-        reading = _reading(evaluations[: crossed + 1], table)
-        # The goal was met in the interval (after, time].
-        after = _reading(evaluations[:crossed], table)["total"]
-        result |= {
-            "time": reading["total"],
-            "crossing": reading | {"step": evaluations[crossed]["step"], "after": after},
-        }
+        result |= _crossing(evaluations, crossed, table)
     return result
+
+
+def _crossing(evaluations: list[dict], crossed: int, table: prices.Table) -> dict:
+    """Return the time and the crossing of a trial that met its goal at evaluation `crossed`."""
+    reading = _reading(evaluations[: crossed + 1], table)
+    # The goal was met in the interval (after, time].
+    after = _reading(evaluations[:crossed], table)["total"]
+    crossing = reading | {"step": evaluations[crossed]["step"], "after": after}
+    return {"time": reading["total"], "crossing": crossing}
 
 
 def _tokens(definition: Definition, samples: int) -> int | None:
