@@ -13,12 +13,15 @@ from harness.records.log import rows as read_rows
 from harness.records.log import verify
 from harness.records.plausibility import confirms
 from harness.records.rejudge import by_present_rules, curve, table
+from harness.records.rules import RecordView
+from harness.records.rules.verdict import judge
 from harness.records.run import RecordedRun, about, check
+from harness.records.verified import verified_by
 from harness.system.files import BadFile, read_json
 from harness.system.hashing import canonical
 
 # not needed once a record is checked
-DROPPED = ("config", "chain", "environment", "weights", "wall", "engine")
+DROPPED = ("config", "chain", "environment", "wall", "engine")
 DAMAGED = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError)
 FAILED = ".failed.json"
 
@@ -90,7 +93,8 @@ def collect(paths: Sequence[Path | str]) -> Collection:
 def _add(run: RecordedRun, runs: dict[str, RecordedRun], result: Collection) -> None:
     """Add a run as its workload judges it now, or name why it is not used."""
     try:
-        run = by_present_rules(run)
+        # The list has the digest of the record as it was read.
+        run = by_present_rules(replace(run, verified=verified_by(run.record)))
     except DAMAGED as error:
         result.left_out.append((run.where, f"damaged: {error!r}"))
         return
@@ -98,7 +102,9 @@ def _add(run: RecordedRun, runs: dict[str, RecordedRun], result: Collection) -> 
     if known is run:
         return
     if confirms(known.record, known.environment, run.record, run.environment):
-        runs[run.record["run_id"]] = replace(known, confirmed=True)
+        # A second record may be made up like the first.
+        confirmed = bool(known.verified or run.verified)
+        runs[run.record["run_id"]] = replace(known, confirmed=known.confirmed or confirmed)
         result.copies.append((run.where, known.where))
     elif _agree(known, run):
         result.copies.append((run.where, known.where))
@@ -116,7 +122,7 @@ def _agree(first: RecordedRun, second: RecordedRun) -> bool:
 def _read(path: Path, result: Collection) -> Iterator[RecordedRun]:
     """Yield the records of a file or a folder; name the others in `result.left_out`."""
     if path.is_file():
-        yield from read_compact(path, result.left_out)
+        yield from _lines(path, result)
         return
     inner = path / "runs" if (path / "runs").is_dir() else path
     for folder in sorted(log.parent for log in inner.rglob("log.jsonl")):
@@ -126,14 +132,40 @@ def _read(path: Path, result: Collection) -> Iterator[RecordedRun]:
             continue
         try:
             run = read_folder(folder, where)
+            reason = broken_rule(read_json(folder / "run.json"), folder, run.environment)
         except (*DAMAGED, BadFile, OSError) as error:
             plain = isinstance(error, ValueError | BadFile | OSError)
             result.left_out.append((where, str(error) if plain else f"damaged: {error!r}"))
         else:
+            if reason:
+                result.left_out.append((where, reason))
+                continue
             result.folders.add(run.where)
             yield run
     for file in sorted((path / "board").glob("*.jsonl")):
-        yield from read_compact(file, result.left_out)
+        yield from _lines(file, result)
+
+
+def _lines(file: Path, result: Collection) -> Iterator[RecordedRun]:
+    """Yield the records of a compact file that keep every rule; name the others."""
+    for run in read_compact(file, result.left_out):
+        if reason := broken_rule(run.record, None, run.environment):
+            result.left_out.append((run.where, reason))
+        else:
+            yield run
+
+
+def broken_rule(record: dict, folder: Path | None, environment: dict) -> str | None:
+    """Return the first rule of `harness comply` that a record breaks, or None.
+
+    Args:
+        folder: the run's folder, or None for a compact line.
+    """
+    verdict = judge("", RecordView(record, folder, environment))
+    if not verdict.fails:
+        return None
+    rule, text = verdict.fails[0]
+    return f"breaks a rule: {rule} ({text})"
 
 
 def _unfit(path: Path, left_out: list) -> Iterator[Unfit]:

@@ -22,7 +22,8 @@ class RecordedRun:
     Attributes:
         about: summary and arXiv id of the submission's docstring.
         where: the file and line, or the run folder, that the record was read from.
-        confirmed: a record of the same run from another machine has the same result.
+        confirmed: a verified record of the same run from another machine has the same result.
+        verified: how the record was verified, by the project's list (harness/records/verified.py).
         version: "@STEPS" if the record belongs to another horizon of its workload, else "".
     """
 
@@ -33,6 +34,7 @@ class RecordedRun:
     where: str = ""
     confirmed: bool = False
     version: str = ""
+    verified: str = ""
 
     @property
     def key(self) -> str:

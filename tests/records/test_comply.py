@@ -369,6 +369,7 @@ def _fast_row(results, machines=("a", "a"), crossing=4):
 
 
 def test_a_quarantined_result_has_no_rank_until_it_is_reproduced(tmp_path, monkeypatch):
+    records.believe(monkeypatch)
     row, _ = _fast_row(tmp_path / "results")
     assert "quarantined" in row.marks
     assert row.rank is None
@@ -383,6 +384,13 @@ def test_a_quarantined_result_has_no_rank_until_it_is_reproduced(tmp_path, monke
     monkeypatch.setattr(plausibility, "LIST", tmp_path / "reproduced.json")
     row, _ = _fast_row(tmp_path / "results")
     assert row.rank is not None
+
+
+def test_a_second_made_up_machine_ends_no_quarantine(tmp_path, monkeypatch):
+    records.believe(monkeypatch, verified="")
+    row, _ = _fast_row(tmp_path / "results", ("a", "b"))
+    assert {"quarantined", "not verified"} <= {*row.marks}
+    assert row.rank is None
 
 
 def test_a_damaged_list_of_reproduced_results_is_named(tmp_path, monkeypatch):

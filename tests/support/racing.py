@@ -55,6 +55,7 @@ def trial(submission, results, *, isolation="inline", seed=0, numbers=None, **hp
             "study": 0,
             "tuned": False,
             "until": "goal",
+            "budget": None,
             "isolation": isolation,
             "results": str(results),
         }

@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 
 from harness.records.collect import read_folder
@@ -84,6 +85,31 @@ def folder(results: Path, made: dict, rows: list, schema=1) -> Path:
     return path
 
 
+def believe(monkeypatch, verified="own") -> None:
+    """Count made-up records as if they kept every rule, verified in this way.
+
+    The rules would refuse them: a made-up folder has no source, no manifest and no passes.
+    """
+    monkeypatch.setattr("harness.records.collect.broken_rule", lambda *_: None)
+    monkeypatch.setattr("harness.records.collect.verified_by", lambda record: verified)
+
+
+def changed(run: RecordedRun, changes: dict) -> RecordedRun:
+    """Return a run with other values in its record."""
+    return replace(run, record=run.record | changes)
+
+
+def shifted(run: RecordedRun, factor: float) -> RecordedRun:
+    """Return a run all of whose values of the goal's metric are `factor` times as large."""
+    metric = next(iter(run.record["goal"]))
+    columns = run.record["evaluations"]
+    values = [value * factor for value in columns["metrics"][metric]]
+    metrics = columns["metrics"] | {metric: values}
+    points = [[step, seconds, value * factor] for step, seconds, value in run.curve]
+    record = run.record | {"evaluations": columns | {"metrics": metrics}}
+    return replace(run, record=record, curve=points)
+
+
 def reference(results: Path, workload="alpha", time=REFERENCE) -> None:
     """Write a frozen reference of a workload."""
     (results / "reference").mkdir(parents=True, exist_ok=True)
@@ -129,4 +155,14 @@ def campaign(
         write_compact(results / "board" / f"{workload}.mini.jsonl", runs)
 
 
-__all__ = ["campaign", "folder", "losses", "read_folder", "record", "reference"]
+__all__ = [
+    "believe",
+    "campaign",
+    "changed",
+    "folder",
+    "losses",
+    "read_folder",
+    "record",
+    "reference",
+    "shifted",
+]

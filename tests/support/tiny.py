@@ -43,6 +43,7 @@ def trial(submission, results, *, isolation="inline", seed=0, number=None, numbe
             "study": 0,
             "tuned": False,
             "until": "goal",
+            "budget": None,
             "isolation": isolation,
             "results": str(results),
         }

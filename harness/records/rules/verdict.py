@@ -10,6 +10,7 @@ from harness.records import run_folder
 from harness.records.compact import read_compact
 from harness.records.plausibility import confirms
 from harness.records.rules import FAIL, MARK, OPEN, RULES, RecordView
+from harness.records.verified import verified_by
 from harness.system.files import BadFile, read_json
 
 DO = "harness comply results, a run's folder, or results/board/NAME.jsonl"
@@ -124,10 +125,14 @@ def summary(verdicts: Sequence[Verdict]) -> list[str]:
 
 
 def _confirmed(views: list[RecordView]) -> bool:
-    """Return True if a second record of a run, from another machine, confirms the first."""
+    """Return True if a second, verified record of a run, from another machine, confirms the first.
+
+    A record that nobody has raced again may be made up like the first.
+    """
     first, *rest = views
     return any(
         confirms(first.record, first.environment, second.record, second.environment)
+        and bool(verified_by(first.record) or verified_by(second.record))
         for second in rest
     )
 
