@@ -22,7 +22,7 @@ class ReferenceStep:
     """
 
     def __init__(self, task: Task, module: ModuleType, config: SimpleNamespace, data: dict):
-        self._task, self._workload = task, module
+        self._task, self._loss = task, module.loss
         self._model = copy.deepcopy(task.model)
         first = torch.arange(config.batch) % module.size(data, config)
         if isinstance(task._stream, Ordered):
@@ -36,7 +36,7 @@ class ReferenceStep:
         for _ in range(times):
             before = meter.inside().get("forward_backward", 0.0)
             with meter.kind("forward_backward"):
-                self._workload.loss(self._model, self._batch).backward()
+                self._loss(self._model, self._batch).backward()
             taken.append(meter.inside()["forward_backward"] - before)
             self._model.zero_grad(set_to_none=True)
         return statistics.median(taken[times // 2 :])
@@ -47,4 +47,4 @@ class ReferenceStep:
 
     def training_memory(self, state_bytes: int) -> int:
         """Return the bytes that a step of the trained model takes, with the method's state."""
-        return training_memory(self._task.model, self._workload.loss, self._batch, state_bytes)
+        return training_memory(self._task.model, self._loss, self._batch, state_bytes)

@@ -97,10 +97,11 @@ class Runner:
         import torch
 
         from harness import surgery
+        from harness.catalog import discover
         from harness.catalog.data import open_data
         from harness.catalog.definition import Definition, load_workload
         from harness.seeds import derive
-        from harness.train import arrival
+        from harness.train import arrival, offered
         from harness.train.reference_step import ReferenceStep
         from harness.train.task import Task
 
@@ -127,6 +128,9 @@ class Runner:
         self.task = Task(module, config, data, model, seed, horizon, kinds, part)
         self.task.start = pretrained or None
         self._reference = ReferenceStep(self.task, module, config, data)
+        if "policy" in message:
+            # With isolation=inline the module is the referee's as well.
+            offered.conceal(discover.sources(definition.plugin))
 
     def go(
         self, until: int, interrupted, every: int = 0, time_step: bool = False, part: str = ""

@@ -17,6 +17,7 @@ from harness.errors import UserError
 from harness.seeds import derive
 from harness.train import order
 from harness.train.meter import Meter
+from harness.train.offered import Functions
 
 
 class Task:
@@ -45,7 +46,7 @@ class Task:
         kinds: Collection[str] | None = None,
         part: Path | None = None,
     ):
-        self._workload, self._config, self._data = workload, config, data
+        self._workload, self._config, self._data = Functions(workload), config, data
         self._device = next(model.parameters()).device
         self.model, self.meter = model, Meter(self._device, kinds)
         self.batch_size, self.horizon, self.step = config.batch, horizon, 0
@@ -58,6 +59,7 @@ class Task:
 
     def receive(self, part: Path) -> None:
         """Take the examples of a stream's next task from a file (arrival.py)."""
+        assert isinstance(self._stream, order.Ordered)
         self._stream.receive(part, self._data, self._device)
 
     @property
@@ -92,7 +94,7 @@ class Task:
         """Return the model's inputs, without labels, for `count` random training examples."""
         generator = torch.Generator().manual_seed(derive(self._seed, "calibration"))
         index = torch.randperm(self._stream.size, generator=generator)[:count]
-        return self._offered("inputs")(self.gather(index))
+        return self._workload.get("inputs")(self.gather(index))
 
     @property
     def boundary(self) -> bool:
@@ -122,7 +124,7 @@ class Task:
     @property
     def box(self) -> Tensor:
         """Return the lower and upper corner of the region of `batch_at`, [2, dimensions]."""
-        return self._offered("box")(self._config).to(self._device)
+        return self._workload.get("box")(self._config).to(self._device)
 
     def batch_at(self, points: Tensor) -> Batch:
         """Return a training batch at chosen points [B, dimensions] inside the box."""
@@ -132,7 +134,7 @@ class Task:
             raise ValueError(
                 f"points {list(points.shape)} must lie in the box {low.tolist()} to {high.tolist()}"
             )
-        return self._placed(self._offered("batch_of")(self._data, points, self._config))
+        return self._placed(self._workload.get("batch_of")(self._data, points, self._config))
 
     def forward_backward(
         self, batch: Batch, accumulate: bool = False, weights: dict[str, Tensor] | None = None
@@ -155,7 +157,7 @@ class Task:
 
     def sampled_backward(self, batch: Batch) -> Tensor:
         """Make a `forward_backward` with labels drawn from the model's own predictions."""
-        sample = self._offered("sample")
+        sample = self._workload.get("sample")
         return self._backward(batch, lambda model, batch: sample(model, batch, self.rng), False)
 
     def _backward(self, batch: Batch, loss: Loss, accumulate: bool) -> Tensor:
@@ -169,27 +171,27 @@ class Task:
 
     def _squares(self, batch: Batch, weights: dict[str, Tensor] | None) -> Tensor:
         """Return the loss as the weighted sum of the mean squares of its terms."""
-        terms = self._offered("terms")(self.model, batch)
+        terms = self._workload.get("terms")(self.model, batch)
         self.last_terms = {name: v.detach() for name, v in terms.items()}
         return derivatives.mean_squares(terms, weights)
 
     def logits(self, batch: Batch) -> Tensor:
         """Return the model's scores [B, ..., C], for use inside a loss of `backward`."""
-        return self._offered("logits")(self.model, batch)
+        return self._workload.get("logits")(self.model, batch)
 
     def nats(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the workload's loss of each example, [B], from the model's scores."""
-        return self._offered("nats")(logits, batch)
+        return self._workload.get("nats")(logits, batch)
 
     def features(self, batch: Batch) -> Tensor:
         """Return the inputs of the model's readout [B, width], for use inside a loss."""
-        return self._offered("features")(self.model, batch)
+        return self._workload.get("features")(self.model, batch)
 
     @torch.no_grad()
     def logits_of(self, params: Sequence[Tensor], batch: Batch) -> Tensor:
         """Return the model's scores with other values of `params`, without gradients."""
         with self._pass("forward", batch):
-            return derivatives.call(self._offered("logits"), self.model, batch, params)
+            return derivatives.call(self._workload.get("logits"), self.model, batch, params)
 
     @torch.no_grad()
     def forward(self, batch: Batch) -> Tensor:
@@ -207,13 +209,13 @@ class Task:
     def losses(self, batch: Batch) -> Tensor:
         """Return the loss of each example [B], without gradients."""
         with self._pass("forward", batch):
-            return self._offered("losses")(self.model, batch)
+            return self._workload.get("losses")(self.model, batch)
 
     @torch.no_grad()
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         """Return the loss's terms by name, before squaring and averaging, without gradients."""
         with self._pass("forward", batch):
-            return self._offered("terms")(self.model, batch)
+            return self._workload.get("terms")(self.model, batch)
 
     @torch.no_grad()
     def residuals(self, batch: Batch) -> Tensor:
@@ -274,19 +276,13 @@ class Task:
         return self._placed(self._workload.batch(self._data, index, self._config))
 
     def _residuals(self, batch: Batch) -> Tensor:
-        terms = self._offered("terms")(self.model, batch)
+        terms = self._workload.get("terms")(self.model, batch)
         return torch.cat([v / len(v) ** 0.5 for v in terms.values()])
 
     def _placed(self, batch: Batch) -> dict[str, Tensor]:
         if self._device.type == "cpu":
             return batch
         return {k: v.to(self._device, non_blocking=True) for k, v in batch.items()}
-
-    def _offered(self, function: str):
-        """Return a function of the workload; raise UserError if it does not have it."""
-        if not hasattr(self._workload, function):
-            raise UserError(f"workload {self._workload.__name__} offers no {function}()")
-        return getattr(self._workload, function)
 
     @contextmanager
     def _pass(self, operation: str, batch: Batch):

@@ -1,5 +1,6 @@
 """Laws of the matrix workloads and of the methods for them."""
 
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -65,8 +66,12 @@ def at_work(task, submission, **hp):
     return Submission(card, space.default(card.literals["SPACE"]) | hp, task)
 
 
+def workload_of(task):
+    return sys.modules[task._workload.__name__]
+
+
 def error_of(task):
-    module, config = task._workload, task._config
+    module, config = workload_of(task), task._config
     val = module.data(config, "val")
     batch = module.batch(val, torch.arange(module.size(val, config)), config)
     with torch.no_grad():
@@ -76,7 +81,7 @@ def error_of(task):
 
 def put_truth(task):
     """Make the model the true matrix."""
-    val = task._workload.data(task._config, "val")["truth"]
+    val = workload_of(task).data(task._config, "val")["truth"]
     u, s, vh = torch.linalg.svd(val.reshape(-1, val.shape[-1]), full_matrices=False)
     s = torch.where(s > 1e-9, s, 0)
     for p, side in zip(task.params, (u, vh.T), strict=False):
