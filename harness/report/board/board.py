@@ -187,7 +187,7 @@ def _rank(board: Board) -> None:
 
     The ranked come first, by score; then the others, those raced on more workloads before.
     """
-    barred = {"one seed", "partial", "unverified", "quarantined"}
+    barred = {"one seed", "partial", "unverified", "quarantined", "not verified"}
     ranked = [row for row in board.rows if row.headline and not barred.intersection(row.marks)]
     cells = {
         row.name: {k: c for k, c in row.cells.items() if k in board.references}

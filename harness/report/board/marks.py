@@ -21,6 +21,10 @@ MARKS = {
     "measured table",
     "mixed prices": "its runs were priced by more than one table",
     "unverified": "a run was made without isolation (isolation=inline): no rank",
+    "process": "a run was made with isolation=process, which confines less than strict: only the"
+    " maintainers' own are ranked",
+    "not verified": "a run is not in the list of verified records: nobody else has raced it again"
+    " under isolation=strict (harness verify): no rank",
     "own predictor": "its own code answered for it, not the workload's model with its weights",
     "quarantined": "a result is too good to be believed before somebody else has re-run it"
     " (harness comply says why): no rank",
@@ -58,6 +62,8 @@ def marks_of(row, board, complained: bool) -> list[str]:
         "provisional": any(run.record.get("provisional") for run in row.counting),
         "mixed prices": len(prices) > len(keys),
         "unverified": not all(run.record["verified"] for run in row.counting),
+        "process": any(run.record.get("isolation") == "process" for run in row.counting),
+        "not verified": not all(run.verified for run in row.counting),
         "own predictor": any(run.record.get("own_predictor") for run in row.counting),
         "quarantined": any(_too_good(run, board) for run in row.counting),
         "disqualified": "invalid" in outcomes,
