@@ -266,9 +266,10 @@ RUN = {
 @pytest.mark.parametrize("name, value", [
     ("training_hash", "u"), ("submission_hash", "u"), ("hp", {"lr": 0.2}), ("seed", 2),
     ("engine", {"device": "cuda"}), ("horizon", 11), ("isolation", "process"), ("race", "0.2.0"),
+    ("key", "another"),
 ])  # fmt: skip
 def test_every_part_of_a_trial_is_in_its_run_id(name, value):
-    assert {*RUN, "race"} == {*inspect.signature(identity.run_id).parameters}
+    assert {*RUN, "race", "key"} == {*inspect.signature(identity.run_id).parameters}
     assert identity.run_id(**RUN | {name: value}) != identity.run_id(**RUN)
 
 

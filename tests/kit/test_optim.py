@@ -138,7 +138,7 @@ def test_the_example_in_the_documents_learns():
     assert known["loss"] < 0.1 * x.sin().sum(1).square().mean()
 
 
-def test_muon_gives_what_is_no_hidden_matrix_to_its_fallback():
+def test_what_is_no_hidden_matrix_goes_to_the_fallback_of_muon():
     model, optimizer = problem("muon", lr=0.02, fallback_lr=0.003)
     hidden, rest = optimizer.param_groups
     assert [id(p) for p in hidden["params"]] == [id(model.first.weight)]
