@@ -109,12 +109,14 @@ def tries(target: str, cls: type) -> list[dict]:
         settings["inner"] = "torch.optim.SGD"
     if name in KEYS and needs.keys:
         settings["keys"] = KEYS[name]
-    return [settings, settings | {"handles": "hidden", "fallback": "adamw"}]
+    return [settings, settings | {"fallback": "adamw"}]
 
 
 def train(target: str, settings: dict) -> None:
     """Race a class in little; raises what stands in the way."""
-    card = discover.read(discover.find(target))
+    settings = dict(settings)
+    fallback = settings.pop("fallback", "")
+    card = discover.read(discover.find(target + f"+{fallback}" * bool(fallback)))
     declared = card.literals["SPACE"]
     hp = space.default(declared) | {
         key: space.check(declared, key, value, target) for key, value in settings.items()
@@ -250,8 +252,10 @@ def table(results: dict[str, dict], missing: list[str]) -> str:
 
 def words(result: dict) -> str:
     """Return the words of a command line that settings stand for, lr left out."""
-    own = optimizer_classes.OFFERED
+    own = {*optimizer_classes.OFFERED, optimizer_classes.FALLBACK}
     pairs = {k: v for k, v in result["settings"].items() if k != "lr"}
+    if "fallback" in pairs:
+        pairs = {"handles": "hidden"} | pairs
     return " ".join(f"{'' if k in own else 'submission.'}{k}={v}" for k, v in pairs.items())
 
 

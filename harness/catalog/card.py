@@ -25,7 +25,11 @@ class Plugin:
 
         Of a variant it is the file's path, a colon and the variant's name.
         """
-        return self.target or (f"{self.path}:{self.name}" if self.variant else str(self.path))
+        return (
+            self.name
+            if self.target
+            else (f"{self.path}:{self.name}" if self.variant else str(self.path))
+        )
 
     @property
     def base(self) -> Path | None:

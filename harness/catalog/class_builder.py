@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from harness.catalog.class_needs import FLAG, NAMED, Needs, needs_of
-from harness.catalog.optimizer_classes import OFFERED, WRITE, resolve
+from harness.catalog.optimizer_classes import FALLBACK, OFFERED, WRITE, resolve
 from harness.errors import UserError
 
 MATRICES = "handles=hidden fallback=adamw"
@@ -43,7 +43,7 @@ def build(target: str, cls: type, params: list, hp: SimpleNamespace, offer: Offe
         UserError: the class asks for what is not given, does not use what is, or refuses it.
     """
     needs, values = needs_of(cls), dict(vars(hp))
-    words = {key: values.pop(key, None) for key in OFFERED}
+    words = {key: values.pop(key, None) for key in (*OFFERED, FALLBACK)}
     if "warmup" not in _keywords(cls):
         values.pop("warmup", None)
     _check_words(target, needs, words, values)
@@ -58,11 +58,12 @@ def build(target: str, cls: type, params: list, hp: SimpleNamespace, offer: Offe
         optimizer = cls(**arguments, **values)
         if callable(getattr(optimizer, "train", None)):
             optimizer.train()
+        present = {key for group in optimizer.param_groups for key in group}
     except UserError:
         raise
     except Exception as error:
         raise refusal(target, "its constructor fails", error, needs) from error
-    _check_keys(target, needs, words, optimizer)
+    _check_keys(target, needs, words, present)
     return Built(optimizer, needs, rest)
 
 
@@ -100,8 +101,6 @@ def _check_words(target: str, needs: Needs, words: dict, values: dict) -> None:
         raise UserError(
             f"class={target} updates the other parameters itself", "leave fallback= out"
         )
-    if words["fallback"] and not words["handles"]:
-        raise UserError("fallback= takes the parameters that handles= leaves", do=MATRICES)
     if words["fallback_lr"] is not None and not (words["fallback"] or needs.flag):
         raise UserError("fallback_lr= has no use without a fallback", do=MATRICES)
 
@@ -171,9 +170,8 @@ def _arguments(needs: Needs, groups: list, words: dict, lr, offer: Offer) -> dic
     return arguments
 
 
-def _check_keys(target: str, needs: Needs, words: dict, optimizer: Any) -> None:
+def _check_keys(target: str, needs: Needs, words: dict, present: set[str]) -> None:
     """Refuse a class that would silently leave out what it is named for."""
-    present = {key for group in optimizer.param_groups for key in group}
     missing = sorted(needs.keys - present)
     if missing and words["keys"] is None:
         raise UserError(

@@ -17,6 +17,8 @@ COMMON = {
     "differentiable", "initial_lr", "max_lr", "min_lr", "param_names", "train_mode", FLAG,
     # switches that pytorch_optimizer's classes share
     "adam_debias", "adanorm", "adanorm_r", "cautious", "rectify", "stable_adamw", "use_gc",
+    # numbers that a step keeps in its group
+    "d", "prev_param_norm",
 }  # fmt: skip
 
 
@@ -32,6 +34,7 @@ class Needs:
         flag: it reads FLAG from its groups.
         closure: "" or "closure": step needs a function that evaluates the loss; or "gradient":
             the gradient must be there before step is called with such a function.
+        passes: the largest number of evaluations of the loss in a step, with default arguments.
         graph: it differentiates the gradient, which must keep its graph.
         required: other arguments without default.
         keys: keys of groups that it looks for and never sets.
@@ -45,6 +48,7 @@ class Needs:
     named: str = ""
     flag: bool = False
     closure: str = ""
+    passes: int = 1
     graph: bool = False
     required: list[str] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
@@ -72,6 +76,7 @@ def needs_of(cls: type) -> Needs:
         named=named,
         flag=FLAG in own,
         closure=_closure(cls, own),
+        passes=_passes(cls, _closure(cls, own)),
         graph="hutchinson" in own or "create_graph" in own,
         required=required,
         keys=_keys(own, inherited),
@@ -99,6 +104,19 @@ def _closure(cls: type, source: str) -> str:
     if not asked and "NoClosureError" not in source and "closure is None, " not in source:
         return ""
     return "gradient" if hasattr(cls, "first_step") else "closure"
+
+
+def _passes(cls: type, closure: str) -> int:
+    """Return the largest number of passes that a step with a closure makes."""
+    if not closure:
+        return 1
+    parameters = inspect.signature(cls).parameters
+    if "max_iter" in parameters:
+        # As LBFGS has it: max_eval, or a quarter more than its iterations.
+        most = parameters["max_eval"].default if "max_eval" in parameters else None
+        return most or parameters["max_iter"].default * 5 // 4
+    calls = _source(cls.step).count("closure()")  # type: ignore[attr-defined]
+    return max(1, calls + (closure == "gradient"))
 
 
 def _keys(source: str, inherited: str) -> set[str]:

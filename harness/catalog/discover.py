@@ -6,11 +6,12 @@ milliseconds and never runs their code.
 
 import re
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from harness import contract
 from harness.catalog import declared, modules, reading
@@ -142,7 +143,10 @@ def find(name: str) -> Plugin:
     if "." in name:
         from harness.catalog import optimizer_classes
 
-        return Plugin(name, Path(optimizer_classes.__file__), "class", None, name)
+        # package.Class+NAME: the submission NAME takes the parameters that the class does not.
+        target, _, fallback = name.partition("+")
+        file = find(fallback).path if fallback else Path(optimizer_classes.__file__)
+        return Plugin(name, file, "class", None, target)
     if name not in submissions():
         raise UserError(
             f"no submission is called {name!r}", nearest(name, submissions()), "harness list"
@@ -211,8 +215,9 @@ def read(plugin: Plugin) -> Card:
         from harness.catalog import optimizer_classes
 
         summary = optimizer_classes.summary(plugin.target)
-        space = optimizer_classes.space(plugin.target)
-        return Card(plugin, summary, "a", {"SPACE": space}, frozenset({"optimizer"}))
+        space = optimizer_classes.space(plugin.target, plugin.name.partition("+")[2])
+        literals = {"SPACE": space} | optimizer_classes.passes(plugin.target)
+        return Card(plugin, summary, "a", literals, frozenset({"optimizer"}))
     return declared.card_of(plugin, sources(plugin))
 
 
@@ -242,16 +247,16 @@ def readable(plugin: Plugin) -> list[Path]:
     return sorted({*files, *(init for path in files for init in reading.package_files(path))})
 
 
-def described(plugin: Plugin) -> list[dict]:
+def described(plugin: Plugin) -> list[dict[str, Any]]:
     """Return the submissions of the plugin's files as plain data, for `restrict`."""
     files = sources(plugin)
     return [asdict(p) | {"path": str(p.path)} for p in submissions().values() if p.path in files]
 
 
-def restrict(described: list[dict]) -> None:
+def restrict(described: list[dict[str, Any]]) -> None:
     """Let `submissions` return these alone: a confined process cannot read the others."""
-    known = [Plugin(**fields | {"path": Path(fields["path"])}) for fields in described]
-    _restricted.append({plugin.name: plugin for plugin in known})
+    known = {fields["name"]: Plugin(**fields) for fields in described}
+    _restricted.append({name: replace(p, path=Path(p.path)) for name, p in known.items()})
     submissions.cache_clear()
 
 

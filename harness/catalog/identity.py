@@ -51,11 +51,15 @@ def source_hash(plugin: Plugin) -> str:
     if plugin.target:
         from harness.catalog import optimizer_classes
 
-        return hash_of([(plugin.target, optimizer_classes.release(plugin.target).encode())])
+        parts = [(plugin.target, optimizer_classes.release(plugin.target).encode())]
+        if plugin.name == plugin.target:
+            return hash_of(parts)
+    else:
+        parts = []
     contents = identity(discover.sources(plugin))
     # Ordered by the place inside the project or the plugin's folder, wherever that folder is.
     places = sorted((discover.inside(plugin, path), path) for path in contents)
-    parts = [(str(place), contents[path]) for place, path in places]
+    parts += [(str(place), contents[path]) for place, path in places]
     # A variant's values are among the hyperparameters; it is a run of its own.
     if plugin.variant:
         parts.append((plugin.name, b""))

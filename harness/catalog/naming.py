@@ -10,14 +10,16 @@ from harness.system.command_line import harness
 def settings(plugin: Plugin) -> list[str]:
     """Return the settings of a race that name a submission."""
     if plugin.target:
-        return [f"submission={OPTIMIZER}", f"class={plugin.target}"]
+        fallback = plugin.name.partition("+")[2]
+        chosen = [f"submission={OPTIMIZER}", f"class={plugin.target}"]
+        return chosen + ([f"fallback={fallback}"] if fallback else [])
     return [f"submission={word(plugin)}"]
 
 
 def word(plugin: Plugin) -> str:
     """Return the word that a command such as `harness show` takes for a submission."""
     if plugin.target:
-        return plugin.target
+        return plugin.name
     if plugin.package:
         return plugin.name
     return typed_path(plugin.path) + f":{plugin.name}" * plugin.variant

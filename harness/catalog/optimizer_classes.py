@@ -26,10 +26,10 @@ OPTIMIZER = "optimizer"  # the submission that class= makes one of
 LR = [1e-6, 10.0]  # bounds of what is taken, and of what trial=N draws
 WARMUP = 0.05
 WRITE = "write it as a submission: harness new submission my_idea"
+FALLBACK = "fallback"  # the form (b) submission that takes the other parameters: Class+NAME
 # What a caller can offer a class besides its own keywords, unset where it is not wanted.
 OFFERED = {
     "handles": None,  # roles of the parameters it takes: hidden, or hidden+embedding
-    "fallback": None,  # the form (b) submission that takes the others
     "fallback_lr": None,  # the learning rate of the others
     "inner": None,  # the optimizer class that a wrapper wraps
     "keys": None,  # of its parameter group: rank:16+scale:0.25, or none
@@ -46,22 +46,22 @@ def expanded(arguments: list[str]) -> list[str]:
     chosen = [a for a in arguments if a.startswith("submission=")]
     asked = any(OPTIMIZER in a.removeprefix("submission=").split(",") for a in chosen)
     example = f"submission={OPTIMIZER} class=torch.optim.AdamW submission.lr=1e-3"
-    offered = [a for a in arguments if a.partition("=")[0] in OFFERED]
+    offered = [a for a in arguments if a.partition("=")[0] in (*OFFERED, FALLBACK)]
     if not values and (asked or offered):
         what = f"submission={OPTIMIZER}: of which class?" if asked else f"{offered[0]}: no class="
         raise UserError(what, "the dotted path of a torch.optim.Optimizer", example)
     if not asked and not values:
         return arguments
-    if not asked or len(values) != 1 or any("." not in v for v in values[0].split(",")):
+    classes = values[0].split(",")
+    if not asked or len(values) != 1 or any("." not in c for c in classes):
         raise UserError(f"class={values[0]}", "the dotted path of a torch.optim.Optimizer", example)
     rest = [a for a in arguments if not a.startswith("class=") and a not in (*chosen, *offered)]
-    rest += [f"submission.{name}={_quoted(value)}" for name, _, value in map(_parted, offered)]
+    words = dict(a.split("=", 1) for a in offered)
+    ending = f"+{words.pop(FALLBACK)}" if FALLBACK in words else ""
+    rest += [f"submission.{name}={_quoted(value)}" for name, value in words.items()]
     names = ",".join(chosen).replace("submission=", "").split(",")
-    return [*rest, "submission=" + ",".join(values[0] if n == OPTIMIZER else n for n in names)]
-
-
-def _parted(argument: str) -> tuple[str, str, str]:
-    return argument.partition("=")
+    targets = ",".join(f"{c}{ending}" for c in classes)
+    return [*rest, "submission=" + ",".join(targets if n == OPTIMIZER else n for n in names)]
 
 
 def _quoted(value: str) -> str:
@@ -97,7 +97,7 @@ def resolve(target: str) -> type:
     return found
 
 
-def space(target: str) -> dict:
+def space(target: str, fallback: str = "") -> dict:
     """Return SPACE of a class: `lr` as a range, each other keyword at its default, and OFFERED.
 
     Keywords whose default is not a number, word, truth value, None or list of numbers are left to
@@ -118,7 +118,15 @@ def space(target: str) -> dict:
     if needs.takes_lr or needs.wrapped or needs.flag:
         values["lr"] = {"log": LR} | ({"default": own} if fits else {})
     offered = {key: value for key, value in OFFERED.items() if key not in parameters}
+    if fallback:
+        offered |= {FALLBACK: fallback, "handles": "hidden"}
     return {"warmup": WARMUP} | values | offered
+
+
+def passes(target: str) -> dict:
+    """Return PASSES of a class as a literal of its card; nothing for one pass a step."""
+    most = needs_of(resolve(target)).passes
+    return {"PASSES": {"forward_backward": most}} if most > 1 else {}
 
 
 def _plain(each: inspect.Parameter):

@@ -23,9 +23,8 @@ def test_the_command_line_names_what_is_offered():
     assert optimizer_classes.expanded(words) == [
         "seed=1",
         "submission.handles=hidden",
-        "submission.fallback=adamw",
         'submission.keys="rank:4+scale:0.5"',
-        "submission=torch.optim.Muon",
+        "submission=torch.optim.Muon+adamw",
     ]
     with pytest.raises(UserError, match="handles=hidden: no class="):
         optimizer_classes.expanded(["submission=adamw", "handles=hidden"])
@@ -34,7 +33,7 @@ def test_the_command_line_names_what_is_offered():
 @pytest.mark.parametrize(
     "target, hp",
     [
-        ("torch.optim.Muon", {"lr": 0.02, "handles": "hidden", "fallback": "adamw"}),
+        ("torch.optim.Muon+adamw", {"lr": 0.02, "fallback_lr": 0.003}),
         ("torch.optim.LBFGS", {"lr": 0.1}),
         ("torch.optim.Adafactor", {"lr": 0.01}),
         ("pytorch_optimizer.Muon", {"lr": 0.02, "fallback_lr": 0.001}),
@@ -91,7 +90,7 @@ def test_a_class_trains_and_goes_on_from_a_checkpoint(target, hp, tmp_path):
 
 def test_muon_takes_the_matrices_and_the_fallback_the_others_with_its_own_schedule():
     on, peer = task(), task()
-    made = submission("torch.optim.Muon", on, lr=0.02, handles="hidden", fallback="sgd")
+    made = submission("torch.optim.Muon+sgd", on, lr=0.02)
     shapes = [p.shape for group in made.optimizer.param_groups for p in group["params"]]
     assert shapes == [(4, 4), (4, 4)]
     train(made, on, 1)
@@ -116,9 +115,10 @@ def test_every_evaluation_of_a_closure_is_a_counted_pass(target, passes):
     [
         ("torch.optim.Muon", {}, "handles=hidden fallback=adamw"),
         ("torch.optim.Muon", {"handles": "hidden"}, "fallback=adamw"),
-        ("torch.optim.Muon", {"handles": "factor", "fallback": "adamw"}, "nothing to act on"),
+        ("torch.optim.Muon+adamw", {"handles": "factor"}, "nothing to act on"),
         ("torch.optim.AdamW", {"inner": "torch.optim.SGD"}, "wraps no optimizer"),
-        ("torch.optim.AdamW", {"fallback": "adamw"}, "handles= leaves"),
+        ("torch.optim.Muon+sam", {}, "owns its step"),
+        ("torch.optim.Muon+adamv", {}, "did you mean .*adamw"),
         ("torch.optim.AdamW", {"fallback_lr": 0.1}, "without a fallback"),
         ("torch.optim.AdamW", {"keys": "rank"}, "name:value"),
         ("torch.optim.AdamW", {"weight_decay": -1.0}, "constructor fails.*weight_decay"),
@@ -128,7 +128,7 @@ def test_every_evaluation_of_a_closure_is_a_counted_pass(target, passes):
         ("pytorch_optimizer.GaLore", {}, "looks for rank.*keys=none"),
         ("pytorch_optimizer.AdamWSN", {}, "looks for sn"),
         ("pytorch_optimizer.AdamC", {}, "looks for normalized"),
-        ("pytorch_optimizer.Muon", {"fallback": "adamw"}, "leave fallback= out"),
+        ("pytorch_optimizer.Muon+adamw", {}, "leave fallback= out"),
         ("pytorch_optimizer.AdamMini", {"handles": "hidden"}, "whole model"),
     ],
 )
@@ -141,6 +141,22 @@ def test_what_stands_in_the_way_is_named_with_what_to_type(target, hp, says):
 
     with pytest.raises(UserError, match=says):
         race()
+
+
+@pytest.mark.parametrize(
+    "target, most",
+    [
+        ("torch.optim.AdamW", 1),
+        ("torch.optim.LBFGS", 25),
+        ("pytorch_optimizer.SAM", 2),
+        ("pytorch_optimizer.BSAM", 3),
+        ("schedulefree.AdamWScheduleFreeClosure", 1),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_a_budget_counts_the_passes_of_a_closure(target, most):
+    card = discover.read(discover.find(target))
+    assert card.literals.get("PASSES", {"forward_backward": 1}) == {"forward_backward": most}
 
 
 def test_a_class_may_look_for_keys_that_it_is_told_to_do_without():
