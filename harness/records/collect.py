@@ -15,14 +15,14 @@ from harness.records.plausibility import confirms
 from harness.records.rejudge import by_present_rules, curve, table
 from harness.records.rules import RecordView
 from harness.records.rules.verdict import judge
-from harness.records.run import RecordedRun, about, check
+from harness.records.run import RecordedRun, about
+from harness.records.schema import DAMAGED, check, check_environment
 from harness.records.verified import verified_by
 from harness.system.files import BadFile, read_json
 from harness.system.hashing import canonical
 
 # not needed once a record is checked
 DROPPED = ("config", "chain", "environment", "wall", "engine")
-DAMAGED = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError)
 FAILED = ".failed.json"
 
 
@@ -212,7 +212,8 @@ def read_folder(folder: Path, where: str = "") -> RecordedRun:
     points = curve(rec["evaluations"], primary(rec["goal"])[0])
     kept = {k: v for k, v in rec.items() if k not in DROPPED}
     described = about(folder, rec["submission"])
-    return RecordedRun(kept, points, rec.get("environment") or {}, described, where or folder.name)
+    environment = check_environment(rec.get("environment") or {})
+    return RecordedRun(kept, points, environment, described, where or folder.name)
 
 
 def _stream(block: dict, rows: list[dict]) -> dict:

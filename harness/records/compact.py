@@ -13,13 +13,15 @@ from pathlib import Path
 
 from harness.catalog.goal import primary
 from harness.records.rejudge import curve
-from harness.records.run import RecordedRun, check
+from harness.records.run import RecordedRun
+from harness.records.schema import DAMAGED, check, check_bounds, check_environment
 from harness.system.files import atomic_write
 from harness.system.hashing import canonical, digest
 from harness.system.machine import steady
 
 DIGITS = 5  # of a number in a figure
 POINTS = 120  # of a curve in a figure
+LONGEST = 4_000_000  # bytes of a line
 
 
 def write_compact(path: Path, runs: Iterable[RecordedRun]) -> None:
@@ -62,14 +64,14 @@ def read_compact(path: Path, left_out: list) -> Iterator[RecordedRun]:
         try:
             row = _content(line)
             if "id" in row and "run_id" not in row:
-                environments[row["id"]] = dict(row["environment"])
+                environments[row["id"]] = check_environment(row["environment"])
                 continue
             check(row)
             points = curve(row["evaluations"], primary(row["goal"])[0])
             environment = environments.get(row.pop("environment", ""), {})
         except ValueError as error:
             left_out.append((where, str(error)))
-        except (KeyError, TypeError, AttributeError, StopIteration) as error:
+        except DAMAGED as error:
             left_out.append((where, f"damaged: {error!r}"))
         else:
             yield RecordedRun(row, points, environment, row.pop("about", None) or {}, where)
@@ -81,8 +83,11 @@ def _content(line: bytes) -> dict:
     Raises:
         ValueError: the line was edited or truncated.
     """
+    if len(line) > LONGEST:
+        raise ValueError(f"damaged: the line has {len(line):,} bytes, more than {LONGEST:,}")
     try:
         row = json.loads(line)
+        check_bounds(row)
         stated = row.pop("digest")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError("edited or truncated: it is not a record with a digest") from None

@@ -113,7 +113,7 @@ def _repriced(run: RecordedRun, definition: Definition) -> RecordedRun:
     prices' ends. That is exact except for set-up and lost steps, whose interval becomes too wide.
     """
     record = run.record
-    if record.get("counts", {}).keys() != {kinds.REFERENCE_STEP} or not _on_cpu(run):
+    if (record.get("counts") or {}).keys() != {kinds.REFERENCE_STEP} or not _on_cpu(run):
         return run
     name = definition.place or definition.name
     table = frozen(name, definition.scale, definition.variant)

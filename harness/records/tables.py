@@ -3,7 +3,8 @@
 import math
 from collections.abc import Sequence
 
-from harness.records.run import OUTPUT_COLUMNS, RecordedRun
+from harness.records.run import RecordedRun
+from harness.records.schema import OUTPUT_COLUMNS
 from harness.system.hashing import canonical
 
 Table = tuple[list[str], list[list]]  # column names, and rows of their values

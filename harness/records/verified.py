@@ -101,7 +101,7 @@ def compare(
     agree, metrics = _metrics(run, again, others)
     if not agree or run.record["outcome"] != "reached":
         return agree, metrics
-    first, second = run.record["time"], again.time
+    first, second = run.record["time"], again.record["time"]
     ratio = second / first
     within = 1 / AGREES <= ratio <= AGREES
     seconds = f"{first:.4g} s recorded, {second:.4g} s now"

@@ -6,7 +6,7 @@ from harness.catalog.kinds import parse_kind
 from harness.clock import prices, reading
 from harness.records import judging, log, stream_metrics
 from harness.records.rules.record_view import ROUNDED, Finding, RecordView, fail, needs_folder, same
-from harness.records.run import check
+from harness.records.schema import check
 
 # Keys that the log's first row and run.json must agree on.
 DESCRIBED = (

@@ -10,6 +10,7 @@ from harness.records import run_folder
 from harness.records.compact import read_compact
 from harness.records.plausibility import confirms
 from harness.records.rules import FAIL, MARK, OPEN, RULES, RecordView
+from harness.records.schema import DAMAGED
 from harness.records.verified import verified_by
 from harness.system.files import BadFile, read_json
 
@@ -89,7 +90,7 @@ def judge(where: str, view: RecordView) -> Verdict:
     for rule in RULES:
         try:
             finding = rule(view)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError, OSError) as error:
+        except (*DAMAGED, OSError) as error:
             # The rules can read every record that the harness writes, so this one was damaged.
             verdict.fails.append((sentence(rule), f"it cannot be checked: {error!r}"))
             continue
