@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from scipy.stats import t as student
 
 from harness.catalog import discover, identity, methods
 from harness.cli import main
@@ -58,47 +59,48 @@ def test_score_and_interval_are_rederived_from_the_raw_logs(results):
     seeds(results, [10, 12, 13], workload="alpha")
     seeds(results, [14, None, 11, 12], workload="beta")
     logs = {w: sorted((results / "runs" / w / "adamw").glob("*/log.jsonl")) for w in workloads}
-    times = {w: [_crossing(path) for path in paths] for w, paths in logs.items()}
-
-    def cost(values, reference, shift=0.0):
-        middle = statistics.median(values)
-        return math.log(
-            min(middle * (1 + shift if math.isfinite(middle) else 1), 4 * reference) / reference
-        )
-
+    costs = {
+        w: [math.log(min(_crossing(path), 4 * workloads[w]) / workloads[w]) for path in paths]
+        for w, paths in logs.items()
+    }
+    means = {w: statistics.mean(values) for w, values in costs.items()}
     found = row(results).headline
-    costs = {w: cost([t for t, _ in times[w]], workloads[w]) for w in workloads}
-    assert found.score == pytest.approx(math.exp(-statistics.mean(costs.values())))
+    assert found.score == pytest.approx(math.exp(-statistics.mean(means.values())))
     draw, sample = random.Random(0), []
     for _ in range(4000):
         total = 0.0
-        for w, reference in workloads.items():
-            n = len(times[w])
-            width = statistics.median(
-                [(t - after) / t for t, after in times[w] if math.isfinite(t)]
-            )
-            one = cost(
-                draw.choices([t for t, _ in times[w]], k=n),
-                reference,
-                (draw.random() - 0.5) * width,
-            )
-            total += min(costs[w] + (one - costs[w]) * math.sqrt(n / (n - 1)), math.log(4))
-        sample.append(math.exp(-total / 2))
-    sample.sort()
-    assert found.low == pytest.approx(sample[100], rel=0.03)
-    assert found.high == pytest.approx(sample[3900], rel=0.03)
+        for w, values in costs.items():
+            n = len(values)
+            one = statistics.mean(draw.choices(values, k=n))
+            total += (one - means[w]) * math.sqrt(n / (n - 1)) / 2
+        sample.append(total)
+    # to Student's t, with Satterthwaite's degrees of freedom
+    parts = {w: statistics.variance(values) / len(values) for w, values in costs.items()}
+    freedom = sum(parts.values()) ** 2 / sum(v**2 / (len(costs[w]) - 1) for w, v in parts.items())
+    factor = student.ppf(0.975, freedom) / statistics.NormalDist().inv_cdf(0.975)
+    sample.sort(reverse=True)
+    low, high = (
+        found.score * math.exp(-min(factor * sample[i], math.log(4 * found.score)))
+        for i in (100, 3900)
+    )
+    assert found.low == pytest.approx(low, rel=0.04)
+    assert found.high == pytest.approx(high, rel=0.04)
 
 
-def _crossing(path: Path) -> tuple[float, float]:
-    """(time, after) of the first of two evaluations in a row at or below 3.0; inf without one."""
+def _crossing(path: Path) -> float:
+    """Return the time of the first of two evaluations in a row at or below 3.0; inf without one.
+
+    Between that evaluation and the one before, the logarithm of the loss falls evenly.
+    """
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     rows = [
         (r["reference_seconds"], r["metrics"]["loss"]) for r in rows if r["event"] == "evaluation"
     ]
     for before, here, after in zip(rows, rows[1:], rows[2:]):
         if here[1] <= 3.0 and after[1] <= 3.0:
-            return here[0], before[0]
-    return math.inf, 0.0
+            share = math.log(before[1] / 3.0) / math.log(before[1] / here[1])
+            return before[0] + share * (here[0] - before[0])
+    return math.inf
 
 
 def test_the_report_is_the_same_bytes_again(results, tmp_path, capsys):
@@ -140,7 +142,7 @@ def test_one_seed_has_a_score_but_no_interval_and_no_rank(results):
     records.reference(results)
     seeds(results, [12])
     found = row(results)
-    assert found.headline.score == pytest.approx(40 / 30)
+    assert found.headline.score == pytest.approx(40 / records.interpolated(12))
     assert (found.headline.low, found.rank) == (None, None)
     assert "one seed" in found.marks
 
@@ -320,7 +322,7 @@ def test_tuning_trials_choose_the_point_and_do_not_count_as_evidence(results):
         records.folder(results, *records.record(seed=seed, crossing=8, hp={"lr": 0.7}))
     found = row(results)
     assert found.choices["alpha.mini"].hp == {"lr": 0.2}
-    assert found.cells["alpha.mini"].time == 30.0
+    assert found.cells["alpha.mini"].time == pytest.approx(records.interpolated(12))
     assert found.marks == []
 
 
@@ -335,17 +337,62 @@ def test_runs_with_a_larger_budget_have_a_board_of_their_own(results):
     ]
 
 
+def test_a_share_of_the_budget_is_part_of_the_point_and_no_workload(results):
+    """The share that reached the goal earliest is the tuned point, and its seeds count."""
+    records.reference(results)
+    shared = {"hp": {"lr": 0.2}, "budget": {"steps": 640, "factor": 0.64, "whole": 1000}}
+    usual = {"hp": {"lr": 0.2}}
+    records.folder(results, *records.record(seed=0, trial=0, crossing=14, hp={"lr": 0.1}))
+    records.folder(results, *records.record(seed=0, trial=1, crossing=12, **usual))
+    made = records.record(seed=0, trial=1, crossing=10, run_id="shared", **shared)
+    records.folder(results, *made)
+    for seed in (1, 2):
+        made = records.record(seed=seed, crossing=9, run_id=f"shared-{seed}", **shared)
+        records.folder(results, *made)
+    for seed in (1, 2, 3):
+        records.folder(results, *records.record(seed=seed, crossing=12, **usual))
+    found, left_out = board(results)
+    assert left_out == {}
+    assert [w.key for w in found.workloads] == ["alpha.mini"]
+    choice = found.rows[0].choices["alpha.mini"]
+    assert (choice.budget, choice.tuned, len(choice.runs)) == (0.64, True, 2)
+    assert choice.cell.time == pytest.approx(records.interpolated(9))
+    assert found.rows[0].steps == pytest.approx(450 / 1000)
+    missed = records.record(seed=0, trial=1, crossing=None, run_id="shorter", **shared)
+    records.folder(results, *missed)
+    assert row(results).choices["alpha.mini"].budget == 0.64
+
+
+def test_the_references_time_is_that_of_its_records(results):
+    """The geometric mean of its seeds, interpolated; the frozen time where records are missing."""
+    records.reference(results)
+    path = results / "reference" / "alpha.mini.json"
+    frozen = json.loads(path.read_text()) | {
+        "submission": "adamw", "submission_hash": "source of adamw",
+        "hp": {"lr": 0.01}, "seeds": [1, 2, 3],
+    }  # fmt: skip
+    atomic_json(path, frozen)
+    seeds(results, [10, 12])
+    assert board(results)[0].references == {"alpha.mini": 40.0}
+    records.folder(results, *records.record(seed=3, crossing=None))
+    assert board(results)[0].references == {"alpha.mini": 40.0}
+    write_compact(results / "board" / "alpha.mini.jsonl", collect([results]).runs)
+    expected = math.sqrt(records.interpolated(10) * records.interpolated(12))
+    assert board(results)[0].references == {"alpha.mini": pytest.approx(expected)}
+
+
 def test_the_core_alone_counts_where_there_is_one(results, monkeypatch):
     for workload in ("alpha", "beta"):
         records.reference(results, workload, 40.0)
+    fast, slow = (40 / records.interpolated(crossing) for crossing in (8, 12))
     seeds(results, [8, 8], "both")
     seeds(results, [12, 12], "both", "beta")
     seeds(results, [8, 8], "other", "beta")
-    assert row(results, "both").headline.score == pytest.approx((2 * 4 / 3) ** 0.5)
+    assert row(results, "both").headline.score == pytest.approx((fast * slow) ** 0.5)
     monkeypatch.setattr("harness.report.board.board._core", lambda name: name == "alpha")
     both, other = row(results, "both"), row(results, "other")
-    assert (both.headline.score, both.rank) == (pytest.approx(2.0), (1, 1))
-    assert (other.headline.score, other.rank) == (pytest.approx(2.0), None)
+    assert (both.headline.score, both.rank) == (pytest.approx(fast), (1, 1))
+    assert (other.headline.score, other.rank) == (pytest.approx(fast), None)
     assert "partial" in other.marks
     assert "partial" not in both.marks
 
@@ -362,7 +409,9 @@ def test_each_constraint_of_fine_tuning_has_a_board_of_its_own(results):
         ("finetune", ["full"]),
         ("finetune-few", ["lora"]),
     ]
-    assert [b.rows[0].headline.score for b in found] == pytest.approx([2.0, 0.5])
+    times = records.interpolated(8), records.interpolated(8, price=5.0)
+    expected = [40 / times[0], 20 / times[1]]
+    assert [b.rows[0].headline.score for b in found] == pytest.approx(expected)
     assert all(b.rows[0].rank == (1, 1) for b in found)
 
 
@@ -391,7 +440,7 @@ def test_a_workload_that_a_submission_fails_on_is_a_miss(results):
     one = {"reason": "it finds no factors", "source": "source of unable", "training_hash": "t"}
     atomic_json(failed, {"unable": one})
     unable = row(results, "unable")
-    assert unable.headline.score == pytest.approx((40 / 15 / 4) ** 0.5)
+    assert unable.headline.score == pytest.approx((10 / records.interpolated(6)) ** 0.5)
     assert (unable.rank, unable.reached) == ((2, 2), 1)
     assert {"unfit", "misses"} <= {*unable.marks}
     assert "partial" not in unable.marks
@@ -512,7 +561,7 @@ def test_runs_at_another_horizon_are_a_workload_of_their_own(results, capsys):
     assert left_out == {}
     assert [w.key for w in made.workloads] == ["alpha.mini", "alpha.mini@500"]
     assert list(made.references) == ["alpha.mini"]
-    assert all(r.headline.score == pytest.approx(40 / 30) for r in made.rows)
+    assert all(r.headline.score == pytest.approx(40 / records.interpolated(12)) for r in made.rows)
     assert all({"no reference", "left out"}.isdisjoint(r.marks) for r in made.rows)
     assert main.main(["compare", "lion", "adamw", f"results={results}"]) == 0
     assert "alpha.mini@500" in capsys.readouterr().out

@@ -26,6 +26,12 @@ def losses(crossing: int | None, points: int = POINTS) -> list[float]:
     return [round(level + 2.8 * max(0.0, 1 - i / span) ** 2, 6) for i in range(count)]
 
 
+def interpolated(crossing: int, price=2.5) -> float:
+    """Return the seconds at which the losses meet the goal, in the logarithm of the loss."""
+    above, below = (math.log(losses(crossing)[i] / 3.0) for i in (crossing - 1, crossing))
+    return price * (crossing - 1 + above / (above - below))
+
+
 def record(
     submission="adamw",
     workload="alpha",

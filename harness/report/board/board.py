@@ -11,13 +11,17 @@ from harness.catalog import discover, identity, methods
 from harness.catalog.definition import tree_of
 from harness.errors import UserError
 from harness.records.collect import Collection
+from harness.records.references import reference_time
 from harness.records.run import RecordedRun, described
 from harness.report.board import score
 from harness.report.board.cells import by_workload, choose, unfit
 from harness.report.board.marks import marks_of
 from harness.report.board.rows import CONSTRAINED, Board, Row, Workload
 
-SELF_TUNING = "-self-tuning"  # of a board's name: runs with more than the workload's budget
+# of a board's name: runs with more than a schedule's share of the budget
+SELF_TUNING = "-self-tuning"
+# the largest share of the budget that is part of a point; larger ones are for self-tuning
+LARGEST_SHARE = 2
 TRACKS = ("train", "finetune", "compress", "continual")
 SCALES = ("mini", "base", "full")
 
@@ -34,7 +38,7 @@ def boards(collection: Collection, references: dict[str, dict]) -> list[Board]:
 
 def _place(rec: dict) -> tuple[bool, str, str, str]:
     """Return the board of a record: whether its budget was longer, track, constraint, scale."""
-    longer = (rec.get("budget") or {}).get("factor", 1) != 1
+    longer = ((rec.get("budget") or {}).get("factor") or 1) > LARGEST_SHARE
     constraint = (rec["variant"] or "") if rec["track"] in CONSTRAINED else ""
     return longer, rec["track"], constraint, rec["scale"]
 
@@ -59,14 +63,16 @@ def _board(
     groups: dict[str, list[RecordedRun]] = defaultdict(list)
     for run in kept:
         groups[run.record["submission"]].append(run)
-    rows = [_row(name, group) for name, group in sorted(groups.items())]
+    times = {w.key: w.time for w in workloads}
+    rows = [_row(name, group, times) for name, group in sorted(groups.items())]
     trainings = {(run.key, run.record.get("training_hash")) for run in kept}
     for pair in collection.unfit:
         for row in rows:
             raced = (row.name, row.source) == (pair.submission, pair.source)
             known = (pair.key, pair.training_hash) in trainings
             if raced and known and pair.key not in row.choices:
-                row.choices[pair.key] = unfit([choice.cell for choice in row.choices.values()])
+                others = [choice.cell for choice in row.choices.values()]
+                row.choices[pair.key] = unfit(others, times[pair.key])
     own = frozenset(r.record["run_id"] for r in kept if r.where in collection.folders)
     board = Board(track, scale, constraint, workloads, rows, {}, own)
     every = {w.key: w.time for w in board.mains if w.time}
@@ -91,7 +97,7 @@ def _versions(
     workloads, kept, dropped = [], [], []
     for key, group in by_workload(runs).items():
         counts = Counter(run.record["workload_hash"] for run in group)
-        steps = {run.record["workload_hash"]: _steps(run) for run in group}
+        steps = {run.record["workload_hash"]: run.whole_budget for run in group}
         frozen = references.get(key)
         if not frozen or frozen["workload_hash"] not in counts:
             frozen = None
@@ -113,14 +119,10 @@ def _versions(
             goal = next(r.record["goal"] for r in group if r.record["workload_hash"] == version)
             core = not label and _core(group[0].record["workload"])
             reference = frozen if not label else None
-            workloads.append(Workload(key + label, version, reference, goal, core))
+            measured = reference_time(reference) if reference else None
+            workloads.append(Workload(key + label, version, reference, goal, core, measured))
     collection.leave_out(dropped)
     return workloads, kept
-
-
-def _steps(run: RecordedRun) -> float:
-    """Return the number of steps of a record's budget."""
-    return (run.record.get("budget") or {}).get("steps", run.record["horizon"])
 
 
 @cache
@@ -156,13 +158,13 @@ def _sources(runs: list[RecordedRun], collection: Collection, complaints: set) -
     return kept
 
 
-def _row(name: str, runs: list[RecordedRun]) -> Row:
+def _row(name: str, runs: list[RecordedRun], references: dict[str, float | None]) -> Row:
     source = runs[0].record["submission_hash"]
     about = next((run.about for run in runs if run.about), {})
     shipped = discover.submissions().get(name)
     if shipped and not about:
         about = described(shipped.path)
-    choices = {key: choose(group) for key, group in by_workload(runs).items()}
+    choices = {key: choose(group, references[key]) for key, group in by_workload(runs).items()}
     family = shipped.family if shipped else ""
     return Row(
         name,

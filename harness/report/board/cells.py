@@ -5,9 +5,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness.records.run import RecordedRun, tuning_order
+from harness.records.run import RecordedRun, best_tuning, tuning_order
 from harness.report.board.stats import Cell, Sample
-from harness.system.hashing import canonical
 
 
 @dataclass(frozen=True)
@@ -15,7 +14,7 @@ class Choice:
     """A cell, and the runs of its submission on its workload by their use.
 
     Attributes:
-        runs: the runs that the cell rests on, all of the point `hp`.
+        runs: the runs that the cell rests on, all of the point `hp` at the share `budget`.
         tuning: the tuning runs.
         others: runs of other points, and second runs of a seed; they do not count.
         tuned: the point is the best of the tuning runs.
@@ -29,6 +28,7 @@ class Choice:
     tuned: bool
     others: list[RecordedRun] = field(default_factory=list)
     selected: bool = False
+    budget: float = 1
 
     @property
     def every(self) -> list[tuple[RecordedRun, str]]:
@@ -42,13 +42,17 @@ class Choice:
         ]
 
 
-def choose(runs: Sequence[RecordedRun]) -> Choice:
+def choose(runs: Sequence[RecordedRun], reference: float | None = None) -> Choice:
     """Decide which runs of one submission on one workload count.
 
     Runs with a trial number are tuning; runs without one are evidence. If a study has evidence, its
     samples are the runs of one point: the best tuning run's if that was re-run, else the point with
     the most runs, of equals the fastest. Studies without evidence count only when no study has any;
-    then each is one sample, its best trial's time.
+    then each is one sample, its best trial's time. A point is hyperparameters and a share of the
+    budget.
+
+    Args:
+        reference: the reference's time on the workload.
     """
     studies: dict[int, list[RecordedRun]] = defaultdict(list)
     for run in runs:
@@ -58,39 +62,42 @@ def choose(runs: Sequence[RecordedRun]) -> Choice:
         s: [r for r in group if r.record["trial"] is None] for s, group in sorted(studies.items())
     }
     if not any(evidence.values()):
-        best = [min(group, key=tuning_order) for _, group in sorted(studies.items())]
-        cell = Cell(tuple((_sample(run, run.record["study"]),) for run in best), "tuning")
-        return Choice(cell, best, tuning, best[0].record["hp"], True)
+        best = [run for _, group in sorted(studies.items()) if (run := best_tuning(group))]
+        samples = tuple((_sample(run, run.record["study"]),) for run in best)
+        cell = Cell(samples, "tuning", reference)
+        return Choice(cell, best, tuning, best[0].record["hp"], True, budget=best[0].share)
     samples, chosen, points = [], [], []
     for study, group in evidence.items():
         if not group:
             continue
         trials = [r for r in tuning if r.record["study"] == study]
         point, how = _point(group, trials)
-        picked = {r.record["seed"]: r for r in group if canonical(r.record["hp"]) == point}
+        picked = {r.record["seed"]: r for r in group if r.point == point}
         samples.append(tuple(_sample(run, seed) for seed, run in sorted(picked.items())))
         chosen += [run for _, run in sorted(picked.items())]
         points.append(how)
     used = {id(run) for run in [*chosen, *tuning]}
     return Choice(
-        Cell(tuple(samples)),
+        Cell(tuple(samples), reference=reference),
         chosen,
         tuning,
         chosen[0].record["hp"],
         all(how == "tuned" for how in points),
         [run for run in runs if id(run) not in used],
         "fastest" in points,
+        chosen[0].share,
     )
 
 
-def unfit(others: Sequence[Cell]) -> Choice:
+def unfit(others: Sequence[Cell], reference: float | None = None) -> Choice:
     """Return the cell of a submission that cannot be raced: misses, as many as its seeds elsewhere.
 
     Args:
         others: the submission's cells on other workloads.
+        reference: the reference's time on the workload.
     """
     units = sorted({unit for cell in others for unit in cell.units()})
-    cell = Cell((tuple(Sample(unit, math.inf) for unit in units),), "unfit")
+    cell = Cell((tuple(Sample(unit, math.inf) for unit in units),), "unfit", reference)
     return Choice(cell, [], [], {}, False)
 
 
@@ -100,31 +107,25 @@ def _point(group: list[RecordedRun], trials: list[RecordedRun]) -> tuple[str, st
     It is "tuned" where it is the best tuning run's, "most raced" where it has the most seeds, and
     "fastest" where it is the fastest of several points with the most seeds.
     """
-    seeds = Counter(point for point, _ in {(_text(run), run.record["seed"]) for run in group})
-    if trials:
-        best = _text(min(trials, key=tuning_order))
-        if best in seeds:
-            return best, "tuned"
+    seeds = Counter(point for point, _ in {(run.point, run.record["seed"]) for run in group})
+    best = best_tuning(trials)
+    if best and best.point in seeds:
+        return best.point, "tuned"
     equals = [point for point, count in seeds.items() if count == max(seeds.values())]
     if len(equals) == 1:
         return equals[0], "most raced"
     return min(equals, key=lambda point: (*_speed(group, point), point)), "fastest"
 
 
-def _text(run: RecordedRun) -> str:
-    return canonical(run.record["hp"])
-
-
 def _speed(group: list[RecordedRun], point: str) -> tuple[float, float]:
     """Return a point's median time and median best value, each lower for a better point."""
-    orders = [tuning_order(run)[:2] for run in group if _text(run) == point]
+    orders = [tuning_order(run)[:2] for run in group if run.point == point]
     times, values = (sorted(column) for column in zip(*orders, strict=True))
     return times[len(times) // 2], values[len(values) // 2]
 
 
 def _sample(run: RecordedRun, unit: int) -> Sample:
-    after = (run.record.get("crossing") or {}).get("after", 0.0)
-    return Sample(unit, run.time, after)
+    return Sample(unit, run.interpolated)
 
 
 def by_workload(runs: Sequence[RecordedRun]) -> Mapping[str, list[RecordedRun]]:

@@ -58,7 +58,7 @@ def _same(value: object, text: str) -> bool:
 def versus(first: str, second: str, workload: str, scale: str, results: str) -> str:
     """Return the comparison of two submissions on one workload, or on all that both were raced on.
 
-    Without a frozen reference a miss counts as four times the faster's median on the workload.
+    Without a frozen reference a miss counts as four times the faster's time on the workload.
 
     Args:
         first, second: as for `request_of`.
@@ -96,7 +96,7 @@ def _row(board: Board, request: Request) -> Row | None:
         # Every run of the point is evidence for it, a tuning trial too.
         plain = [replace(r, record=r.record | {"trial": None, "study": 0}) for r in runs]
         if plain:
-            choices[key] = choose(plain)
+            choices[key] = choose(plain, choice.cell.reference)
     return replace(row, name=request.text, choices=choices, marks=[])
 
 
@@ -167,7 +167,7 @@ def _board(board: Board, a: Row, b: Row, keys: list[str]) -> list[str]:
 
 
 def _fallback(a: Cell, b: Cell) -> float:
-    """Return a scale for misses where there is no reference: the faster median."""
+    """Return a scale for misses where there is no reference: the faster time."""
     time = min(a.time, b.time)
     return time if math.isfinite(time) else 1.0
 

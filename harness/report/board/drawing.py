@@ -83,15 +83,24 @@ def _code() -> str:
 
 def _state(board: Board, code: str) -> str:
     """Return the digest of what a board's figures are drawn from."""
-    workloads = [[w.key, w.hash, w.goal, w.core, w.reference] for w in board.workloads]
+    workloads = [
+        [w.key, w.hash, w.goal, w.core, w.time, (w.reference or {}).get("curve")]
+        for w in board.workloads
+    ]
     rows = [
         [
             row.name,
             row.rank,
             vars(row.headline) if row.headline else None,
             [
-                [key, use, run.record["run_id"], run.time, run.record.get("final"), run.curve]
-                + [run.record.get("continual"), run.record.get("stream"), run.record["hp"]]
+                [key, use, run.record["run_id"], run.interpolated, run.record.get("final")]
+                + [
+                    run.curve,
+                    run.share,
+                    run.record.get("continual"),
+                    run.record.get("stream"),
+                    run.record["hp"],
+                ]
                 for key, choice in row.choices.items()
                 for run, use in choice.every
             ],

@@ -4,7 +4,7 @@ import math
 
 from harness.report.board import fronts, panels, score
 from harness.report.board.rows import Board
-from harness.report.board.stats import PENALTY, log_cost
+from harness.report.board.stats import PENALTY
 from harness.report.board.style import (
     BOTTOM,
     MOST,
@@ -100,7 +100,9 @@ def tuning(board: Board):
     references, lines = board.references, []
     for row in shown(board):
         trials = {
-            k: [run.time for run in row.choices[k].tuning] for k in references if k in row.choices
+            k: [run.interpolated for run in row.choices[k].tuning]
+            for k in references
+            if k in row.choices
         }
         most = min(map(len, trials.values()), default=0)
         if most < 2 or len(trials) < len(references):
@@ -133,9 +135,10 @@ def heat(board: Board):
     for i, row in enumerate(rows):
         for j, workload in enumerate(workloads):
             if workload.time and workload.key in row.cells:
-                time = row.cells[workload.key].time
-                values[i, j] = -float(log_cost(time, workload.time)) / math.log(2)
-                words[i][j] = f"{workload.time / time:.2f}" if math.isfinite(time) else "miss"
+                cell = row.cells[workload.key]
+                cost = cell.cost(workload.time)
+                values[i, j] = -cost / math.log(2)
+                words[i][j] = f"{math.exp(-cost):.2f}" if cell.met else "miss"
 
     def draw(axes, _) -> None:
         limit = math.log2(PENALTY)
@@ -168,7 +171,7 @@ FIGURES = {
     ),
     "heat": (
         heat,
-        "Speed-up over the frozen reference of submissions raced on several workloads, median over "
+        "Speed-up over the frozen reference of submissions raced on several workloads, mean over "
         "seeds (1.00 is the reference; miss: the goal was not reached).",
     ),
     "times": (

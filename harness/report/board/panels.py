@@ -39,7 +39,8 @@ def times(board: Board):
     """Draw the time to the goal of the submissions that reached it."""
 
     def values(workload: Workload, row: Row) -> list[float]:
-        return [run.time for run in runs_of(row, workload.key) if math.isfinite(run.time)]
+        runs = runs_of(row, workload.key)
+        return [run.interpolated for run in runs if math.isfinite(run.time)]
 
     def note(workload: Workload, row: Row) -> str:
         runs, met = runs_of(row, workload.key), values(workload, row)

@@ -15,17 +15,23 @@ CONSTRAINED = ("finetune", "compress")
 
 @dataclass
 class Workload:
-    """One workload version of a board; `core` ones alone count, where a board has any."""
+    """One workload version of a board; `core` ones alone count, where a board has any.
+
+    Attributes:
+        measured: the reference's time by its records, interpolated; None if they are not known.
+    """
 
     key: str
     hash: str
     reference: dict | None
     goal: dict
     core: bool = False
+    measured: float | None = None
 
     @property
     def time(self) -> float | None:
-        return self.reference["time"] if self.reference else None
+        """The reference's time: by its records, else as it was frozen."""
+        return self.measured or (self.reference["time"] if self.reference else None)
 
 
 @dataclass
@@ -69,7 +75,7 @@ class Row:
 
     @property
     def reached(self) -> int:
-        return sum(math.isfinite(choice.cell.time) for choice in self.counted.values())
+        return sum(choice.cell.met for choice in self.counted.values())
 
     @property
     def trials(self) -> int:
@@ -90,7 +96,7 @@ class Row:
         shares = []
         for choice in self.counted.values():
             taken = sorted(
-                run.record["crossing"]["step"] / run.record["budget"]["steps"]
+                run.record["crossing"]["step"] / run.whole_budget
                 for run in choice.runs
                 if run.record.get("crossing") and math.isfinite(run.time)
             )

@@ -19,6 +19,7 @@ from harness.report.board.stats import (
     log_cost,
     quantiles,
     resample,
+    widened,
 )
 
 TAU = 4.0  # r_max, the end of AlgoPerf's performance profile
@@ -46,10 +47,11 @@ def headline(cells: Mapping[str, Cell], references: Mapping[str, float]) -> Head
     keys = sorted(cells.keys() & references.keys())
     if not keys:
         return None
-    costs = [float(log_cost(cells[k].time, references[k])) for k in keys]
+    costs = [cells[k].cost(references[k]) for k in keys]
     score = math.exp(-sum(costs) / len(keys))
-    draws = np.mean([resample(cells[k], references[k], k) for k in keys], axis=0)
-    misses = sum(math.isinf(cells[k].time) for k in keys)
+    each = np.array([resample(cells[k], references[k], k) for k in keys])
+    draws = widened(each, [cells[k].n for k in keys], costs)
+    misses = sum(not cells[k].met for k in keys)
     if np.isnan(draws).any():
         return Headline(score, None, None, len(keys), misses)
     low, high = quantiles(np.exp(-draws))

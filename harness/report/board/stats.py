@@ -1,6 +1,6 @@
-"""Statistics of times to goal: medians with misses, bootstrap of studies and seeds, comparisons.
+"""Statistics of times to goal: means over seeds with misses, bootstrap, comparisons.
 
-A time is known up to the evaluation grid: the goal was met in (after, time]. A miss is an infinite
+Times are interpolated between two evaluations (harness/records/judging.py). A miss is an infinite
 time. Units are seeds, or studies where a submission was tuned more than once on a workload; units
 of equal number are paired across submissions, because they share model, data order and randomness.
 """
@@ -20,50 +20,73 @@ MOST_SEEDS = 1000  # beyond, "how many more seeds" is not a useful answer
 
 @dataclass(frozen=True)
 class Sample:
-    """One trial's time to goal in reference seconds: met in (after, time]; inf if missed."""
+    """One trial's time to the goal in reference seconds; inf if it missed.
 
-    unit: int  # seed, or number of the trial
+    Attributes:
+        unit: the seed, or the number of the study.
+    """
+
+    unit: int
     time: float
-    after: float = 0.0
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What one submission showed on one workload: the samples of each study, in order of unit.
+    """What one submission showed on one workload.
 
-    `evidence` is "seeds" (one point re-run over seeds), "tuning" (each study's best trial), or
-    "unfit" (it fails whenever it is raced there).
+    Attributes:
+        studies: the samples of each study, in order of unit.
+        evidence: "seeds" (one point raced over seeds), "tuning" (each study's best trial) or
+            "unfit" (it fails whenever it is raced there).
+        reference: the reference's time on the workload, or None.
     """
 
     studies: tuple[tuple[Sample, ...], ...]
     evidence: str = "seeds"
+    reference: float | None = None
+
+    @property
+    def met(self) -> bool:
+        """True if the median seed of the median study reached the goal."""
+        return math.isfinite(median([median([s.time for s in study]) for study in self.studies]))
 
     @property
     def time(self) -> float:
-        """Median over studies of the median over seeds; inf where that is a miss."""
-        return median([median([s.time for s in study]) for study in self.studies])
+        """The median over studies of the geometric mean over seeds; inf if the goal was not met.
+
+        A miss counts as PENALTY times the reference's time. Without a reference nothing is known
+        that a miss could count as, so the median over seeds takes the mean's place.
+        """
+        if not self.met:
+            return math.inf
+        if self.reference is None:
+            return median([median([s.time for s in study]) for study in self.studies])
+        return self.reference * math.exp(self.cost(self.reference))
+
+    def cost(self, reference: float) -> float:
+        """Return the logarithm of the time over the reference's, misses counted as PENALTY."""
+        return float(_log_median([_mean(costs) for costs in self._costs(reference)]))
 
     @property
     def n(self) -> int:
         """The number of independent units."""
         return len(self.units())
 
-    def units(self) -> dict[int, float]:
-        """Time of each unit: of each seed, or of each study where there are several."""
+    def units(self) -> list[int]:
+        """Return the number of each seed, or of each study where there are several."""
         if len(self.studies) == 1:
-            return {s.unit: s.time for s in self.studies[0]}
-        return {i: median([s.time for s in study]) for i, study in enumerate(self.studies)}
+            return [sample.unit for sample in self.studies[0]]
+        return list(range(len(self.studies)))
 
-    @property
-    def grid(self) -> float:
-        """Width of the censoring interval as a share of the time: median over those that met it."""
-        widths = [
-            (s.time - s.after) / s.time
-            for study in self.studies
-            for s in study
-            if math.isfinite(s.time)
-        ]
-        return float(np.median(widths)) if widths else 0.0
+    def unit_costs(self, reference: float) -> dict[int, float]:
+        """Return the log cost of each seed, or the mean of each study where there are several."""
+        costs = self._costs(reference)
+        values = costs[0] if len(costs) == 1 else [_mean(study) for study in costs]
+        return dict(zip(self.units(), values, strict=True))
+
+    def _costs(self, reference: float) -> list[list[float]]:
+        """Return the log cost of every sample, by study."""
+        return [[float(log_cost(s.time, reference)) for s in study] for study in self.studies]
 
 
 def median(times: Sequence[float]) -> float:
@@ -80,13 +103,12 @@ def log_cost(times, reference: float):
 
 
 def resample(cell: Cell, reference: float, key: str, draws: int = DRAWS) -> np.ndarray:
-    """Bootstrap of a cell's log cost, shape [draws]: studies, then seeds within, then the grid.
+    """Bootstrap a cell's log cost, shape [draws]: studies, then seeds within.
 
     The random numbers depend on `key` and the units alone, so that submissions raced with the same
     seeds are resampled together and no bystander matters. Deviations are widened by
     sqrt(n / (n - 1)), by which the bootstrap of n units is too narrow (Hesterberg 2015,
-    arXiv 1411.5279, section 3.2); the unknown place of the crossing between two evaluations is one
-    uniform draw that all units share. With one unit there is nothing to resample: NaN.
+    arXiv 1411.5279, section 3.2). With one unit there is nothing to resample: NaN.
     """
     if cell.n < 2:
         return np.full(draws, math.nan)
@@ -94,29 +116,41 @@ def resample(cell: Cell, reference: float, key: str, draws: int = DRAWS) -> np.n
     seed = int.from_bytes(hashlib.sha256(f"{key}/{shape}".encode()).digest()[:8], "big")
     random = np.random.default_rng(seed)
     slots = len(cell.studies)
-    columns = np.empty((slots, draws, slots))  # [study, draw, slot]
+    # [study, draw, slot]
+    columns = np.empty((slots, draws, slots))
     for i, study in enumerate(cell.studies):
-        times = np.array([s.time for s in study])
-        picked = times[random.integers(len(times), size=(draws, slots, len(times)))]
-        columns[i] = _medians(picked)
+        costs = log_cost([s.time for s in study], reference)
+        columns[i] = costs[random.integers(len(costs), size=(draws, slots, len(costs)))].mean(-1)
     chosen = random.integers(slots, size=(draws, slots))
-    values = _medians(columns[chosen, np.arange(draws)[:, None], np.arange(slots)[None]])
-    shift = (random.random(draws) - 0.5) * cell.grid
-    centre, ceiling = float(log_cost(cell.time, reference)), math.log(PENALTY)
-    finite = np.isfinite(values)
-    spread = log_cost(values, reference) + np.where(finite, np.log1p(shift), 0.0) - centre
-    return np.minimum(centre + spread * math.sqrt(cell.n / (cell.n - 1)), ceiling)
+    values = _log_median(columns[chosen, np.arange(draws)[:, None], np.arange(slots)[None]])
+    centre, ceiling = cell.cost(reference), math.log(PENALTY)
+    return np.minimum(centre + (values - centre) * math.sqrt(cell.n / (cell.n - 1)), ceiling)
 
 
-def _medians(values: np.ndarray) -> np.ndarray:
-    """`median` along the last axis; inf among the middle two gives inf."""
-    ordered = np.sort(values, axis=-1)
-    middle = ordered.shape[-1] // 2
-    return (
-        ordered[..., middle]
-        if ordered.shape[-1] % 2
-        else (ordered[..., middle - 1] + ordered[..., middle]) / 2
-    )
+def widened(draws: np.ndarray, units: Sequence[int], costs: Sequence[float]) -> np.ndarray:
+    """Return the mean over workloads of their bootstrap, widened from the normal to Student's t.
+
+    Few units also misjudge their own scatter (Hesterberg 2015, section 3.3). The degrees of freedom
+    are Satterthwaite's.
+
+    Args:
+        draws: [workload, draw].
+        units: the number of units of each workload.
+        costs: the log cost of each.
+    """
+    variances = draws.var(axis=1)
+    mean, centre = draws.mean(axis=0), float(np.mean(costs))
+    if not variances.sum() > 0 or min(units) < 2:
+        return mean
+    parts = sum(v**2 / (n - 1) for v, n in zip(variances, units, strict=True))
+    freedom = float(variances.sum() ** 2 / parts)
+    factor = _half(freedom, 1.0) / _half(math.inf, 1.0)
+    return np.minimum(centre + (mean - centre) * factor, math.log(PENALTY))
+
+
+def _log_median(costs):
+    """Return the logarithm of the median of times whose logarithms are given, on the last axis."""
+    return np.log(np.median(np.exp(costs), axis=-1))
 
 
 def quantiles(values: np.ndarray) -> tuple[float, float]:
@@ -150,20 +184,15 @@ def compare(
 
     Per workload: the mean over units of log(time of second / time of first), misses counted as
     PENALTY times the reference; its variance is that of the paired differences (Welch's for other
-    units) plus the grid's: (q1^2 + q2^2) / 12 for cells q wide, which all seeds share, so it does
-    not shrink with their number. Workloads are averaged; degrees of freedom by Satterthwaite, the
-    normal quantile for the grid's part.
+    units). Workloads are averaged; degrees of freedom by Satterthwaite.
     Percentile bootstrap is not used here: with three seeds it calls one pair in four different.
     """
     keys = sorted(first.keys() & second.keys() & references.keys())
     if not keys:
         return Comparison(math.nan, None, None, "not separable", None, False, 0)
-    total, seeds, grid, satterthwaite, paired, smallest = 0.0, 0.0, 0.0, 0.0, True, math.inf
+    total, seeds, satterthwaite, paired, smallest = 0.0, 0.0, 0.0, True, math.inf
     for key in keys:
-        a, b, reference = first[key], second[key], references[key]
-        costs = [
-            {u: float(log_cost(t, reference)) for u, t in cell.units().items()} for cell in (a, b)
-        ]
+        costs = [cell.unit_costs(references[key]) for cell in (first[key], second[key])]
         total += _mean(costs[1].values()) - _mean(costs[0].values())
         if costs[0].keys() == costs[1].keys():
             parts = [[costs[1][u] - costs[0][u] for u in costs[0]]]
@@ -176,19 +205,16 @@ def compare(
                 variance = sum((v - mean) ** 2 for v in values) / (len(values) - 1) / len(values)
                 seeds += variance
                 satterthwaite += variance**2 / (len(values) - 1)
-        grid += (a.grid**2 + b.grid**2) / 12
     n = len(keys)
     mean = total / n
     if smallest < 2:
         return Comparison(math.exp(mean), None, None, "not separable", None, paired, n)
     freedom = seeds**2 / satterthwaite if satterthwaite else math.inf
-    half = _half(freedom, seeds, grid) / n
-    verdict = "not separable" if abs(mean) <= half else "faster" if mean > 0 else "slower"
-    more = (
-        0
-        if verdict != "not separable"
-        else _more(abs(mean) * n, seeds, grid, freedom, int(smallest))
-    )
+    half = _half(freedom, seeds) / n
+    # Where all differences are equal, rounding is all that is left of them.
+    separable = abs(mean) > half + 1e-9
+    verdict = "not separable" if not separable else "faster" if mean > 0 else "slower"
+    more = 0 if separable else _more(abs(mean) * n, seeds, freedom, int(smallest))
     return Comparison(
         math.exp(mean), math.exp(mean - half), math.exp(mean + half), verdict, more, paired, n
     )
@@ -199,20 +225,21 @@ def _mean(values) -> float:
     return sum(values) / len(values)
 
 
-def _half(freedom: float, seeds: float, grid: float) -> float:
-    """Half the interval: Student's quantile for the seeds' variance, the normal for the grid's."""
+def _half(freedom: float, seeds: float) -> float:
+    """Return half the interval of a sum whose variance over seeds is `seeds`."""
     from scipy.special import ndtri, stdtrit
 
     p = (1 + LEVEL) / 2
-    z = float(ndtri(p))
-    t = z if math.isinf(freedom) else float(stdtrit(freedom, p))
-    return math.sqrt(t * t * seeds + z * z * grid)
+    t = float(ndtri(p)) if math.isinf(freedom) else float(stdtrit(freedom, p))
+    return t * math.sqrt(seeds)
 
 
-def _more(difference: float, seeds: float, grid: float, freedom: float, now: int) -> int | None:
-    """Further seeds after which the interval would leave out 1, were the present estimates true."""
+def _more(difference: float, seeds: float, freedom: float, now: int) -> int | None:
+    """Return the number of further seeds that would separate, were the present estimates true."""
+    if not difference:
+        return None
     for n in range(now + 1, MOST_SEEDS):
-        if difference > _half(freedom * (n - 1) / (now - 1), seeds * now / n, grid):
+        if difference > _half(freedom * (n - 1) / (now - 1), seeds * now / n):
             return n - now
     return None
 

@@ -158,7 +158,7 @@ def _cell(board: Board, workload: Workload, choice: Choice) -> dict:
         "ratio": f"{known / time:.2f}×" if known and math.isfinite(time) else "",
         "faster": bool(known and time < known),
         "curve": Markup(small(workload, choice)),
-        "hp": [(k, short(v)) for k, v in choice.hp.items()],
+        "hp": _point(choice),
         "how": _how(choice),
         "trials": len(choice.tuning),
         "won": sum(math.isfinite(r.time) for r in choice.tuning),
@@ -170,6 +170,12 @@ def _cell(board: Board, workload: Workload, choice: Choice) -> dict:
             for run, use in rest
         ],
     }
+
+
+def _point(choice: Choice) -> list[tuple[str, str]]:
+    """Return the names and values of a cell's point, with the budget where it is not 1."""
+    point = choice.hp if choice.budget == 1 else choice.hp | {"budget": choice.budget}
+    return [(key, short(value)) for key, value in point.items()]
 
 
 def _how(choice: Choice) -> str:
@@ -193,7 +199,8 @@ def _run(run: RecordedRun) -> dict:
         "seed": rec["seed"],
         "trial": rec["trial"],
         "outcome": rec["outcome"].replace("_", " "),
-        "time": f"{run.time:.1f} s" if met else "–",
+        "time": f"{run.interpolated:.1f} s" if met else "–",
+        "by": f"{run.time:.1f} s" if met else "",
         "after": f"{rec['crossing']['after']:.1f}" if rec.get("crossing") and met else "",
         "best": number(best),
         "id": rec["run_id"],
