@@ -11,6 +11,7 @@ from harness.catalog import data, key
 from harness.catalog.definition import Definition, load_workload
 from harness.errors import UserError
 from harness.race import weight_metrics
+from harness.race.checkpoint_metrics import Held
 from harness.seeds import derive
 from harness.train import shared_weights
 
@@ -55,8 +56,17 @@ class Evaluator:
         tensors: dict[str, Tensor],
         active: list[bool] | None,
         declared: tuple[int, bool, int] = (0, False, 0),
+        held: Held | None = None,
     ) -> dict[str, float]:
-        """Metrics of the weights over the validation set; NaN where a weight is not finite."""
+        """Return the metrics of the weights over the validation set.
+
+        They are NaN where a weight is not finite.
+
+        Args:
+            active: the model's blocks that are active, if it reported them.
+            declared: the runner's counts: trained scalars, whether they are merged, memory.
+            held: what the trial's checkpoints show of that.
+        """
         self._take(tensors, active)
         sums: dict[str, float] = {}
         size = self._module.size(self._data, self._config)
@@ -69,7 +79,7 @@ class Evaluator:
             scored = {name: float(value) for name, value in self._module.score(sums).items()}
         except (OverflowError, ValueError):
             return dict.fromkeys(sums, math.nan)
-        return scored | self._constraints(tensors, *declared)
+        return scored | self._constraints(tensors, *declared, held or Held())
 
     @torch.inference_mode()
     def groups(
@@ -142,21 +152,29 @@ class Evaluator:
         scores = self._answers[index]
         return lambda inputs: scores
 
+    def _head_sizes(self) -> dict[str, int]:
+        return {n: p.numel() for n, p in self._model.named_parameters() if n in self._head}
+
     def _take(self, tensors: dict[str, Tensor], active: list[bool] | None) -> None:
         for name, own in self._model.state_dict().items():
             own.copy_(tensors[name])
         depth.set_depth(self._model, active)
 
     def _constraints(
-        self, tensors: dict[str, Tensor], count: int, merged: bool, memory: int
+        self, tensors: dict[str, Tensor], count: int, merged: bool, memory: int, held: Held
     ) -> dict[str, float]:
         """Return the weight metrics of the handed-over weights, where the goal names them."""
         measured = {}
         if self._start is not None:
             total = sum(p.numel() for p in self._model.parameters())
             measured["changed"] = weight_metrics.changed(tensors, self._start, self._head, total)
+            if merged and (moved := held.trained(self._head_sizes())) > count:
+                described = weight_metrics.described(tensors, self._start, self._head)
+                count = max(count, min(moved, described))
             measured["trainable"] = max(count / total, 0.0 if merged else measured["changed"])
-            measured["training_memory"] = memory
+            sizes = [p.numel() * p.element_size() for p in self._model.parameters()]
+            gradients = count * (sum(sizes) // total)
+            measured["training_memory"] = max(memory, sum(sizes) + gradients + held.state_bytes)
         if self._compressed:
             matrices = [tensors[name] for name in self._prunable]
             measured |= {

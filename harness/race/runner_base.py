@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.catalog import definition
+from harness.race.checkpoint_metrics import Held
 from harness.race.trial import Trial
 from harness.system.paths import ROOT
 from harness.system.signals import Signals
@@ -42,6 +43,7 @@ class RunnerHandle(ABC):
         predicts: whether the submission answers with its own predictor.
         state_bytes: bytes of state that the runner reported last.
         harness: CPU seconds of the harness's own work in the runner: copies, checkpoints, timing.
+        held: what the attempt's checkpoints show of trained scalars, if it starts from weights.
         keep: pids of the harness's own processes, which are not part of the runner's tree.
         layers: the active layers of isolation.
     """
@@ -59,6 +61,7 @@ class RunnerHandle(ABC):
         self.every = 0 if self.predicts else on_the_way
         self.fd = shared_weights.shared_file()
         self.harness = 0.0
+        self.held = Held()
         self.state_bytes = 0
         self.shared: shared_weights.SharedWeights  # once the layout is agreed
         self.keep: set[int] = set()

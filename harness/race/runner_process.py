@@ -79,7 +79,7 @@ class ProcessRunner(RunnerHandle):
         self._claims = claims.ClaimChecker(trial, self.every)
 
     def start(self, train: Path, start: Path | None) -> None:
-        self._train = train
+        self._train, self._pretrained = train, start is not None
         arrivals = None
         if self.trial.terms.streaming:
             arrivals = self._arrivals = Arrivals(self.trial, train, self.child.private / "stream")
@@ -184,6 +184,9 @@ class ProcessRunner(RunnerHandle):
         size = (self._checkpoints / name).stat().st_size
         hashing = (time.process_time() - begun) * min(1.0, expected / max(1, size))
         self._own += min(own, claims.saving(hashing))
+        if self._pretrained:
+            with crafted_words():
+                self.held.take(self._checkpoints / name)
         return name
 
     def frozen(self):

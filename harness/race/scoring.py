@@ -42,7 +42,8 @@ class Scorer:
         if self._terms.streaming:
             return self._score_stream(reply, weights)
         declared = reply["trainable"], reply["merged"], reply["training_memory"]
-        return {"metrics": self._evaluator(weights, reply["active"], declared)}
+        held = self._runner.held
+        return {"metrics": self._evaluator(weights, reply["active"], declared, held)}
 
     def _score_stream(self, reply: dict, weights: dict) -> dict:
         """Return `tasks`, the counts at the row's step, and `trace`, those of the steps before."""

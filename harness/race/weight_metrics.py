@@ -7,15 +7,20 @@
     trainable        scalars trained, the head's not counted, over all of the dense model's
     training_memory  bytes of a step, analytic (harness/train/training_memory.py)
 
-`trainable` is the runner's count of parameters, largest so far: weights that are handed over as
-they are trained prove it, since it is then at least `changed`; of merged adapters it is taken on
-trust, as `training_memory` is, the largest found at up to six moments of a trial.
+`trainable` is at least what is measured. Weights that are handed over as they are trained show
+it: it is at least `changed`. Merged adapters hide it: then it is at least the smaller of two
+counts, the scalars that describe the change (`described`) and those that moved in the checkpoints
+(checkpoint_metrics.py). Neither alone would do: the first is large for methods that make a change
+of full rank from few scalars, the second counts what is trained and not needed. `training_memory`
+is at least the bytes of the weights, of a gradient of each trained scalar, and of the state in the
+checkpoint.
 """
 
 import torch
 from torch import Tensor
 
 NEAR = 1e-3  # of a grid step: what float32 may be off a grid of 256 levels
+ROUNDING = 2.0**-24  # of float32
 LEVELS = 255  # steps of the finest grid looked for
 
 
@@ -67,8 +72,27 @@ def _on_grid(place: Tensor, steps: Tensor) -> Tensor:
     return ((at - at.round()).abs() < NEAR).all(-1)
 
 
+def described(tensors: dict[str, Tensor], start: dict[str, Tensor], head: set[str]) -> int:
+    """Return the scalars that describe the change of the weights outside the head.
+
+    A tensor's change is described by its changed entries, or by two factors of its rank.
+    """
+    total = 0
+    for name in start:
+        change = tensors[name].double() - start[name].to(tensors[name].device).double()
+        if name in head or not (count := int((change != 0).sum())):
+            continue
+        if change.ndim == 2 and bool(change.isfinite().all()):
+            # What the rounding of merged weights leaves lies below a third of this.
+            noise = ROUNDING * float(start[name].abs().max()) * max(change.shape) ** 0.5
+            rank = int((torch.linalg.svdvals(change) > noise).sum())
+            count = min(count, rank * sum(change.shape))
+        total += count
+    return total
+
+
 def changed(
     tensors: dict[str, Tensor], start: dict[str, Tensor], head: set[str], total: int
 ) -> float:
-    """Weights outside the head that are not what they were, over `total`."""
+    """Return the weights outside the head that are not what they were, over `total`."""
     return sum(int((tensors[n] != start[n]).sum()) for n in start if n not in head) / total

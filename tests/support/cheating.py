@@ -70,7 +70,8 @@ def planned(file: str, way: str, level: str, results: Path, more=(), seed=0, **h
         {
             "workload": workload | {"name": name}, "submission": submission,
             "engine": load("engine/cpu.yaml"), "scale": "mini", "variant": None, "seed": seed,
-            "trial": None, "study": 0, "tuned": False, "until": "goal", "isolation": level,
+            "trial": None, "study": 0, "tuned": False, "budget": None, "until": "goal",
+            "isolation": level,
             "results": str(results),
         }
     )  # fmt: skip

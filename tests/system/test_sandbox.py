@@ -131,7 +131,8 @@ def test_no_shipped_submission_is_refused_anything_in_strict(name, tmp_path, mon
         {
             "workload": tree | {"name": at}, "submission": {"name": name, "path": None},
             "engine": load("engine/cpu.yaml"), "scale": "mini", "variant": None, "seed": 0,
-            "trial": None, "study": 0, "tuned": False, "until": "goal", "isolation": "strict",
+            "trial": None, "study": 0, "tuned": False, "budget": None, "until": "goal",
+            "isolation": "strict",
             "results": str(tmp_path),
         }
     )  # fmt: skip
