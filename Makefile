@@ -19,7 +19,7 @@ race: $(VENV)/.ready
 test: $(VENV)/.ready-for-tests
 	$(BIN)/python -m pytest -q -n 2
 
-test-slow: $(VENV)/.ready-for-tests
+test-slow: $(VENV)/.ready-for-slow-tests
 	$(BIN)/python -m pytest -q -n 2 -m "slow and not gpu"
 
 lint: $(VENV)/.ready-for-tests
@@ -43,7 +43,13 @@ $(VENV)/.ready: pyproject.toml constraints.txt | $(BIN)/pip
 
 $(VENV)/.ready-for-tests: $(VENV)/.ready
 	@echo "Installing what the tests need ..."
-	$(INSTALL) -e '.[test,dev,gguf,slurm,ray]'
+	$(INSTALL) -e '.[test,dev,gguf]'
+	@touch $@
+
+# Launchers and trainers that only slow tests use.
+$(VENV)/.ready-for-slow-tests: $(VENV)/.ready-for-tests
+	@echo "Installing what the slow tests need ..."
+	$(INSTALL) -e '.[slurm,ray,clients]'
 	@touch $@
 
 # Use another interpreter with: make PYTHON=/path/to/python3.12 race
