@@ -120,6 +120,7 @@ def _file_of(name: str, what: str) -> Path:
             nearest(Path(name).name, beside) if beside else "",
             f"to write one: harness new {what} {Path(name).stem}",
         )
+    reading.check_name(path)
     return path
 
 

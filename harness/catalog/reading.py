@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import re
 import sys
 from collections.abc import Callable, Collection
 from functools import cache
@@ -14,6 +15,10 @@ from harness.system.paths import ROOT
 
 ENTRY_POINTS = "harness.submissions"
 WORKLOAD_ENTRY_POINTS = "harness.workloads"
+# A name of a plugin, and of all that records name: no path, no markup, no folder that hides.
+NAME = re.compile(r"(?!.*\.\.)\w[\w.:+ -]{0,199}")
+# What parsing raises for a file that is no Python, has null bytes, or nests too deep.
+UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
 # A file beside a submission cannot take the place of one of these.
 RESERVED = sys.stdlib_module_names | {"harness", "torch", "numpy"}
 SIGNATURES = contract.parameters(contract.Submission)
@@ -30,6 +35,16 @@ def roots() -> dict[str, Path]:
     return found
 
 
+def check_name(path: Path) -> None:
+    """Raise UserError if a plugin's file has a name that no record can have."""
+    if not NAME.fullmatch(path.stem):
+        raise UserError(
+            f"{path} cannot be raced: {path.stem!r} cannot be the name of a record",
+            "a letter, a digit or _, then also . : + - and spaces, without two dots in a row",
+            "rename the file, for example to my_idea.py",
+        )
+
+
 def package_folders() -> list[Path]:
     """Return the folder of each top-level package that submissions or workloads come from."""
     return [parent / name for name, parent in roots().items()]
@@ -43,7 +58,7 @@ def tree(path: Path) -> ast.Module:
     """
     try:
         return _parsed(path, path.read_text(encoding="utf-8"))
-    except (SyntaxError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{path} is not valid Python: {error}") from None
 
 
@@ -179,7 +194,7 @@ def literals(path: Path, names: Collection[str], base: Path | None = None) -> di
         if name in names:
             try:
                 values[name] = _value(node.value, file_of, names, base)
-            except (ValueError, KeyError):
+            except (ValueError, KeyError, TypeError, RecursionError, MemoryError):
                 raise UserError(
                     f"{path}:{node.lineno}: {name} is not a literal",
                     "numbers, strings, lists and dictionaries, or another submission's literal",

@@ -41,6 +41,12 @@ def register(arguments: list[str]) -> list[str]:
                 _workload_option(value, places) if discover.is_path(value) else value
                 for value in values
             )
+        elif argument.startswith("results=") and "${" in argument:
+            raise UserError(
+                f"{argument}: a folder's name cannot have ${{",
+                "the path of a folder; a variable of the shell has no quotes around it",
+                "results=FOLDER",
+            )
         elif argument.startswith("results=") and argument[8:9] not in ("", "'", '"'):
             # Any folder, as it is: Hydra wants quotes around spaces and letters beyond ASCII.
             argument = 'results="' + argument[8:].replace('"', '\\"') + '"'

@@ -8,10 +8,9 @@ overflows.
 import re
 from collections.abc import Callable
 
+from harness.catalog.reading import NAME
 from harness.records import run_folder
 
-# of a submission, a workload, a metric, a run: no path, no markup
-NAME = re.compile(r"(?!.*\.\.)\w[\w.:+ -]{0,199}")
 LARGEST = 1e18  # of a number that is computed with: seconds, steps, bounds of a goal
 DEPTH, TEXT = 24, 20_000  # of nested values; characters of a text
 # What reading a record that was made up or damaged can raise.

@@ -4,10 +4,11 @@ import argparse
 import ast
 import fnmatch
 
-from harness.catalog import discover, methods
+from harness.catalog import discover, methods, reading
 from harness.catalog.definition import track_of, tree_of
 from harness.cli.arguments import parser
 from harness.errors import UserError, nearest
+from harness.system.terminal import printable
 
 TEXT = """List submissions and workloads, one line each; nothing is imported. Of a submission:
 family, name, tracks, badge (what a test proves of it), bytes of state for each byte of trained
@@ -45,7 +46,7 @@ def run(arguments: list[str]) -> int:
         )
     width = max(len(name) for _, name, _ in rows)
     for kind, name, text in rows:
-        print(f"{kind:14}{name:{width}}  {text}")
+        print(printable(f"{kind:14}{name:{width}}  {text}"))
     return 0
 
 
@@ -85,5 +86,5 @@ def _tracks(name: str) -> set[str]:
 
 def _summary(name: str) -> str:
     """Return the first line of a workload's docstring."""
-    doc = ast.get_docstring(ast.parse(discover.workloads()[name].path.read_text())) or ""
+    doc = ast.get_docstring(reading.tree(discover.workloads()[name].path)) or ""
     return doc.split("\n")[0].rstrip(".")

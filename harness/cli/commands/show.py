@@ -2,14 +2,20 @@
 
 import ast
 import json
+import math
 from pathlib import Path
 
-from harness.catalog import discover, methods
+from harness.catalog import discover, methods, reading
 from harness.catalog.card import Card
 from harness.catalog.definition import numbers_path
 from harness.catalog.discover import ROOT
 from harness.cli.arguments import parser
 from harness.errors import UserError, nearest
+from harness.records import run_folder
+from harness.records.compact import read_compact
+from harness.records.schema import check
+from harness.system.files import BadFile, read_json
+from harness.system.terminal import printable
 
 ONE_PASS = {"forward_backward": 1}  # what a file without PASSES does in a step
 
@@ -22,8 +28,8 @@ def run(arguments: list[str]) -> int:
     if discover.is_workload(name):
         plugin = discover.find_workload(name)
         numbers = numbers_path(plugin).read_text()
-        doc = ast.get_docstring(ast.parse(plugin.path.read_text())) or ""
-        print(f"workload {plugin.name}  ({plugin.path})\n\n{doc}\n\n{numbers}", end="")
+        doc = ast.get_docstring(reading.tree(plugin.path)) or ""
+        _say(f"workload {plugin.name}  ({plugin.path})\n\n{doc}\n\n{numbers}", end="")
         return 0
     if not discover.is_path(name) and "." not in name and name not in discover.submissions():
         everything = [*discover.submissions(), *discover.workloads()]
@@ -32,21 +38,26 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
+def _say(text: str, end: str = "\n") -> None:
+    """Print text of plugins and records, whose control characters a terminal would obey."""
+    print(printable(text), end=end)
+
+
 def _show_submission(card: Card) -> None:
     plugin = card.plugin
-    print(f"submission {plugin.name}  (form {card.form}, {plugin.path})\n\n{card.doc}\n")
-    print("hyperparameters")
+    _say(f"submission {plugin.name}  (form {card.form}, {plugin.path})\n\n{card.doc}\n")
+    _say("hyperparameters")
     for key, spec in card.literals["SPACE"].items():
-        print(f"  {key:12} {_range(spec)}")
-    print(f"\n{'tracks':14} {', '.join(discover.tracks(card))}")
+        _say(f"  {key:12} {_range(spec)}")
+    _say(f"\n{'tracks':14} {', '.join(discover.tracks(card))}")
     _show_badge(card)
     known = methods.of(plugin.name)
     state = "-" if known.state is None else f"{known.state:g} bytes a byte of trained parameters"
-    print(f"{'state':14} {state}{f' (on {known.measured_on})' if known.measured_on else ''}")
-    print(f"{'PASSES':14} {card.literals.get('PASSES', ONE_PASS)} (a step)")
+    _say(f"{'state':14} {state}{f' (on {known.measured_on})' if known.measured_on else ''}")
+    _say(f"{'PASSES':14} {card.literals.get('PASSES', ONE_PASS)} (a step)")
     for key, value in card.literals.items():
         if key not in ("SPACE", "TRACKS", "PASSES"):
-            print(f"{key:14} {value}")
+            _say(f"{key:14} {value}")
     _show_tuned(plugin.name)
     _show_board(plugin.name)
     _show_runs(plugin.name)
@@ -67,9 +78,9 @@ def _range(spec) -> str:
 def _show_badge(card: Card) -> None:
     """Print the badge and the tests that earn it."""
     known = methods.of(card.plugin.name)
-    print(f"{'badge':14} {known.badge or '- (no test compares it with a second implementation)'}")
+    _say(f"{'badge':14} {known.badge or '- (no test compares it with a second implementation)'}")
     for each in known.tests:
-        print(f"  {each.badge}: {each}")
+        _say(f"  {each.badge}: {each}")
 
 
 def _show_tuned(name: str) -> None:
@@ -80,41 +91,43 @@ def _show_tuned(name: str) -> None:
         if name in (points := json.loads(path.read_text()))
     }
     if found:
-        print("\ntuned points (a race uses them; tuned=false asks for the defaults)")
+        _say("\ntuned points (a race uses them; tuned=false asks for the defaults)")
     for key, point in found.items():
         values = " ".join(f"{k}={v}" for k, v in point["hp"].items())
-        print(f"  {key}: {values}")
+        _say(f"  {key}: {values}")
 
 
 def _show_board(name: str) -> None:
-    """Recorded runs: how many reached the goal, and the least reference seconds."""
-    rows = {
-        path.stem: [
-            row
-            for line in path.read_text().splitlines()
-            if f'"{name}"' in line and (row := json.loads(line)).get("submission") == name
-        ]
-        for path in sorted((ROOT / "results" / "board").glob("*.jsonl"))
-    }
-    if any(rows.values()):
-        print("\nrecorded results (results/board)")
-    for key, mine in rows.items():
-        times = [row["time"] for row in mine if row.get("time") is not None]
+    """Print how many recorded runs reached the goal, and the least reference seconds."""
+    shown = False
+    for path in sorted((ROOT / "results" / "board").glob("*.jsonl")):
+        # Most files have nothing of this submission, and parsing all takes seconds.
+        if f'"{name}"' not in path.read_text(errors="replace"):
+            continue
+        mine = [run for run in read_compact(path, []) if run.record["submission"] == name]
+        times = [time for run in mine if math.isfinite(time := run.time)]
         best = f", best {min(times):.1f} reference s" if times else ""
+        if mine and not shown:
+            _say("\nrecorded results (results/board)")
+            shown = True
         if mine:
-            print(f"  {key}: {len(mine)} runs, {len(times)} reached the goal{best}")
+            _say(f"  {path.stem}: {len(mine)} runs, {len(times)} reached the goal{best}")
 
 
 def _show_runs(name: str) -> None:
-    from harness.records import run_folder
-
+    """Print the runs of a submission in the results folder here."""
     folders = [one for one in run_folder.runs(Path("results")) if one.parent.name == name]
-    found = [known for one in folders if (known := run_folder.read(one))]
-    if found:
-        print("\nresults here")
-    for run in found:
-        time = f"{run['time']:.1f} s" if run.get("time") else "-"
-        print(
+    if folders:
+        _say("\nresults here")
+    for folder in folders:
+        try:
+            run = read_json(folder / "run.json")
+            check(run)
+        except (ValueError, BadFile, OSError) as error:
+            _say(f"  {folder.name}: {error}")
+            continue
+        time = f"{run['time']:.1f} s" if run["outcome"] == "reached" else "-"
+        _say(
             f"  {run['workload']}.{run['scale']:8} seed {run['seed']:<3} {run['outcome']:14}"
             f" {time:>9}  {run['run_id']}"
         )
