@@ -9,7 +9,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from harness.campaign.pairs import Job, Pair
+from harness.campaign.pair_results import Job
+from harness.campaign.pairs import Pair
 from harness.catalog import discover, identity
 from harness.catalog.definition import Definition
 from harness.records.compact import read_compact, write_compact
@@ -38,8 +39,8 @@ class Known:
             definition.training_hash,
             self._source(pair),
             canonical(pair.point(job)),
-            job[2],
-            pair.ruleset.get("budget", 1),
+            job.seed,
+            pair.budget(job),
         )
         run = self._of(definition.key).get(key)
         run = run and rejudge(run, definition)
@@ -78,8 +79,7 @@ class Known:
 
 def _identity(run: RecordedRun) -> tuple:
     r = run.record
-    factor = (r.get("budget") or {}).get("factor", 1)
-    return r.get("training_hash"), r["submission_hash"], canonical(r["hp"]), r["seed"], factor
+    return r.get("training_hash"), r["submission_hash"], canonical(r["hp"]), r["seed"], run.share
 
 
 def _enough(run: RecordedRun, pair: Pair) -> bool:
@@ -156,10 +156,11 @@ def _commit_failed(pairs: list[Pair], definition: Definition, results: Path) -> 
 
 
 def tuned_of(best: RecordedRun, pair: Pair) -> dict:
-    """A tuned point as `results/tuned/` keeps it."""
+    """Return a tuned point as `results/tuned/` keeps it; `budget` where it is not 1."""
     r = best.record
     return {
         "hp": r["hp"],
+        **({} if best.share == 1 else {"budget": best.share}),
         "trial": r["trial"],
         "study": r["study"],
         "trials": pair.ruleset["trials"] * pair.ruleset["studies"],

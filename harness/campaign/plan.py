@@ -10,6 +10,7 @@ blocks:                     # done one after the other; without `blocks` the pla
     trials: 8                           # any number of the ruleset can be changed
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,9 +25,11 @@ from harness.errors import UserError, nearest
 from harness.race import configuration
 from harness.race.trial import ISOLATION, UNTIL
 
-NUMBERS = ("studies", "trials", "seeds", "budget")
+NUMBERS = ("studies", "trials", "seeds", "budget", "ladder")
 # settings of a race that a plan may change; their defaults are those of conf/config.yaml
 RACE = ("scale", "until", "hopeless", "isolation")
+# the smallest and the largest ratio of a ladder
+LADDER = (0.3, 0.95)
 OWN: dict[str, Any] = {"ruleset": "external", "submissions": None, "workloads": None}
 KEYS = (*RACE, *OWN, *NUMBERS)
 
@@ -36,7 +39,8 @@ class Block:
     """Submissions on workloads, each pair under the same rules.
 
     Attributes:
-        rules: studies, trials of each, seeds for the best point, factor of the budget.
+        rules: studies, trials of each, seeds for the best point, share of the budget, and the
+            ratio of the ladder of shares or None.
         until: "goal" or "budget". hopeless: end hopeless tuning trials early.
         isolation: the level that trials run in.
         workloads: (name, variant or None).
@@ -53,15 +57,15 @@ class Block:
     def pairs(self) -> Iterator[tuple[str, str, str | None]]:
         """(submission, workload, variant) that fit: a submission races on its tracks alone.
 
-        A stream has its own length: no ruleset with a larger budget applies to it.
+        A stream has its own length: no ruleset with another budget applies to it.
         """
         trees = {name: tree_of(name) for name, _ in self.workloads}
         for submission in self.submissions:
             tracks = discover.tracks(discover.read(discover.find(submission)))
             for name, variant in self.workloads:
                 tree = trees[name]
-                longer = self.rules["budget"] > 1 and "stream" in tree[self.scale]
-                if track_of(tree, self.scale, variant) in tracks and not longer:
+                fits = self.rules["budget"] == 1 or "stream" not in tree[self.scale]
+                if track_of(tree, self.scale, variant) in tracks and fits:
                     yield submission, name, variant
 
 
@@ -77,18 +81,40 @@ def rulesets() -> dict[str, Path]:
 
 
 def ruleset(name: str, where: str = "", **changes) -> dict:
-    """The numbers of a ruleset, with those of `changes` that are not None in their place."""
+    """Return the numbers of a ruleset, with those of `changes` that are not None in their place."""
     known = rulesets()
     if name not in known:
         raise UserError(f"{where}there is no ruleset {name!r}", nearest(name, known))
-    rules = {"budget": 1} | yaml.safe_load(known[name].read_text())
+    rules = {"budget": 1, "ladder": None} | yaml.safe_load(known[name].read_text())
     rules |= {key: value for key, value in changes.items() if value is not None}
-    for key, least in (("studies", 1), ("trials", 0), ("seeds", 0), ("budget", 1)):
+    for key, least in (("studies", 1), ("trials", 0), ("seeds", 0)):
         if not isinstance(rules[key], int) or rules[key] < least:
             raise UserError(f"{where}{key}: {rules[key]!r}", f"a whole number from {least} up")
+    if not _number(rules["budget"]) or not 0 < rules["budget"] < math.inf:
+        raise UserError(f"{where}budget: {rules['budget']!r}", "a positive number")
     if not rules["trials"] and not rules["seeds"]:
         raise UserError(f"{where}trials and seeds are both 0: nothing would be raced")
+    _check_ladder(rules, where)
     return rules
+
+
+def _check_ladder(rules: dict, where: str) -> None:
+    """Raise UserError if a ruleset's ladder is not a ratio, or has no trials to start from."""
+    ladder = rules["ladder"]
+    if ladder is None:
+        return
+    if not _number(ladder) or not LADDER[0] <= ladder <= LADDER[1]:
+        allowed = f"a number from {LADDER[0]} to {LADDER[1]}, the ratio of two shares of the budget"
+        raise UserError(f"{where}ladder: {ladder!r}", allowed)
+    if not rules["trials"] or rules["budget"] != 1:
+        raise UserError(
+            f"{where}ladder: {ladder} with trials: {rules['trials']}, budget: {rules['budget']}",
+            "tuning trials at budget: 1, whose best point goes down the ladder",
+        )
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def load(path: Path) -> Plan:

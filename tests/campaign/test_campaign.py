@@ -3,13 +3,16 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from harness.campaign import pairs as campaign_pairs
 from harness.campaign.board import Known, commit
-from harness.campaign.pairs import TRIES, Pace, Pair, duration, run
+from harness.campaign.pair_results import TRIES, Job
+from harness.campaign.pairs import Pair, shares
 from harness.campaign.plan import load, ruleset, rulesets, tree_of
+from harness.campaign.running import Pace, duration, run
 from harness.campaign.trial import apart, failure, settings
 from harness.catalog import discover, identity
 from harness.catalog.definition import define
@@ -17,6 +20,7 @@ from harness.errors import UserError
 from harness.race import plan, point
 from harness.records import rejudge
 from harness.records.collect import collect
+from harness.report.board.cells import choose
 from harness.system.files import atomic_json
 from tests.support import records
 
@@ -31,12 +35,14 @@ def finish(pair, job, results, crossing, lr) -> None:
 
 def told(pair, job, results, crossing, hp, whole=None) -> dict:
     """What racing the job would say, with its record in a folder."""
-    study, trial, seed = job
+    study, trial, seed, share = job
     made, rows = records.record(pair.submission, "gpt2", seed, trial, crossing, study=study, hp=hp)
-    if pair.until == "budget" if whole is None else whole:
+    if share not in (None, 1):
+        made["budget"] = {"steps": round(1000 * share), "factor": share, "whole": 1000}
+    if crossing and (pair.until == "budget" if whole is None else whole):
         made |= {"step": made["horizon"], "outcome": "reached"}
     made |= {
-        "run_id": f"{pair.submission}-{study}-{trial}-{seed}",
+        "run_id": f"{pair.submission}-{study}-{trial}-{seed}-{share or 1}",
         "workload_hash": DEFINITION.hash,
         "training_hash": DEFINITION.training_hash,
         "goal": DEFINITION.block["goal"],
@@ -54,19 +60,19 @@ def told(pair, job, results, crossing, hp, whole=None) -> dict:
 
 def test_a_study_re_runs_its_own_best_point_once_its_trials_are_over(tmp_path):
     pair = Pair("gpt2", "adamw", RULES, hopeless=True, isolation="strict")
-    assert list(pair.ready()) == [(0, 0, 0), (0, 1, 0), (1, 0, 1), (1, 1, 1)]
-    finish(pair, (0, 0, 0), tmp_path, 14, 0.001)
-    assert (0, None, 1) not in list(pair.ready())
-    finish(pair, (0, 1, 0), tmp_path, 9, 0.002)
-    assert list(pair.ready()) == [(1, 0, 1), (1, 1, 1), (0, None, 1), (0, None, 2)]
-    made = pair.config((0, None, 2), str(tmp_path))
+    assert list(pair.ready()) == [Job(0, 0, 0), Job(0, 1, 0), Job(1, 0, 1), Job(1, 1, 1)]
+    finish(pair, Job(0, 0, 0), tmp_path, 14, 0.001)
+    assert Job(0, None, 1) not in list(pair.ready())
+    finish(pair, Job(0, 1, 0), tmp_path, 9, 0.002)
+    assert list(pair.ready()) == [Job(1, 0, 1), Job(1, 1, 1), Job(0, None, 1), Job(0, None, 2)]
+    made = pair.config(Job(0, None, 2), str(tmp_path))
     assert (made["submission"], made["seed"], made["trial"]) == (
         {"name": "adamw", "lr": 0.002},
         2,
         None,
     )
     assert not made["hopeless"]
-    assert pair.config((1, 0, 1), str(tmp_path))["hopeless"]
+    assert pair.config(Job(1, 0, 1), str(tmp_path))["hopeless"]
     assert made["isolation"] == "strict"
 
 
@@ -74,9 +80,9 @@ def test_what_is_committed_is_what_was_found_and_other_runs_stay(tmp_path):
     pair = Pair("gpt2", "adamw", {"studies": 1, "trials": 2, "seeds": 1})
     results = tmp_path / "results"
     for job, crossing, lr in [
-        ((0, 0, 0), 14, 0.001),
-        ((0, 1, 0), 9, 0.002),
-        ((0, None, 1), 10, 0.002),
+        (Job(0, 0, 0), 14, 0.001),
+        (Job(0, 1, 0), 9, 0.002),
+        (Job(0, None, 1), 10, 0.002),
     ]:
         finish(pair, job, results, crossing, lr)
     atomic_json(
@@ -95,7 +101,7 @@ def test_what_is_committed_is_what_was_found_and_other_runs_stay(tmp_path):
     kept = collect([results / "board" / "gpt2.mini.jsonl"])
     assert (len(kept.runs), kept.left_out) == (3, [])
     alone = Pair("gpt2", "adamw", {"studies": 1, "trials": 0, "seeds": 3})
-    finish(alone, (0, None, 3), tmp_path / "other", 12, 0.1)
+    finish(alone, Job(0, None, 3), tmp_path / "other", 12, 0.1)
     assert commit([alone], results)[0].endswith(": 4 runs")
 
 
@@ -116,16 +122,23 @@ def test_the_rest_is_estimated_from_the_trials_timed():
 
 
 class Race:
-    """Stands for the racing of a job: keeps what was raced, and leaves a record."""
+    """Stands for the racing of a job: keeps what was raced, and leaves a record.
 
-    def __init__(self, results, fail=()):
-        self.results, self.fail, self.raced = results, fail, []
+    `crossings` has the evaluation at which the goal is met by (study, share of the budget), None
+    for a miss; trials add their number to it at the whole budget.
+    """
+
+    def __init__(self, results, fail=(), crossings=None):
+        self.results, self.fail, self.raced, self.shares = results, fail, [], []
+        self.crossings = crossings
 
     def __call__(self, config, racing=None):
         name, trial, study, seed = (
             config["submission"]["name"], config["trial"], config["study"], config["seed"],
         )  # fmt: skip
+        share = config["budget"]
         self.raced.append((name, study, trial, seed))
+        self.shares.append((study, trial, seed, share))
         if name in self.fail:
             return failure(config, "it does not fit")
         card = discover.read(discover.find(name))
@@ -133,11 +146,14 @@ class Race:
         hp = point.hyperparameters(card, settings, trial, study, None, {})
         pair = Pair("gpt2", name, RULES, until=config["until"])
         crossing = 12 if trial is None else 9 + trial
-        return told(pair, (study, trial, seed), self.results, crossing, hp)
+        if self.crossings is not None:
+            crossing = self.crossings.get((study, share))
+            crossing = crossing and crossing + (trial or 0) * (share == 1)
+        return told(pair, Job(study, trial, seed, share), self.results, crossing, hp)
 
 
 def go(monkeypatch, race, pairs, results, **more) -> bool:
-    monkeypatch.setattr("harness.campaign.pairs.apart", race)
+    monkeypatch.setattr("harness.campaign.running.apart", race)
     whole = run(pairs, str(results), 1, Known(results), lambda *_: None, **more)
     commit(pairs, results)
     return whole
@@ -192,8 +208,8 @@ def test_a_moved_goal_judges_the_board_again_and_races_nothing(tmp_path, monkeyp
 
 def test_a_run_that_stopped_at_an_easier_goal_is_not_judged_by_a_harder_one(tmp_path):
     pair = Pair("gpt2", "adamw", RULES)
-    pair.take((0, 0, 0), told(pair, (0, 0, 0), tmp_path, 12, {"lr": 0.1}, whole=False))
-    run, harder = pair.found[0, 0, 0], tree_of("gpt2")
+    pair.take(Job(0, 0, 0), told(pair, Job(0, 0, 0), tmp_path, 12, {"lr": 0.1}, whole=False))
+    run, harder = pair.found[Job(0, 0, 0)], tree_of("gpt2")
     harder["mini"]["goal"] = {"loss": {"at_most": 1.0}}
     assert rejudge.rejudge(run, define("gpt2", harder, "mini", None)) is run
 
@@ -288,10 +304,118 @@ def test_blocks_are_done_in_order_and_a_submission_races_on_its_tracks_alone(tmp
     assert {p.until for p in pairs} == {"budget"}
     second = [p for p in pairs if p.ruleset["trials"] == 0]
     assert {p.total for p in second} == {1}
-    assert next(second[0].ready()) == (0, None, 1)
+    assert next(second[0].ready()) == Job(0, None, 1)
     tracks = {tree_of(p.workload)["track"] for p in second if p.submission == "lora"}
     assert tracks == {"finetune"}
     assert {"gpt2", "vit"} <= {p.workload for p in second if p.submission == "lion"}
+
+
+def climb(monkeypatch, tmp_path, crossings, until="goal", **rules):
+    """Race a pair down (or up) a ladder; return what was raced, the pair, and its tuned point."""
+    race = Race(tmp_path / "folders", crossings=crossings)
+    pairs = pairs_of("adamw", until=until, ladder=0.8, **rules)
+    assert go(monkeypatch, race, pairs, tmp_path / "results")
+    again = Race(tmp_path / "again", crossings=crossings)
+    assert go(monkeypatch, again, pairs_of("adamw", ladder=0.8, **rules), tmp_path / "results")
+    assert again.raced == []
+    tuned = json.loads((tmp_path / "results" / "tuned" / "gpt2.mini.json").read_text())["adamw"]
+    return race.shares, pairs[0], tuned
+
+
+def test_the_shares_of_a_ladder():
+    assert shares(0.8, up=False)[:5] == [0.8, 0.64, 0.51, 0.41, 0.33]
+    assert shares(0.8, up=True) == [1.25, 1.56, 1.95]
+    for ratio in (0.3, 0.5, 0.95):
+        for up in (False, True):
+            steps = [1, *shares(ratio, up)]
+            assert sorted(set(steps), reverse=not up) == steps
+            assert 0.05 <= min(steps) <= max(steps) <= 2
+
+
+def test_a_ladder_goes_down_until_a_share_misses_and_seeds_race_at_the_best(tmp_path, monkeypatch):
+    crossings = {(0, 1): 12, (0, 0.8): 9, (0, 0.64): 10, (0, 0.51): None}
+    raced, pair, tuned = climb(monkeypatch, tmp_path, crossings)
+    assert raced == [
+        (0, 0, 0, 1), (0, 1, 0, 1),
+        (0, 0, 0, 0.8), (0, 0, 0, 0.64), (0, 0, 0, 0.51),
+        (0, None, 1, 0.8), (0, None, 2, 0.8),
+    ]  # fmt: skip
+    assert (tuned["budget"], tuned["trial"]) == (0.8, 0)
+    assert (pair.total, pair.left) == (7, 0)
+    choice = choose(collect([tmp_path / "results" / "board" / "gpt2.mini.jsonl"]).runs)
+    assert (choice.budget, choice.tuned, len(choice.runs)) == (0.8, True, 2)
+
+
+def test_the_whole_budget_stays_where_every_smaller_share_is_slower(tmp_path, monkeypatch):
+    raced, _, tuned = climb(monkeypatch, tmp_path, {(0, 1): 12, (0, 0.8): None})
+    assert raced[2:] == [(0, 0, 0, 0.8), (0, None, 1, 1), (0, None, 2, 1)]
+    assert "budget" not in tuned
+
+
+def test_what_misses_with_all_trials_gets_one_seed_and_no_ladder(tmp_path, monkeypatch):
+    raced, pair, _ = climb(monkeypatch, tmp_path, {}, until="budget", seeds=3)
+    assert raced == [(0, 0, 0, 1), (0, 1, 0, 1), (0, None, 1, 1)]
+    assert pair.total == 3
+
+
+def test_a_study_that_missed_goes_up_where_another_reached(tmp_path, monkeypatch):
+    """Seed 1 of study 1 is its trial's: one run, as a point has one run a seed."""
+    crossings = {(1, 1): 12, (0, 1.25): None, (0, 1.56): 14, (1, 0.8): None}
+    raced, _, tuned = climb(monkeypatch, tmp_path, crossings, studies=2, trials=1)
+    assert raced == [
+        (0, 0, 0, 1), (1, 0, 1, 1),
+        (0, 0, 0, 1.25), (0, 0, 0, 1.56),
+        (0, None, 1, 1.56), (0, None, 2, 1.56), (1, 0, 1, 0.8), (1, None, 2, 1),
+    ]  # fmt: skip
+    assert "budget" not in tuned
+
+
+def test_a_ladder_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
+    crossings = {(0, 1): 12, (0, 0.8): 9, (0, 0.64): None}
+    results, raced = tmp_path / "results", []
+    for stop in range(1, 8):
+
+        class Stops(Race):
+            def __call__(self, config, racing=None):
+                if self.raced:
+                    raise KeyboardInterrupt
+                return super().__call__(config, racing)
+
+        race = Stops(tmp_path / str(stop), crossings=crossings)
+        pairs = pairs_of("adamw", ladder=0.8)
+        try:
+            go(monkeypatch, race, pairs, results)
+        except KeyboardInterrupt:
+            commit(pairs, results)
+        raced += race.shares
+    assert raced == [
+        (0, 0, 0, 1), (0, 1, 0, 1), (0, 0, 0, 0.8), (0, 0, 0, 0.64),
+        (0, None, 1, 0.8), (0, None, 2, 0.8),
+    ]  # fmt: skip
+
+
+def test_a_stream_has_no_ladder():
+    pair = Pair("stream_split", "er", ruleset("answer"))
+    for job in pair.tuning:
+        pair.take(job, {"outcome": "diverged"}, SimpleNamespace(record={"outcome": "reached"}))
+    assert pair.ladder(0) == []
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"ladder": 1}, "0.3 to 0.95"),
+        ({"ladder": "down"}, "0.3 to 0.95"),
+        ({"trials": 0}, "tuning trials at budget: 1"),
+        ({"budget": 2}, "tuning trials at budget: 1"),
+        ({"budget": 0}, "a positive number"),
+        ({"budget": True}, "a positive number"),
+    ],
+)
+def test_a_ruleset_with_a_wrong_ladder_or_budget_is_an_error(changes, message):
+    with pytest.raises(UserError) as caught:
+        ruleset("answer", **changes)
+    assert message in f"{caught.value.what} {caught.value.allowed}"
 
 
 @pytest.mark.parametrize("name", sorted(rulesets()))
@@ -304,9 +428,9 @@ def test_a_self_tuning_submission_gets_one_point_and_three_budgets(tmp_path):
     path = tmp_path / "plan.yaml"
     path.write_text("submissions: [pbt]\nworkloads: [gpt2, stream_split]\nruleset: self_tuning\n")
     (pair,) = campaign_pairs.pairs_of(load(path))  # no stream: it has its own length
-    assert list(pair.ready()) == [(0, None, 1), (0, None, 2), (0, None, 3)]
-    planned = plan.make(pair.config((0, None, 1), str(tmp_path)))
-    usual = plan.make(pair.config((0, None, 1), str(tmp_path)) | {"budget": 1})
+    assert list(pair.ready()) == [Job(0, None, 1), Job(0, None, 2), Job(0, None, 3)]
+    planned = plan.make(pair.config(Job(0, None, 1), str(tmp_path)))
+    usual = plan.make(pair.config(Job(0, None, 1), str(tmp_path)) | {"budget": 1})
     assert planned.horizon == 3 * usual.horizon
     assert planned.grid[:4] == usual.grid[:4]  # as fine a grid
     assert planned.run_id != usual.run_id
@@ -315,7 +439,7 @@ def test_a_self_tuning_submission_gets_one_point_and_three_budgets(tmp_path):
 
 def test_a_budget_is_a_share_of_the_horizon_and_no_other_workload(tmp_path):
     (pair,) = pairs_of("adamw", trials=0, seeds=1)
-    config = pair.config((0, None, 1), str(tmp_path))
+    config = pair.config(Job(0, None, 1), str(tmp_path))
     usual = plan.make(config)
     for share, steps, points in ((0.64, 640, 13), (1.25, 1250, 25), (1e-9, 1, 2), (2, 2000, 40)):
         shared = plan.make(config | {"budget": share})
@@ -333,7 +457,7 @@ def test_a_budget_is_a_share_of_the_horizon_and_no_other_workload(tmp_path):
         with pytest.raises(UserError, match="a positive number"):
             plan.make(config | {"budget": share})
     stream = Pair("stream_split", "er", {"studies": 1, "trials": 0, "seeds": 1})
-    config = stream.config((0, None, 1), str(tmp_path))
+    config = stream.config(Job(0, None, 1), str(tmp_path))
     assert plan.make(config).horizon > 0
     for share in (0.64, 2):
         with pytest.raises(UserError, match="is a stream"):
@@ -341,7 +465,7 @@ def test_a_budget_is_a_share_of_the_horizon_and_no_other_workload(tmp_path):
 
 
 def test_a_submissions_own_passes_take_the_same_share(tmp_path):
-    config = pairs_of("prodigy", trials=0)[0].config((0, None, 1), str(tmp_path))
+    config = pairs_of("prodigy", trials=0)[0].config(Job(0, None, 1), str(tmp_path))
     config |= {"submission": {"name": "sam"}}
     usual, shared = plan.make(config), plan.make(config | {"budget": 0.5})
     assert usual.horizon < usual.budget
@@ -361,8 +485,6 @@ def test_a_tuned_point_has_a_budget_which_a_race_uses(tmp_path):
 
 
 def test_a_pair_is_written_though_its_last_jobs_were_known(monkeypatch, tmp_path):
-    from types import SimpleNamespace
-
     from harness.cli.commands import campaign
 
     written = []

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from harness.campaign import plan
 from harness.campaign.board import Known, commit
-from harness.campaign.pairs import Job, Pair, duration, pairs_of
-from harness.campaign.pairs import run as run_pairs
+from harness.campaign.pair_results import Job
+from harness.campaign.pairs import Pair, pairs_of
+from harness.campaign.running import duration
+from harness.campaign.running import run as run_pairs
 from harness.cli.arguments import parser
 from harness.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UserError
 from harness.race import configuration
@@ -113,21 +115,35 @@ def _print_points(pairs: list[Pair], known: Known) -> None:
             if record:
                 pair.take(job, {"outcome": record.record["outcome"]}, record)
             _print_point("done" if record else "to run", pair, job, json.dumps(pair.point(job)))
-        for study in range(pair.ruleset["studies"]):
-            trials = [job for job in pair.tuning if job[0] == study]
-            for seed in range(1, pair.ruleset["seeds"] + 1):
-                job = study, None, seed
-                if trials and not all(trial in pair.found for trial in trials):
+        for study in pair.studies:
+            for job in _ladder(pair, study, known):
+                state = "done" if job in pair.done else "to run"
+                _print_point(state, pair, job, json.dumps(pair.point(job)))
+            open_trials = any(job.study == study for job in pair.tuning if job not in pair.found)
+            for seed in pair.seeds:
+                job = Job(study, None, seed)
+                if open_trials or not all(rung in pair.done for rung in pair.ladder(study)):
                     _print_point("to run", pair, job, "the study's best point")
                 else:
                     state = "done" if known(pair, job) else "to run"
                     _print_point(state, pair, job, json.dumps(pair.point(job)))
 
 
+def _ladder(pair: Pair, study: int, known: Known) -> list[Job]:
+    """Return the jobs of a study's ladder, up to the first that no record covers."""
+    while rungs := [job for job in pair.ladder(study) if job not in pair.done]:
+        record = known(pair, rungs[0])
+        if record is None:
+            break
+        pair.take(rungs[0], {"outcome": record.record["outcome"]}, record)
+    return pair.ladder(study)
+
+
 def _print_point(state: str, pair: Pair, job: Job, point: str) -> None:
-    study, trial, seed = job
-    kind = f"trial {trial}" if trial is not None else "again"
-    print(f"{state:7} {pair.name:40} study {study} {kind:8} seed {seed}  {point}")
+    """Print one job: whether it is done, its pair, study, kind, seed and point."""
+    kind = f"trial {job.trial}" if job.trial is not None else "again"
+    budget = f" at {job.share:g} of the budget" if job.share else ""
+    print(f"{state:7} {pair.name:40} study {job.study} {kind:8} seed {job.seed}  {point}{budget}")
 
 
 def progress(result: dict, number: int, total: int, left: float | None) -> str:

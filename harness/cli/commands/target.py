@@ -7,8 +7,9 @@ from pathlib import Path
 
 from harness.campaign import target, targeting
 from harness.campaign.board import Known, commit
-from harness.campaign.pairs import Pair, duration
-from harness.campaign.pairs import run as run_pairs
+from harness.campaign.pairs import Pair
+from harness.campaign.running import duration
+from harness.campaign.running import run as run_pairs
 from harness.campaign.target import Procedure
 from harness.catalog import discover
 from harness.catalog.definition import split_variant

@@ -12,7 +12,7 @@ from harness.catalog.definition import tree_of
 from harness.errors import UserError
 from harness.records.collect import Collection
 from harness.records.references import reference_time
-from harness.records.run import RecordedRun, described
+from harness.records.run import LARGEST_SHARE, RecordedRun, described
 from harness.report.board import score
 from harness.report.board.cells import by_workload, choose, unfit
 from harness.report.board.marks import marks_of
@@ -20,8 +20,6 @@ from harness.report.board.rows import CONSTRAINED, Board, Row, Workload
 
 # of a board's name: runs with more than a schedule's share of the budget
 SELF_TUNING = "-self-tuning"
-# the largest share of the budget that is part of a point; larger ones are for self-tuning
-LARGEST_SHARE = 2
 TRACKS = ("train", "finetune", "compress", "continual")
 SCALES = ("mini", "base", "full")
 
