@@ -50,6 +50,8 @@ FILES = 4096  # open files
 # Limit on threads. It is set only in a user namespace, where other processes do not count.
 TASKS = 512
 
+# The level that this process has given itself, once it has.
+_confined: list[str] = []
 PROCESS = re.compile(r"/proc/(\d+)(?:/|$)")
 
 # Python's audit events (docs.python.org/library/audit_events): name -> which arguments are paths.
@@ -158,6 +160,7 @@ def confine(policy: dict) -> list[str]:
         RuntimeError: the level is strict, and there are other threads.
     """
     layers = ["limits"]
+    _confined.append(policy["level"])
     for name, value in policy["limits"].items():
         kind = getattr(resource, f"RLIMIT_{name}")
         hard = resource.getrlimit(kind)[1]
@@ -180,6 +183,11 @@ def confine(policy: dict) -> list[str]:
             layers += seccomp.forbid()
     sys.addaudithook(_tripwire(policy))
     return [*layers, "tripwire"]
+
+
+def confined() -> bool:
+    """Return True if the kernel confines this process."""
+    return "strict" in _confined
 
 
 def _tripwire(policy: dict):

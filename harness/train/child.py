@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import traceback
+from multiprocessing.process import current_process
 
 from harness.train.runner import Runner
 
@@ -73,6 +74,9 @@ def main() -> None:
     die_with_parent(int(sys.argv[3]))
     keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Sockets of data loaders' workers go to the private folder by a relative path: an absolute one
+    # may exceed the 107 bytes that a socket's name may have.
+    current_process()._config["tempdir"] = "tmp"
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)
     # Programs that a submission starts must not inherit these descriptors.

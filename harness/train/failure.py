@@ -4,6 +4,7 @@ import os
 import traceback
 
 from harness.errors import UserError
+from harness.system import sandbox
 from harness.system.paths import ROOT
 
 
@@ -19,9 +20,21 @@ def failure(error: BaseException) -> dict:
     disk_full = "DiskFull" in type(error).__name__ or getattr(error, "errno", None) in (27, 28, 122)
     return {
         "outcome": "oom" if memory else "disk_full" if disk_full else "failed",
-        "error": in_one_line(error),
+        "error": in_one_line(error) + _refusal(error),
         "traceback": "".join(traceback.format_exception(error))[-4000:],
     }
+
+
+def _refusal(error: BaseException) -> str:
+    """Return what a confined process is refused, if that may be the cause of the error."""
+    refused = isinstance(error, PermissionError) and sandbox.confined()
+    # The errors of the tripwire say it themselves.
+    if not refused or "isolation:" in str(error):
+        return ""
+    return (
+        "; isolation=strict refuses new processes (workers of a data loader, too), sockets, shared "
+        "memory, and files other than the submission's own"
+    )
 
 
 def of_machine(error: BaseException) -> tuple[str, str] | None:
