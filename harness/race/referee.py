@@ -26,9 +26,11 @@ from harness.system.files import DiskFull, locked
 from harness.system.machine import environment, load_average
 from harness.system.processes import keep_freed_memory
 from harness.system.signals import Signals
-from harness.train import checkpoint, shared_weights
+from harness.train import checkpoint, final_weights, shared_weights
 from harness.train.failure import of_machine
 
+# Outcomes of a trial whose last weights were evaluated.
+JUDGED = ("reached", "out_of_budget", "hopeless")
 PAUSED = "interrupted", "asked to stop; the same command continues it"
 
 
@@ -226,6 +228,9 @@ def evaluate(attempt: Attempt, reply: dict) -> Ending | None:
     attempt.observer.row(attempt.append(dict(row)))
     ending = attempt.ending()
     _preserve_before_crossing(attempt)
+    if ending and ending[0] in JUDGED and attempt.trial.isolation == "strict":
+        # Whoever verifies the record evaluates them again.
+        final_weights.keep(attempt.trial.folder, weights)
     if (ending is None or ending[0] == "reached") and reply["step"]:
         attempt.save()
     return ending

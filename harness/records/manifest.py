@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.system.files import atomic_write, sha256_of
+from harness.train import final_weights
 
 NAME = "MANIFEST"
 # Files that are not in the manifest: those that other programs write, those that only serve the
 # trial's processes, and run.json, which is written later.
 APART = ("private", "wandb", "tensorboard", "progress", "spent", "run.json", "mirror.log", NAME)
 # Large files that the keeper of the records may delete.
-MAY_GO = ("checkpoint", "before_crossing")
+MAY_GO = ("checkpoint", "before_crossing", final_weights.NAME)
 
 
 def write(folder: Path) -> str:

@@ -142,6 +142,8 @@ def _within_seeds(
     values = [each.curve[-1][2] for each in (run, *others) if each.curve]
     values = [value for value in values if value is not None]
     mine = again.curve[-1][2]
+    if mine is None or run.curve[-1][2] is None:
+        return False, f"{name} has no last value"
     text = f"{name} {run.curve[-1][2]:.9g} recorded, {mine:.9g} now"
     if len(values) < 3:
         return False, f"{text}; with {len(values)} seeds there is no interval"

@@ -1,18 +1,24 @@
 """Laws of the list of verified records: what is ranked was raced again or is the maintainers'."""
 
+import gzip
 import json
 
 import pytest
+import torch
 
 from harness.cli import main
 from harness.cli.commands import verify
 from harness.errors import UserError
-from harness.records import verified
+from harness.race import rerun
+from harness.records import manifest, verified
 from harness.records.collect import collect
 from harness.records.compact import signed, write_compact
 from harness.records.references import references
 from harness.report.board.board import boards
+from harness.system import sandbox
+from harness.system.files import BadFile, read_json
 from harness.system.paths import ROOT
+from harness.train import final_weights, shared_weights
 from tests.support import records, tiny
 
 BOARD = ROOT / "results" / "board"
@@ -156,6 +162,58 @@ def test_harness_verify_races_a_committed_record_again(own_list, capsys):
     assert main.main(["verify", place, "--list", str(own_list)]) == 0
     assert "1 confirmed, 0 not" in capsys.readouterr().out
     assert verified.read_list(own_list)[0]["how"] == verified.AGAIN
+
+
+@pytest.fixture
+def with_weights(tmp_path):
+    """The folder of a short race, with weights that are not its own."""
+    planned = tiny.trial("gd", tmp_path / "strict")
+    # The referee keeps the weights of strict trials alone; this one runs in this process.
+    outcome = tiny.race(planned)
+    assert final_weights.load(outcome.folder) is None
+    weights = {"u": torch.ones(3, 2), "mask": torch.tensor([True, False])}
+    final_weights.keep(outcome.folder, weights)
+    return outcome.folder, weights
+
+
+def test_final_weights_come_back_to_the_bit_and_may_be_deleted(with_weights):
+    folder, weights = with_weights
+    back = final_weights.load(folder)
+    assert shared_weights.digest(back) == shared_weights.digest(weights)
+    stated = manifest.write(folder)
+    (folder / final_weights.NAME).unlink()
+    assert final_weights.load(folder) is None
+    assert manifest.problems(folder, stated) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"no gzip", gzip.compress(b"no tensors")])
+def test_damaged_weights_are_named(with_weights, content):
+    folder, _ = with_weights
+    (folder / final_weights.NAME).write_bytes(content)
+    with pytest.raises(BadFile, match="it has no weights"):
+        final_weights.load(folder)
+
+
+def test_other_weights_than_the_record_s_are_refused(with_weights):
+    folder, _ = with_weights
+    with pytest.raises(UserError, match="do not have the record's digest"):
+        rerun.evaluate_weights(read_json(folder / "run.json"), folder)
+
+
+@pytest.mark.slow
+def test_a_strict_race_keeps_its_weights_and_verify_evaluates_them(own_list, tmp_path, capsys):
+    """About 40 s: two races, in strict as on the leaderboard."""
+    if not sandbox.offered():
+        pytest.skip("strict needs Landlock")
+    words = ["workload=matrix_sensing", "submission=scaled_gd", "isolation=strict", "seed=1"]
+    assert main.main([*words, "tracker=none", f"results={tmp_path}"]) == 0
+    (folder,) = (tmp_path / "runs").glob("*/*/*")
+    assert (folder / final_weights.NAME).is_file()
+    assert main.main(["verify", str(folder), "--list", str(own_list)]) == 0
+    out = capsys.readouterr().out
+    assert "the same weights at 6 evaluations" in out
+    assert "the final weights give the same metrics" in out
+    assert collect([folder]).runs[0].verified == verified.AGAIN
 
 
 @pytest.mark.parametrize("text", ["nowhere", "nowhere.jsonl:3", "tests", "README.md:4"])

@@ -12,7 +12,7 @@ from harness.records import verified
 from harness.records.collect import read_folder
 from harness.records.compact import read_compact
 from harness.records.run import RecordedRun
-from harness.system.files import BadFile
+from harness.system.files import BadFile, read_json
 from harness.system.machine import harness_hash, identity
 
 ALLOWED = "a run's folder, a compact file, or FILE.jsonl:LINE"
@@ -79,10 +79,12 @@ def _verify(place: Path, run: RecordedRun, file: str) -> tuple[bool, str]:
     try:
         with tempfile.TemporaryDirectory() as results:
             folder = place if place.is_dir() else None
+            kept = rerun.evaluate_weights(read_json(folder / "run.json"), folder) if folder else ""
             second = rerun.again(run, folder, Path(results), file)
     except UserError as error:
         return False, str(error)
-    return verified.compare(run, second, _seeds(place, run))
+    agree, seen = verified.compare(run, second, _seeds(place, run))
+    return agree, f"{seen}; {kept}" if kept else seen
 
 
 def _seeds(path: Path, run: RecordedRun) -> list[RecordedRun]:
