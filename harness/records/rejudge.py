@@ -19,6 +19,7 @@ from harness.errors import UserError
 from harness.records import run_folder, stream_metrics
 from harness.records.judging import crossing, rows_of_columns
 from harness.records.run import RecordedRun
+from harness.records.schema import DAMAGED
 
 # Significant digits of a number in the table: more than a float32 has.
 DIGITS = 9
@@ -67,8 +68,15 @@ def _short(value: float | None) -> float | None:
 def rejudge(run: RecordedRun, definition: Definition | None) -> RecordedRun:
     """Return the run as a record of `definition`, in its present prices.
 
-    Return the run unchanged if its training is not that of the definition.
+    Return the run unchanged if its training is not that of the definition, or if it is damaged.
     """
+    try:
+        return _rejudged(run, definition)
+    except DAMAGED:
+        return run
+
+
+def _rejudged(run: RecordedRun, definition: Definition | None) -> RecordedRun:
     record = run.record
     if definition is None or "evaluations" not in record:
         return run
@@ -191,5 +199,8 @@ def frozen(name: str, scale: str, variant: str | None) -> prices.Table:
 
 
 def by_present_rules(run: RecordedRun) -> RecordedRun:
-    """Return the run judged by the present goal and in the present prices of its workload."""
-    return rejudge(run, present_of(run.record))
+    """Return the run judged by the present goal and in the present prices of its workload.
+
+    Raises one of DAMAGED if the record cannot be judged.
+    """
+    return _rejudged(run, present_of(run.record))

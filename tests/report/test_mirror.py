@@ -12,7 +12,10 @@ import pytest
 
 from harness.cli import main
 from harness.cli.observers import Mirror
+from harness.records import run_folder
+from harness.records.log import Log
 from harness.report.run import mirror, picture, trackers
+from harness.system.files import atomic_json
 from tests.support.wandb_file import records
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -269,6 +272,23 @@ def test_a_sync_that_fails_says_so_and_has_an_exit_status(tmp_path, capsys, monk
     assert "1 failed" in capsys.readouterr().out
     monkeypatch.setenv("WANDB_MODE", "offline")
     assert main.main(["sync", str(folder)]) == 0
+
+
+def test_a_sync_names_a_damaged_log_and_does_not_send_it(tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    log = folder / "log.jsonl"
+    written = Log(log)
+    for row in (STARTED, *EVALUATIONS, ENDED):
+        written.append(row)
+    stated = {"schema": 1, "run_id": "x", "outcome": "reached", "chain": written.chain}
+    atomic_json(folder / "run.json", stated)
+    assert run_folder.log_problem(folder) is None
+    log.write_text(log.read_text().replace('"event": "started"', '"event": "startled"'))
+    assert main.main(["sync", str(folder)]) == 1
+    assert "not sent: " in (out := capsys.readouterr().out)
+    assert "log.jsonl is damaged (line 1" in out
+    assert not list(folder.glob("mirror.*"))
 
 
 def test_a_failure_of_the_tracker_is_said_at_the_end_of_a_race(tmp_path, monkeypatch):

@@ -33,4 +33,6 @@ def run(arguments: list[str]) -> int:
         names = ", ".join(str(folder) for folder in done.failed[:3])
         more = f" and {len(done.failed) - 3} more" if len(done.failed) > 3 else ""
         print(f"{len(done.failed)} failed: {names}{more}; mirror.log in each has the reason")
-    return EXIT_FAILED if done.failed else EXIT_OK
+    for text in done.damaged:
+        print(f"not sent: {text}")
+    return EXIT_FAILED if done.failed or done.damaged else EXIT_OK

@@ -23,6 +23,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from harness.records import run_folder
 from harness.records.run_folder import valid_rows
 from harness.report.run.trackers import TRACKERS
 from harness.system.command_line import harness
@@ -61,18 +62,33 @@ def spawn(run_dir: Path, config) -> subprocess.Popen | None:
 
 @dataclass(frozen=True)
 class Synced:
-    """The result of a sync: how many runs got new rows, and the folders whose tracker failed."""
+    """The result of a sync.
+
+    Attributes:
+        updated: how many runs got new rows.
+        failed: the folders whose tracker failed.
+        damaged: a message for each run whose log is not as it was written; it is not sent.
+    """
 
     updated: int
     failed: list[Path]
+    damaged: list[str]
 
 
 def sync(paths: Iterable[Path | str], config) -> Synced:
     """Bring the tracker up to date with every run at or below `paths`."""
     logs = sorted({log for path in paths for log in Path(path).rglob("log.jsonl")})
-    sent = {log.parent: _safely(log.parent, config, lambda: False) for log in logs}
+    # Only a finished run states what its log ends in.
+    finished = [log.parent for log in logs if run_folder.finished(log.parent)]
+    problems = {folder: run_folder.log_problem(folder) for folder in finished}
+    damaged = {folder: problem for folder, problem in problems.items() if problem}
+    sent = {
+        log.parent: _safely(log.parent, config, lambda: False)
+        for log in logs
+        if log.parent not in damaged
+    }
     failed = [folder for folder, rows in sent.items() if rows < 0]
-    return Synced(sum(rows > 0 for rows in sent.values()), failed)
+    return Synced(sum(rows > 0 for rows in sent.values()), failed, list(damaged.values()))
 
 
 def failure(folder: Path, since: int) -> str | None:
