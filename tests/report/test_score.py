@@ -4,6 +4,7 @@ import csv
 import itertools
 import math
 import random
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -12,10 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benches import precision
 from harness.catalog.discover import ROOT
 from harness.records.collect import collect
 from harness.records.judging import crossing, interpolated_time
+from harness.records.references import references
 from harness.report.board import score, stats
+from harness.report.board.board import boards
 from harness.report.board.stats import Cell, Sample
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "algoperf_v05_external.csv"
@@ -240,6 +244,52 @@ def test_the_noise_of_the_simulation_is_measured():
         np.sqrt(np.mean(np.square(noise))),
     )
     assert measured == pytest.approx((SLOPE, SEEDS, EVALUATIONS), rel=0.3)
+
+
+@pytest.fixture(scope="module")
+def train():
+    """The board of training from scratch by the committed records."""
+    return boards(collect([ROOT / "results"]), references())[0]
+
+
+def test_docs_score_works_on_the_committed_records(train):
+    text = (ROOT / "docs" / "score.md").read_text()
+    muon, adamw = (
+        next(row for row in train.rows if row.name == name).choices["gpt2.mini"]
+        for name in ("muon", "adamw")
+    )
+    for choice in (muon, adamw):
+        seconds = [f"{sample.time:.2f}" for sample in choice.cell.studies[0]]
+        assert f"{seconds[0]}, {seconds[1]} and {seconds[2]} s" in text
+        assert f"{choice.cell.time:.2f} s" in text
+    assert f"{train.references['gpt2.mini']:.2f} s" in text
+    first = muon.runs[0].record
+    at = first["evaluations"]["step"].index(first["crossing"]["step"])
+    for column in (first["evaluations"]["metrics"]["loss"], first["evaluations"]["seconds"]):
+        for value in column[at - 1 : at + 1]:
+            assert re.search(rf"\b({value:.5f}|{value:.2f})\b", text), value
+    assert [line for line in precision.table([str(ROOT / "results")])[:6] if line not in text] == []
+
+
+def test_docs_findings_has_the_times_of_the_records(train):
+    table = re.search(
+        r"## The core.*?(\| sub.*?)\n\n", (ROOT / "docs/findings.md").read_text(), re.S
+    )
+    header, _, *lines = [line.strip("| ").split(" | ") for line in table[1].splitlines()]
+    names = [name.strip("`") for name in header[2:]]
+    assert len(names) == 4
+    *lines, reference = [[value.strip(" |") for value in line] for line in lines]
+    for name, rank, *values in lines:
+        row = next(row for row in train.rows if row.name == name)
+        assert row.rank_text() == rank
+        for workload, value in zip(names, values, strict=True):
+            choice = row.choices[f"{workload}.mini"]
+            reached = sum(math.isfinite(run.time) for run in choice.runs)
+            some = f" ({reached})" if 0 < reached < len(choice.runs) else ""
+            time = f"{choice.cell.time:.1f}" if choice.cell.met else "miss"
+            assert value == ("cannot" if not choice.runs else time + some), (name, workload)
+    times = [f"{train.references[f'{name}.mini']:.1f}" for name in names]
+    assert reference[-4:] == times
 
 
 def test_studies_are_resampled_before_seeds():

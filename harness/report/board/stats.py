@@ -144,7 +144,7 @@ def widened(draws: np.ndarray, units: Sequence[int], costs: Sequence[float]) -> 
         return mean
     parts = sum(v**2 / (n - 1) for v, n in zip(variances, units, strict=True))
     freedom = float(variances.sum() ** 2 / parts)
-    factor = _half(freedom, 1.0) / _half(math.inf, 1.0)
+    factor = half_width(freedom, 1.0) / half_width(math.inf, 1.0)
     return np.minimum(centre + (mean - centre) * factor, math.log(PENALTY))
 
 
@@ -210,7 +210,7 @@ def compare(
     if smallest < 2:
         return Comparison(math.exp(mean), None, None, "not separable", None, paired, n)
     freedom = seeds**2 / satterthwaite if satterthwaite else math.inf
-    half = _half(freedom, seeds) / n
+    half = half_width(freedom, seeds) / n
     # Where all differences are equal, rounding is all that is left of them.
     separable = abs(mean) > half + 1e-9
     verdict = "not separable" if not separable else "faster" if mean > 0 else "slower"
@@ -225,7 +225,7 @@ def _mean(values) -> float:
     return sum(values) / len(values)
 
 
-def _half(freedom: float, seeds: float) -> float:
+def half_width(freedom: float, seeds: float) -> float:
     """Return half the interval of a sum whose variance over seeds is `seeds`."""
     from scipy.special import ndtri, stdtrit
 
@@ -239,7 +239,7 @@ def _more(difference: float, seeds: float, freedom: float, now: int) -> int | No
     if not difference:
         return None
     for n in range(now + 1, MOST_SEEDS):
-        if difference > _half(freedom * (n - 1) / (now - 1), seeds * now / n):
+        if difference > half_width(freedom * (n - 1) / (now - 1), seeds * now / n):
             return n - now
     return None
 

@@ -1,0 +1,72 @@
+"""Half-widths of the 95 % interval of a speed-up, by the seeds of committed records.
+
+    python benches/precision.py results
+
+For each workload of the core of a board: the scatter of the logarithm of the time over the seeds of
+one point, and that of the paired difference of two submissions, each pooled over the submissions
+whose seeds all reached the goal; and the half-width that follows from it by Student's t at 3, 5 and
+10 seeds. What was not measured, for want of such submissions, is a dash.
+"""
+
+import math
+import statistics
+import sys
+from collections.abc import Iterable
+from itertools import combinations
+
+from harness.records.collect import collect
+from harness.records.references import references
+from harness.report.board.board import boards
+from harness.report.board.rows import Board, Workload
+from harness.report.board.stats import half_width
+
+SEEDS = (3, 5, 10)
+
+
+def scatters(board: Board, workload: Workload) -> tuple[list[float], list[float]]:
+    """Return the variances over seeds of single submissions, and those of paired differences."""
+    if not workload.time:
+        return [], []
+    cells = [row.cells[workload.key] for row in board.rows if workload.key in row.cells]
+    costs = [
+        cell.unit_costs(workload.time)
+        for cell in cells
+        if cell.evidence == "seeds"
+        and cell.n > 2
+        and all(math.isfinite(sample.time) for study in cell.studies for sample in study)
+    ]
+    single = [statistics.variance(each.values()) for each in costs]
+    paired = [
+        statistics.variance([a[unit] - b[unit] for unit in a])
+        for a, b in combinations(costs, 2)
+        if a.keys() == b.keys()
+    ]
+    return single, paired
+
+
+def widths(variances: list[float]) -> Iterable[str]:
+    """Return the half-width in per cent at each number of seeds of SEEDS."""
+    if not variances:
+        return ["–" for _ in SEEDS]
+    pooled = statistics.mean(variances)
+    halves = [half_width(n - 1, pooled / n) for n in SEEDS]
+    return [f"{100 * math.expm1(half):.0f} %" for half in halves]
+
+
+def table(paths: list[str]) -> list[str]:
+    """Return the rows of the table as Markdown."""
+    columns = [f"{kind}, {n} seeds" for kind in ("one", "a pair") for n in SEEDS]
+    lines = [
+        f"| workload | submissions | pairs | {' | '.join(columns)} |",
+        f"| --- | {' | '.join(['---:'] * (2 + len(columns)))} |",
+    ]
+    for board in boards(collect(paths), references(paths)):
+        for workload in board.bases if any(w.core for w in board.bases) else []:
+            single, paired = scatters(board, workload)
+            values = [workload.key, str(len(single)), str(len(paired))]
+            lines.append(f"| {' | '.join([*values, *widths(single), *widths(paired)])} |")
+    return lines
+
+
+if __name__ == "__main__":
+    print("\n".join(table(sys.argv[1:] or ["results"])))
