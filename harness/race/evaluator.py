@@ -46,9 +46,8 @@ class Evaluator:
         head = {id(p) for p in surgery.head(self._model)}
         self._head = {name for name, p in self._model.named_parameters() if id(p) in head}
         self._prunable = [name for name, role in kinds.items() if role.kind == "hidden"]
-        self._compressed = definition.track == "compress" or bool(
-            {"sparsity", "two_four", "bits"} & definition.block["goal"].keys()
-        )
+        bounded = bool({"sparsity", "two_four", "bits"} & definition.block["goal"].keys())
+        self._compressed = bounded or definition.track == "compress"
 
     @torch.inference_mode()
     def __call__(
@@ -58,9 +57,7 @@ class Evaluator:
         declared: tuple[int, bool, int] = (0, False, 0),
         held: Held | None = None,
     ) -> dict[str, float]:
-        """Return the metrics of the weights over the validation set.
-
-        They are NaN where a weight is not finite.
+        """Return the metrics over the validation set; NaN where a weight is not finite.
 
         Args:
             active: the model's blocks that are active, if it reported them.
@@ -79,7 +76,7 @@ class Evaluator:
             scored = {name: float(value) for name, value in self._module.score(sums).items()}
         except (OverflowError, ValueError):
             return dict.fromkeys(sums, math.nan)
-        return scored | self._constraints(tensors, *declared, held or Held())
+        return scored | self._constraints(tensors, declared, held or Held())
 
     @torch.inference_mode()
     def groups(
@@ -152,34 +149,19 @@ class Evaluator:
         scores = self._answers[index]
         return lambda inputs: scores
 
-    def _head_sizes(self) -> dict[str, int]:
-        return {n: p.numel() for n, p in self._model.named_parameters() if n in self._head}
-
     def _take(self, tensors: dict[str, Tensor], active: list[bool] | None) -> None:
         for name, own in self._model.state_dict().items():
             own.copy_(tensors[name])
         depth.set_depth(self._model, active)
 
     def _constraints(
-        self, tensors: dict[str, Tensor], count: int, merged: bool, memory: int, held: Held
+        self, tensors: dict[str, Tensor], declared: tuple[int, bool, int], held: Held
     ) -> dict[str, float]:
         """Return the weight metrics of the handed-over weights, where the goal names them."""
-        measured = {}
-        if self._start is not None:
-            total = sum(p.numel() for p in self._model.parameters())
-            measured["changed"] = weight_metrics.changed(tensors, self._start, self._head, total)
-            if merged and (moved := held.trained(self._head_sizes())) > count:
-                described = weight_metrics.described(tensors, self._start, self._head)
-                count = max(count, min(moved, described))
-            measured["trainable"] = max(count / total, 0.0 if merged else measured["changed"])
-            sizes = [p.numel() * p.element_size() for p in self._model.parameters()]
-            gradients = count * (sum(sizes) // total)
-            measured["training_memory"] = max(memory, sum(sizes) + gradients + held.state_bytes)
+        measured, start, head = {}, self._start, self._head
+        if start is not None:
+            params = dict(self._model.named_parameters())
+            measured = weight_metrics.of_change(tensors, start, head, params, declared, held)
         if self._compressed:
-            matrices = [tensors[name] for name in self._prunable]
-            measured |= {
-                "sparsity": weight_metrics.sparsity(matrices),
-                "two_four": weight_metrics.two_four(matrices),
-            }
-            measured["bits"] = weight_metrics.bits(matrices)
+            measured |= weight_metrics.of_matrices([tensors[name] for name in self._prunable])
         return measured

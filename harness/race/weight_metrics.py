@@ -17,11 +17,50 @@ checkpoint.
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from harness.race.checkpoint_metrics import Held
 
 NEAR = 1e-3  # of a grid step: what float32 may be off a grid of 256 levels
 ROUNDING = 2.0**-24  # of float32
 LEVELS = 255  # steps of the finest grid looked for
+
+
+def of_change(
+    tensors: dict[str, Tensor],
+    start: dict[str, Tensor],
+    head: set[str],
+    params: dict[str, nn.Parameter],
+    declared: tuple[int, bool, int],
+    held: Held,
+) -> dict[str, float]:
+    """Return `changed`, `trainable` and `training_memory` of handed-over weights.
+
+    Args:
+        start: the pretrained weights.
+        head: names of the head's parameters.
+        params: the parameters of the workload's model, by name.
+        declared: the runner's counts: trained scalars, whether they are merged, bytes of a step.
+        held: what the trial's checkpoints show.
+    """
+    count, merged, memory = declared
+    total = sum(p.numel() for p in params.values())
+    weights = sum(p.numel() * p.element_size() for p in params.values())
+    sizes = {name: p.numel() for name, p in params.items() if name in head}
+    if merged and (moved := held.trained(sizes)) > count:
+        count = max(count, min(moved, described(tensors, start, head)))
+    share = changed(tensors, start, head, total)
+    gradients = count * (weights // total)
+    return {
+        "changed": share,
+        "trainable": max(count / total, 0.0 if merged else share),
+        "training_memory": max(memory, weights + gradients + held.state_bytes),
+    }
+
+
+def of_matrices(weights: list[Tensor]) -> dict[str, float]:
+    """Return `sparsity`, `two_four` and `bits` of the hidden matrices."""
+    return {"sparsity": sparsity(weights), "two_four": two_four(weights), "bits": bits(weights)}
 
 
 def sparsity(weights: list[Tensor]) -> float:
