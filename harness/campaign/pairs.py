@@ -35,8 +35,12 @@ class Pair(PairResults):
     @property
     def seeds(self) -> range:
         """The seeds of each study's best point: one where a ladder's tuning trials all missed."""
-        missed = self.ruleset.get("ladder") and self.is_tuned() and not self.any_reached()
-        return range(1, (1 if missed else self.ruleset["seeds"] + self.more) + 1)
+        return range(1, (self.ruleset["seeds"] + self.more if self.more_helps else 1) + 1)
+
+    @property
+    def more_helps(self) -> bool:
+        """False where a ruleset with a ladder gives one seed: all tuning trials missed."""
+        return not self.ruleset.get("ladder") or not self.is_tuned() or self.any_reached()
 
     @property
     def total(self) -> int:

@@ -1,6 +1,7 @@
 """harness campaign: tune every submission on every workload, re-run the best over new seeds."""
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from harness.campaign.pair_results import Job
 from harness.campaign.pairs import Pair, pairs_of
 from harness.campaign.running import duration
 from harness.campaign.running import run as run_pairs
+from harness.campaign.spending import spend
 from harness.cli.arguments import parser
 from harness.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UserError
 from harness.race import configuration
@@ -20,6 +22,7 @@ Run a campaign: tune every submission on every workload, re-run the best points 
 
   harness campaign plan.yaml                 go on until everything is done
   harness campaign plan.yaml --minutes 170   start nothing new after so long
+  harness campaign plan.yaml --spend 2       then race further seeds where the board is undecided
   harness campaign plan.yaml --points        print every job with its point, race none
 """
 MORE = """\
@@ -63,6 +66,12 @@ def run(arguments: list[str]) -> int:
         default=usual["results"],
         help=f"where runs are kept and records are written ({usual['results']})",
     )
+    reader.add_argument(
+        "--spend",
+        type=float,
+        metavar="HOURS",
+        help="of further seeds for neighbours on the board that are not separable, top first",
+    )
     reader.add_argument("--retry", action="store_true", help="also pairs that failed before")
     reader.add_argument("--points", action="store_true", help="print the jobs, run none")
     asked = reader.parse_args(arguments)
@@ -70,6 +79,8 @@ def run(arguments: list[str]) -> int:
         raise UserError(f"there is no plan {asked.plan}", "a YAML file", "harness campaign --help")
     if asked.jobs < 1:
         raise UserError(f"--jobs {asked.jobs}", "a whole number from 1 up")
+    if asked.spend is not None and not 0 < asked.spend < math.inf:
+        raise UserError(f"--spend {asked.spend:g}", "a positive number of hours")
     results = Path(asked.results)
     pairs = pairs_of(plan.load(asked.plan))
     known = Known(results)
@@ -83,6 +94,9 @@ def run(arguments: list[str]) -> int:
     display, complete = Display(pairs, results), False
     try:
         complete = run_pairs(pairs, asked.results, asked.jobs, known, display, asked.minutes)
+        if complete and asked.spend:
+            commit(pairs, results)
+            spend(pairs, asked.results, asked.jobs, known, display, display.say, asked.spend)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
     finally:
@@ -195,6 +209,10 @@ class Display:
             self.raced.add(pair.name)
         if not pair.left and pair.name in self.raced:
             commit([pair], self.results)
+
+    def say(self, line: str) -> None:
+        """Print a line of its own above the bar."""
+        self.console.print(line, markup=False, soft_wrap=True)
 
     def close(self) -> None:
         """Stop drawing the bar."""
