@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 import os
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from harness.catalog import discover, methods
 from harness.cli import main
 from harness.cli.arguments import COMMANDS
 from harness.records import run_folder
+from tests.support import records
 from tests.support.racing import HORIZON, OWN, ROOT, SHORT, command, environment, harness, log_of
 
 HEAVY = {"torch", "pandas", "seaborn", "matplotlib", "wandb", "tensorboard", "scipy"}
@@ -251,9 +251,15 @@ def test_show_tells_all_that_is_known(monkeypatch, tmp_path):
     (results / "tuned").mkdir(parents=True)
     (results / "tuned" / "gpt2.mini.json").write_text('{"lion": {"hp": {"lr": 0.001}}}')
     (results / "board").mkdir()
-    rows = [{"submission": name, "time": t} for name, t in
-            (("lion", 12.0), ("lion", 9.5), ("lion", None), ("adamw", 1.0))]  # fmt: skip
-    (results / "board" / "gpt2.mini.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    lines = [
+        records.line(name, "gpt2", seed, None, crossing, price)
+        for seed, (name, crossing, price) in enumerate(
+            [("lion", 12, 1.0), ("lion", 12, 9.5 / 12), ("lion", None, 1.0), ("adamw", 12, 0.1)]
+        )
+    ]
+    # A damaged line is not counted.
+    lines.append('{"submission": "lion", "time": "soon"}')
+    (results / "board" / "gpt2.mini.jsonl").write_text("\n".join(lines))
     monkeypatch.setattr("harness.cli.commands.show.ROOT", tmp_path)
     out = told("show", "lion")[1]
     assert "gpt2.mini: lr=0.001\n" in out

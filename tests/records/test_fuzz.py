@@ -133,6 +133,7 @@ def test_no_made_up_line_crashes_a_reader(tmp_path, data):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 @settings(max_examples=500, suppress_health_check=FIXTURES)
 @given(data=st.data())
 def test_no_made_up_line_of_five_hundred_crashes_a_reader(tmp_path, data):
@@ -189,6 +190,7 @@ def test_no_made_up_folder_crashes_a_reader(honest, tmp_path, data):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 @settings(max_examples=500, suppress_health_check=FIXTURES)
 @given(data=st.data())
 def test_no_made_up_folder_of_five_hundred_crashes_a_reader(honest, tmp_path, data):

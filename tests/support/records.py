@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.records.collect import read_folder
-from harness.records.compact import write_compact
+from harness.records.compact import signed, write_compact
 from harness.records.log import Log
 from harness.records.rejudge import curve, table
 from harness.records.run import RecordedRun
@@ -91,6 +91,13 @@ def folder(results: Path, made: dict, rows: list, schema=1) -> Path:
     return path
 
 
+def line(*arguments, **changes) -> str:
+    """Return a record as a compact line; the arguments are those of `record`."""
+    made, rows = record(*arguments, **changes)
+    made.pop("environment")
+    return signed(made | {"schema": 1, "evaluations": table(made, rows)})
+
+
 def believe(monkeypatch, verified="own") -> None:
     """Count made-up records as if they kept every rule, verified in this way.
 
@@ -166,6 +173,7 @@ __all__ = [
     "campaign",
     "changed",
     "folder",
+    "line",
     "losses",
     "read_folder",
     "record",

@@ -2,7 +2,6 @@
 
 import ast
 import json
-import math
 from pathlib import Path
 
 from harness.catalog import discover, methods, reading
@@ -105,7 +104,7 @@ def _show_board(name: str) -> None:
         if f'"{name}"' not in path.read_text(errors="replace"):
             continue
         mine = [run for run in read_compact(path, []) if run.record["submission"] == name]
-        times = [time for run in mine if math.isfinite(time := run.time)]
+        times = [r.record["time"] for r in mine if r.record["outcome"] == "reached"]
         best = f", best {min(times):.1f} reference s" if times else ""
         if mine and not shown:
             _say("\nrecorded results (results/board)")
