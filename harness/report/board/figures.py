@@ -3,6 +3,7 @@
 import math
 
 from harness.report.board import fronts, panels, score
+from harness.report.board.by_target import by_target
 from harness.report.board.rows import Board
 from harness.report.board.stats import PENALTY
 from harness.report.board.style import (
@@ -189,6 +190,12 @@ FIGURES = {
         panels.at_reference,
         "The goal's metric at the moment when the frozen reference reaches the goal, median and "
         "range over seeds (a run that was there before ends at the goal); dashed, the goal.",
+    ),
+    "by_target": (
+        by_target,
+        "Speed-up over the frozen reference as the target grows harder to the right, from the "
+        "reference's value at 40 % of its budget to its last; runs that went to the end of the "
+        "budget. Dotted, the reference and the goal; where lines cross, the order depends on it.",
     ),
     "profiles": (
         profiles,

@@ -25,7 +25,10 @@ from harness.report.board.tables import (
 from harness.report.run.text import number, spoken
 
 LEADING = ("ranking", "runs", "times", "curves")  # the first of these opens a board
-WIDE = ("runs", "times", "curves", "at_reference", "streams", "gaps", "matrices", "heat", "pareto")
+WIDE = (
+    "runs", "times", "curves", "at_reference", "by_target", "streams", "gaps", "matrices", "heat",
+    "pareto",
+)  # fmt: skip
 OCTAVES = (-2.3, 2.3)  # ends of the scale of scores: about a fifth and five times the reference
 BADGES = {
     "reference": "a test shows that it takes the same path as a trusted package",
