@@ -22,6 +22,10 @@ def best(rows: list[dict], metric: str, direction: str) -> float | None:
     return (min if direction == "at_most" else max)(values) if values else None
 
 
+# Fields of the last evaluation that the result repeats.
+COPIED = ("samples", "counts", "state_bytes", "lost_steps", "cpu_seconds", "wall_seconds")
+
+
 def summarise(
     trial, rows: list[dict], table: prices.Table | None, outcome: str, error: str | None
 ) -> dict:
@@ -71,12 +75,7 @@ def summarise(
         "tokens": _tokens(trial.definition, last["samples"]),
         "hooked": last["hooked"],
         "end": _reading(evaluations, table),
-        "samples": last["samples"],
-        "counts": last["counts"],
-        "state_bytes": last["state_bytes"],
-        "lost_steps": last["lost_steps"],
-        "cpu_seconds": last["cpu_seconds"],
-        "wall_seconds": last["wall_seconds"],
+        **{name: last[name] for name in COPIED},
     }
     if streaming:
         result["continual"] = stream_metrics.report(trial.definition.block, rows)

@@ -76,7 +76,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Sockets of data loaders' workers go to the private folder by a relative path: an absolute one
     # may exceed the 107 bytes that a socket's name may have.
-    current_process()._config["tempdir"] = "tmp"
+    current_process()._config["tempdir"] = "tmp"  # type: ignore[attr-defined]
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)
     # Programs that a submission starts must not inherit these descriptors.
