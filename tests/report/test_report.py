@@ -288,9 +288,9 @@ def test_versions_are_not_mixed(results):
 
 def test_a_workload_not_raced_bars_from_the_ranks_and_one_without_reference_from_the_score(results):
     records.reference(results)
-    seeds(results, [12, 12])
-    seeds(results, [12, 12], submission="lion")
-    seeds(results, [12, 12], submission="lion", workload="beta")
+    seeds(results, [12, 12], isolation="strict")
+    seeds(results, [12, 12], submission="lion", isolation="strict")
+    seeds(results, [12, 12], submission="lion", workload="beta", isolation="strict")
     assert row(results, "adamw").marks == ["defaults"]
     assert row(results, "lion").marks == ["defaults", "no reference"]
     records.reference(results, "beta")
@@ -311,15 +311,17 @@ def test_without_a_rank_those_raced_on_more_workloads_come_first(results):
 
 def test_tuning_trials_choose_the_point_and_do_not_count_as_evidence(results):
     records.reference(results)
+    strict = {"isolation": "strict"}
     for trial, (crossing, lr) in enumerate([(14, 0.1), (9, 0.2), (None, 0.3)]):
         records.folder(
-            results, *records.record(seed=0, trial=trial, crossing=crossing, hp={"lr": lr})
+            results,
+            *records.record(seed=0, trial=trial, crossing=crossing, hp={"lr": lr}, **strict),
         )
     assert row(results).marks == ["one seed", "tuning only"]
     for seed in (1, 2):
-        records.folder(results, *records.record(seed=seed, crossing=12, hp={"lr": 0.2}))
+        records.folder(results, *records.record(seed=seed, crossing=12, hp={"lr": 0.2}, **strict))
     for seed in (3, 4, 5):
-        records.folder(results, *records.record(seed=seed, crossing=8, hp={"lr": 0.7}))
+        records.folder(results, *records.record(seed=seed, crossing=8, hp={"lr": 0.7}, **strict))
     found = row(results)
     assert found.choices["alpha.mini"].hp == {"lr": 0.2}
     assert found.cells["alpha.mini"].time == pytest.approx(records.interpolated(12))
