@@ -1,6 +1,6 @@
 """Cheat: messages to the referee that are not true."""
 
-import gc
+import sys
 
 from harness.system.messages import Channel
 
@@ -22,11 +22,21 @@ def update(params, grads, state, hp, progress):
         p.sub_(g, alpha=hp.lr)
     state["step"] += 1
     if state["step"] == 4 and hp.way in ("outcome", "early"):
-        link = next(thing for thing in gc.get_objects() if type(thing) is Channel)
+        link = channel_of(sys._getframe())
         if hp.way == "outcome":
             TRUE(link, "failed", outcome="reached", error="")
         else:
             TRUE(link, "handover", step=30, counts={}, samples=0)
+
+
+def channel_of(frame):
+    """Return the channel to the referee, found in the functions that called this one."""
+    while frame:
+        for value in frame.f_locals.values():
+            if type(value) is Channel:
+                return value
+        frame = frame.f_back
+    raise LookupError("no channel")
 
 
 def forged(way, link, kind, fields):

@@ -278,6 +278,7 @@ def trial(folder, way="honest", path=None, **settings):
         "engine": {"device": "cpu", "threads": 1, "deterministic": True}, "seed": 0, "trial": None,
         "study": 0, "scale": "mini", "variant": None,
         "tuned": False, "isolation": "process", "results": str(folder / "results"), "until": "goal",
+        "budget": None,
     } | settings  # fmt: skip
     outcome = race(plan.make(config), Observer())
     log = list(read_rows(outcome.folder / "log.jsonl"))

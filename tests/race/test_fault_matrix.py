@@ -327,7 +327,8 @@ def test_many_at_once_in_one_folder_run_every_trial_once(tmp_path):
     assert [soak.waited(pid) for pid in pids] == [0] * 6
     for one in planned:
         events = [row["event"] for row in log_of(one.folder)]
-        assert events == ["started", *["evaluation"] * (tiny.POINTS + 1), "ended"]
+        between = ["evaluation", "saved"] * (tiny.POINTS - 1)
+        assert events == ["started", "evaluation", *between, "evaluation", "ended"]
 
 
 @pytest.mark.parametrize("ends", ["stdout", "both"])
@@ -430,7 +431,7 @@ def test_random_faults_change_nothing_but_the_time(tmp_path):
 def test_the_soak_notices_what_went_wrong(whole, tmp_path):
     """A record with other weights, another outcome or unpaid losses is reported."""
     planned = tiny.trial("lion", tmp_path)
-    assert soak.differences(tmp_path, whole.folder, 0) == ["it did not come to its end"]
+    assert soak.differences(tmp_path, whole.folder, 0) == ["it did not end"]
     tiny.race(planned)
     assert soak.differences(tmp_path, whole.folder, 0) == []
     assert soak.differences(tmp_path, whole.folder, 3) == ["3 steps were repeated, 0 were charged"]

@@ -100,7 +100,7 @@ def test_a_step_has_its_own_examples_only():
     with pytest.raises(UserError, match="own order"):
         task.gather(torch.tensor([199]))
     task.step = 3  # what was left lying is gone
-    assert torch.equal(task.next_index(), make_task()._stream._order[30:40])
+    assert torch.equal(task.next_index(), make_task()._stream.numbers[30:40])
 
 
 def test_boundaries_are_told_or_hidden():
@@ -569,7 +569,7 @@ def test_si_path_and_importance_equal_a_slow_loop():
     path, omega, m = ([z.clone() for z in zeros] for _ in range(3))
     anchor = [p.detach().clone() for p in params]
     for step in range(12):
-        index = task._stream._order[10 * step : 10 * step + 10]
+        index = task._stream.numbers[10 * step : 10 * step + 10]
         if step % 4 == 0 and step:
             for w, o, a, p in zip(path, omega, anchor, params):
                 o += w.clamp(min=0) / ((p.detach() - a) ** 2 + 0.1)

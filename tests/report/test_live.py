@@ -138,7 +138,11 @@ def test_the_estimate_handles_shares_and_says_when_it_cannot_know():
         ({"outcome": "reached", "time": 54.1}, {"time": None}, "did not get there"),
         ({"outcome": "reached", "time": 54.1}, None, "no frozen reference"),
         ({"outcome": "out_of_budget", "best": {"loss": 3.31}}, None, "0.03 above the target 3.28"),
-        ({"outcome": "out_of_budget", "best": {"loss": 3.2}}, None, "not at two evaluations in a row"),
+        (
+            {"outcome": "out_of_budget", "best": {"loss": 3.2}},
+            None,
+            "not at two evaluations in a row",
+        ),
         (
             {
                 "outcome": "out_of_budget",
