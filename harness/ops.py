@@ -16,6 +16,7 @@ FUSED_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 # Subclasses such as DTensor have rules of their own, which the fused kernels may lack.
 PLAIN = (torch.Tensor, torch.nn.Parameter)
 
+
 def zeros(params: Sequence[Tensor]) -> list[Tensor]:
     """One zero tensor for each parameter."""
     return [torch.zeros_like(p) for p in params]

@@ -49,6 +49,7 @@ def replay_of(folder: Path, result: dict, steps: list[int], place: Path) -> Repl
         "seed": result["seed"], "trial": None, "study": 0, "tuned": False,
         "isolation": result["isolation"],
         "until": "goal", "results": str(place),
+        "budget": (result.get("budget") or {}).get("factor"),
     }  # fmt: skip
     if result["variant"]:  # the block has its changes already
         config["variant"] = result["variant"]

@@ -155,6 +155,14 @@ def type_in(words: list[str], monkeypatch) -> tuple[int, str, str]:
         words = [*words[:2], "another"]
     if words in (["report"], ["comply"]):
         words = [*words, "results"]  # the project's own records take a minute
+    if words[0] == "verify":
+        monkeypatch.setattr("harness.race.rerun.again", stop)
+        record = "results/board/matrix_sensing.mini.jsonl:13"
+        words = [record if "RECORD" in w or w.startswith("results/") else w for w in words]
+        if "--own" in words:  # it writes a list of the project
+            return 0, "", ""
+        if "--submission" in words:  # the record is of another method: it is refused
+            words = words[: words.index("--submission")]
     if words[0] == "compare":
         words = ["muon" if word == "my_idea" else word for word in words]
     monkeypatch.setattr("harness.cli.commands.calibrate.measure", stop)

@@ -186,7 +186,11 @@ def test_final_weights_come_back_to_the_bit_and_may_be_deleted(with_weights):
     assert manifest.problems(folder, stated) == []
 
 
-@pytest.mark.parametrize("content", [b"", b"no gzip", gzip.compress(b"no tensors")])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no gzip", gzip.compress(b"no tensors")],
+    ids=["empty", "no gzip", "no tensors"],
+)
 def test_damaged_weights_are_named(with_weights, content):
     folder, _ = with_weights
     (folder / final_weights.NAME).write_bytes(content)

@@ -190,7 +190,7 @@ Color = Enum("Color", "RED BLUE")
         Pair(1, [2.0]),
         Color.BLUE,
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_plain_values_of_any_kind_come_back(tmp_path, value):
     back = through_a_file(tmp_path, {"value": value})["value"]
