@@ -186,6 +186,8 @@ def marked() -> Iterator:
     """Every command; those that read many records or try all laws are slow."""
     for command in sorted(commands()):
         slow = command.startswith(("harness report", "harness comply", "harness check"))
+        # What only the slow tests' environment has installed.
+        slow |= "launcher=submitit" in command or "launcher=ray" in command
         yield pytest.param(command, marks=[pytest.mark.slow] if slow else [])
 
 
