@@ -127,7 +127,7 @@ class Workload:
     def model(config: SimpleNamespace) -> "nn.Module":
         """Return the model with its initial weights, drawn from torch's own generator.
 
-        Where blocks can be switched off, the model has `active` (harness/depth.py).
+        Where blocks can be switched off, the model has `active` (harness/train/depth.py).
         """
         ...
 

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from harness.catalog import space
 from harness.errors import UserError
-from harness.optim_roles import check_saved, checked, rule_of, split_by_role
-from harness.optim_rule import Rule
-from harness.optim_step import SHARED, hide_view, show_view, steps_of, update_group
-from harness.optim_tensors import same_draws
+from harness.train.rules.by_role import check_saved, checked, rule_of, split_by_role
+from harness.train.rules.rule import Rule
+from harness.train.rules.step import SHARED, hide_view, show_view, steps_of, update_group
+from harness.train.rules.tensors import same_draws
 
 OWN = ("rule", "method", "transposed", "maximize", "training", SHARED)
 # What torch's schedulers and weight averaging write into a group.

@@ -15,10 +15,10 @@ from harness.catalog.data import open_data
 from harness.catalog.definition import Definition, load_workload
 from harness.catalog.kinds import REFERENCE_STEP, parse_kind
 from harness.clock.measure import STANDARD
-from harness.depth import depth as depth_of
-from harness.depth import set_depth
 from harness.errors import UserError
 from harness.system import processes
+from harness.train.depth import depth as depth_of
+from harness.train.depth import set_depth
 from harness.train.task import Task
 
 # operation -> method of Task, where their names differ

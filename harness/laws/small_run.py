@@ -14,14 +14,14 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from harness import depth, surgery
+from harness import surgery
 from harness.catalog import discover, reading, space
 from harness.catalog.card import Card
 from harness.clock import prices
 from harness.errors import UserError
 from harness.laws.small_workloads import SmallWorkload, small_workloads
 from harness.seeds import derive
-from harness.train import checkpoint, predictor
+from harness.train import checkpoint, depth, predictor
 from harness.train.submission import Submission
 from harness.train.task import Task
 

@@ -14,7 +14,6 @@ from types import ModuleType, SimpleNamespace
 import torch
 from torch import Tensor, nn
 
-from harness import depth
 from harness.catalog import discover
 from harness.catalog.data import PRETRAINED
 from harness.catalog.definition import (
@@ -30,6 +29,7 @@ from harness.catalog.definition import (
 from harness.errors import UserError
 from harness.laws import examples
 from harness.seeds import derive
+from harness.train import depth
 from harness.train.task import Task
 
 OWN = ("title", "order", "examples")  # keys of a tiny block that change no number of the workload

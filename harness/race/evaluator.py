@@ -6,14 +6,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from harness import depth, roles, surgery
+from harness import roles, surgery
 from harness.catalog import data, key
 from harness.catalog.definition import Definition, load_workload
 from harness.errors import UserError
 from harness.race import weight_metrics
 from harness.race.checkpoint_metrics import Held
 from harness.seeds import derive
-from harness.train import shared_weights
+from harness.train import depth, shared_weights
 
 
 class Evaluator:

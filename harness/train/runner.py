@@ -201,7 +201,8 @@ class Runner:
             before: seconds inside each kind up to then.
             time_step: time a reference step now.
         """
-        from harness import depth, surgery
+        from harness import surgery
+        from harness.train import depth
 
         task = self.task
         copying = self._put(0)

@@ -9,13 +9,13 @@ from types import ModuleType, SimpleNamespace
 import torch
 from torch import Tensor, nn
 
-from harness import depth, derivatives, roles, surgery
+from harness import derivatives, roles, surgery
 from harness.catalog import streams
 from harness.catalog.kinds import kind_of
 from harness.derivatives import Batch, Loss
 from harness.errors import UserError
 from harness.seeds import derive
-from harness.train import order
+from harness.train import depth, order
 from harness.train.meter import Meter
 from harness.train.offered import Functions
 

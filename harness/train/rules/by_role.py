@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from harness import roles as module_roles
 from harness.errors import UserError, nearest
-from harness.optim_rule import Rule
+from harness.train.rules.rule import Rule
 
 
 def split_by_role(

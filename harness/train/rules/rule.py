@@ -14,7 +14,7 @@ import torch
 
 from harness.catalog import discover, space
 from harness.errors import UserError, nearest
-from harness.optim_tensors import ELEMENT_BY_ELEMENT, operations
+from harness.train.rules.tensors import ELEMENT_BY_ELEMENT, operations
 
 SPEED = ("foreach", "fused")  # of torch: they choose an implementation and change no value
 OFF = ("capturable", "differentiable", "amsgrad")  # of torch: only False can be had

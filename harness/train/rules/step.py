@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from harness.errors import UserError
-from harness.optim_rule import Rule
-from harness.optim_tensors import is_sharded, put_back_, shown, stored, unstored
+from harness.train.rules.rule import Rule
+from harness.train.rules.tensors import is_sharded, put_back_, shown, stored, unstored
 
 SHARED = "shared"  # key of a group's numbers and tensors that belong to no single parameter
 TRAINED = "trained"  # key of the values that training goes on from, kept while evaluating
