@@ -12,7 +12,7 @@ alone, so that the program may be run again.
 
 Of a line in board/ these name files that are not in the folder, and stay: `manifest` and
 `config_hash`. Folders in runs/ get the name of their new run id (scripts/rekey_runs.py); a run that
-has not ended is left as it is, and starts from the beginning when it is raced again.
+did not end is left as it is, and starts from the beginning when it is raced again.
 """
 
 import argparse

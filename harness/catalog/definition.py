@@ -14,7 +14,7 @@ from harness.system.hashing import canonical, digest
 
 # Seconds; workload.SCALE.deadlines.step=600 changes one.
 DEADLINES = {"setup": 300.0, "step": 120.0, "save": 120.0}
-# A block of the YAML that is no scale: numbers of the laws' small workload.
+# A block of the YAML that is not a scale: numbers of the laws' small workload.
 TINY = "tiny"
 # A key of the YAML beside the scales: a submission may answer with its own predictor.
 PREDICT = "predict"
@@ -255,7 +255,7 @@ def _check_goal(goal: dict, where: str) -> None:
             )
         for bound in condition.values():
             if isinstance(bound, bool) or not isinstance(bound, int | float):
-                raise UserError(f"{where}.goal.{metric}: {condition} is no bound", "a number")
+                raise UserError(f"{where}.goal.{metric}: {condition} is not a bound", "a number")
 
 
 def load_workload(definition: Definition) -> ModuleType:

@@ -193,7 +193,8 @@ def _leaf(value):
     """Return a constant or a name as finished text; a node or a list as it is."""
     if isinstance(value, ast.AST | list):
         return value
-    # `ascii` of a whole number fails beyond 4,300 digits; that of text knows no Unicode version.
+    # `ascii` of a whole number fails beyond 4,300 digits.
+    # `ascii` of text does not depend on the Unicode version.
     return hex(value) if type(value) is int else ascii(value)
 
 

@@ -18,10 +18,10 @@ def parse_kind(kind: str) -> tuple[str, Fraction, Fraction]:
     for part in shape:
         name, _, value = part.partition("=")
         if name not in ratios:
-            raise ValueError(f"{kind!r} is no kind: {name!r} is neither batch nor depth")
+            raise ValueError(f"{kind!r} is not a kind: {name!r} is neither batch nor depth")
         ratios[name] = Fraction(value)
     if operation not in OPERATIONS:
-        raise ValueError(f"{kind!r} is no kind: operations are {', '.join(OPERATIONS)}")
+        raise ValueError(f"{kind!r} is not a kind: operations are {', '.join(OPERATIONS)}")
     return operation, ratios["batch"], ratios["depth"]
 
 

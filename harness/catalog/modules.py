@@ -87,7 +87,7 @@ class Rewriter(ast.NodeTransformer):
         self.stem = file.stem if (file := files[top]) else ""
 
     def _private(self, dotted: str) -> str | None:
-        """Return the private name of a module, or None where it is no file of the plugin."""
+        """Return the private name of a module, or None if it is not a file of the plugin."""
         if dotted == self.stem:
             return self.top
         name = f"{self.top}.{dotted}"

@@ -152,7 +152,7 @@ def release(target: str) -> str:
     distributions = packages_distributions().get(top)
     if not distributions:
         raise UserError(
-            f"class={target}: {top} is no installed package, so that nobody could run it again",
+            f"class={target}: {top} is not an installed package, so nobody could run it again",
             do=WRITE,
         )
     return f"{distributions[0]} {version(distributions[0])}"

@@ -17,7 +17,7 @@ ENTRY_POINTS = "harness.submissions"
 WORKLOAD_ENTRY_POINTS = "harness.workloads"
 # A name of a plugin, and of all that records name: no path, no markup, no folder that hides.
 NAME = re.compile(r"(?!.*\.\.)\w[\w.:+ -]{0,199}")
-# What parsing raises for a file that is no Python, has null bytes, or nests too deep.
+# What parsing raises for a file that is not Python, has null bytes, or nests too deep.
 UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
 # A file beside a submission cannot take the place of one of these.
 RESERVED = sys.stdlib_module_names | {"harness", "torch", "numpy"}
@@ -83,7 +83,7 @@ def _imports(parsed: ast.Module) -> dict[str, str]:
 
 
 def module_file(dotted: str, path: Path, base: Path | None) -> Path | None:
-    """Return the file of a module that the plugin file `path` imports, or None if it is no plugin.
+    """Return the file of a module that the plugin file `path` imports, or None.
 
     Args:
         base: the folder of a plugin outside of a package, whose files may import each other.

@@ -71,10 +71,10 @@ def segment(config: SimpleNamespace, step: int) -> tuple[int, int]:
     """First step and number of steps of the task that step number `step` belongs to.
 
     Raises:
-        UserError: the workload is no stream, or hides its boundaries.
+        UserError: the workload is not a stream, or hides its boundaries.
     """
     if not hasattr(config, "stream"):
-        raise UserError("this workload is no stream: it has no task boundaries")
+        raise UserError("this workload is not a stream: it has no task boundaries")
     if config.stream.boundaries == "hidden":
         raise UserError(
             "this stream hides its task boundaries", do="workload.mini.stream.boundaries=shown"

@@ -23,7 +23,7 @@ def launch(arguments: list[str]) -> int:
     from omegaconf.errors import OmegaConfBaseException
 
     typed, arguments = arguments, config.register(arguments)
-    # errors reach us, and are told in one line
+    # Hydra raises its errors here, where they become one line.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     flags = [word for word in arguments if word.startswith("-")]
     try:

@@ -1,4 +1,4 @@
-"""Hydra's launchers: where each comes from, and how it is told the number of trials at a time.
+"""Hydra's launchers: where each comes from, and its setting for trials at a time.
 
 `jobs` is a setting of ours. Each launcher has its own name for it, and two have none.
 """

@@ -28,7 +28,7 @@ class Planned:
         words: what a user would type for it.
         swept: by column: the values that only this trial and some others have.
         trial: None if it cannot be raced; then `problem` says why.
-        left_out: the workload does not have the scale, which is no error in a sweep.
+        left_out: the workload does not have the scale, which is not an error in a sweep.
         result: how it ended, once that is known.
     """
 

@@ -129,8 +129,8 @@ def _changes() -> str:
     """Return the settings of this trial that a command line changes, for its name in a tracker."""
     from hydra.core.hydra_config import HydraConfig
 
-    told = ("submission.", "workload.", "trial=", "budget=", "variant=", "scale=")
-    words = [word for word in HydraConfig.get().overrides.task if word.startswith(told)]
+    typed = ("submission.", "workload.", "trial=", "budget=", "variant=", "scale=")
+    words = [word for word in HydraConfig.get().overrides.task if word.startswith(typed)]
     return " ".join(word.removeprefix("submission.") for word in words)
 
 

@@ -39,7 +39,7 @@ class Watch:
         self.total, self.done = len(raced), len(raced) - len(todo)
         self.lines = SweepLines()
         self.ended: set[str] = set()
-        self.told: dict[str, int] = {}
+        self.printed: dict[str, int] = {}
         self.running = 0
         self.asked = self.over = False
         self.begun = time.monotonic()
@@ -137,9 +137,9 @@ class Watch:
             if state is None:
                 left += cost
                 continue
-            for note in state["notes"][self.told.get(run_id, 0) :]:
+            for note in state["notes"][self.printed.get(run_id, 0) :]:
                 self.lines.note(f"{each.label}: {note}")
-            self.told[run_id] = len(state["notes"])
+            self.printed[run_id] = len(state["notes"])
             if "ended" in state:
                 self._end(each, state["ended"])
                 continue

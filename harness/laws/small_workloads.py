@@ -2,7 +2,7 @@
 
 A workload becomes one by a block `tiny` in its YAML: changes to the numbers of its first scale and,
 where preparing data would take long, a description of examples to make instead. The task and the
-submission around it are those of a race. No hash covers the block, and it is no scale to race at.
+submission around it are those of a race. No hash covers the block; it is not a scale to race at.
 """
 
 import copy

@@ -74,7 +74,7 @@ def hyperparameters(
 ) -> dict:
     """Return a whole point: defaults, point `trial` or a tuned one; then what the user set.
 
-    What the workload's `goal` decides (`space.asked`) is no part of a point.
+    What the workload's `goal` decides (`space.asked`) is not part of a point.
     """
     declared, where = card.literals["SPACE"], str(card.plugin.path)
     space.validate(declared, where)

@@ -2,7 +2,7 @@
 
 `race` runs one trial to its outcome. An attempt at it has three parts: `resume` continues the log
 where the checkpoint was made, `loop` lets the runner train from one evaluation to the next and
-judges each, `finish` writes the result. What happens is told to an observer.
+judges each, `finish` writes the result. An observer is called with what happens.
 """
 
 import time

@@ -112,7 +112,7 @@ class Trial:
         return streams.grid(self.definition.block, steps)
 
     def message(self) -> dict:
-        """What the runner is told: nothing about goals, evaluation or prices."""
+        """Return the message that starts the runner; it has no goal, evaluation or price."""
         hidden = ("goal", "evaluate")
         block = {k: v for k, v in self.definition.block.items() if k not in hidden}
         return {

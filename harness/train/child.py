@@ -1,4 +1,4 @@
-"""The process of a runner: it answers the referee's messages until it is told to stop.
+"""The process of a runner: it answers the referee's messages until it gets a stop message.
 
 Modules are imported in functions here, so that the process imports little before it is confined.
 """

@@ -30,10 +30,10 @@ DEFINITION = define("gpt2", tree_of("gpt2"), "mini", None)
 
 def finish(pair, job, results, crossing, lr) -> None:
     """As if the job had been raced."""
-    pair.take(job, told(pair, job, results, crossing, {"lr": lr}))
+    pair.take(job, race_result(pair, job, results, crossing, {"lr": lr}))
 
 
-def told(pair, job, results, crossing, hp, whole=None) -> dict:
+def race_result(pair, job, results, crossing, hp, whole=None) -> dict:
     """What racing the job would say, with its record in a folder."""
     study, trial, seed, share = job
     made, rows = records.record(pair.submission, "gpt2", seed, trial, crossing, study=study, hp=hp)
@@ -88,9 +88,9 @@ def test_what_is_committed_is_what_was_found_and_other_runs_stay(tmp_path):
     atomic_json(
         _made(results / "tuned") / "gpt2.mini.json", {"lion": {"hp": {"lr": 1.0}, "trial": 0}}
     )
-    told = commit([pair], results)
-    assert told == [f"{results}/board/gpt2.mini.jsonl: 3 runs"]
-    assert commit([pair], results) == told
+    messages = commit([pair], results)
+    assert messages == [f"{results}/board/gpt2.mini.jsonl: 3 runs"]
+    assert commit([pair], results) == messages
     tuned = json.loads((results / "tuned" / "gpt2.mini.json").read_text())
     assert list(tuned) == ["adamw", "lion"]
     assert {k: tuned["adamw"][k] for k in ("hp", "trial", "trials")} == {
@@ -149,7 +149,7 @@ class Race:
         if self.crossings is not None:
             crossing = self.crossings.get((study, share))
             crossing = crossing and crossing + (trial or 0) * (share == 1)
-        return told(pair, Job(study, trial, seed, share), self.results, crossing, hp)
+        return race_result(pair, Job(study, trial, seed, share), self.results, crossing, hp)
 
 
 def go(monkeypatch, race, pairs, results, **more) -> bool:
@@ -208,7 +208,7 @@ def test_a_moved_goal_judges_the_board_again_and_races_nothing(tmp_path, monkeyp
 
 def test_a_run_that_stopped_at_an_easier_goal_is_not_judged_by_a_harder_one(tmp_path):
     pair = Pair("gpt2", "adamw", RULES)
-    pair.take(Job(0, 0, 0), told(pair, Job(0, 0, 0), tmp_path, 12, {"lr": 0.1}, whole=False))
+    pair.take(Job(0, 0, 0), race_result(pair, Job(0, 0, 0), tmp_path, 12, {"lr": 0.1}, whole=False))
     run, harder = pair.found[Job(0, 0, 0)], tree_of("gpt2")
     harder["mini"]["goal"] = {"loss": {"at_most": 1.0}}
     assert rejudge.rejudge(run, define("gpt2", harder, "mini", None)) is run
@@ -494,6 +494,6 @@ def test_a_pair_is_written_though_its_last_jobs_were_known(monkeypatch, tmp_path
     for pair in pairs:
         for earlier in (pair.name == "known", True):
             pair.left -= 1
-            told = {"label": pair.name, "outcome": "reached", "time": 1.0, "earlier": earlier}
-            display(pair, None, told, pace)
+            result = {"label": pair.name, "outcome": "reached", "time": 1.0, "earlier": earlier}
+            display(pair, None, result, pace)
     assert written == ["raced"]

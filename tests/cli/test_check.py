@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.cli.test_cli import refused, told
+from tests.cli.test_cli import refused, typed
 
 STATELESS = '''"""Plain gradient descent."""
 
@@ -56,7 +56,7 @@ def own(init="return {}", before="", lr="lr") -> str:
 def test_what_a_race_refuses_fails_the_check_with_its_reason(text, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(text)
-    code, out, _ = told("check", "./mine.py")
+    code, out, _ = typed("check", "./mine.py")
     assert code == 1
     assert said in out
     assert {path.name for path in tmp_path.iterdir()} <= {"mine.py", "__pycache__"}
@@ -68,7 +68,7 @@ def test_constants_of_ones_own_and_dollars_in_space_are_fine(tmp_path, monkeypat
     text = own(before=before).replace("10.0]}}", '10.0]}, "mode": "${x}"}')
     text = text.replace("for p, g", 'assert hp.mode == "${x}"\n    for p, g', 1)
     (tmp_path / "mine.py").write_text(text)
-    code, out, err = told("check", "./mine.py")
+    code, out, err = typed("check", "./mine.py")
     assert code == 0, out + err
     assert out.splitlines()[-1].endswith("python -m harness workload=gpt2 submission=./mine.py")
 
@@ -79,5 +79,5 @@ def test_a_file_with_the_name_of_another_submission_is_refused(tmp_path):
 
 
 def test_the_race_that_is_proposed_is_on_the_methods_track():
-    out = told("check", "wanda")[1]
+    out = typed("check", "wanda")[1]
     assert "race it:  python -m harness workload=compress_gpt2 submission=wanda" in out

@@ -22,7 +22,7 @@ from tests.support.racing import HORIZON, OWN, ROOT, SHORT, command, environment
 HEAVY = {"torch", "pandas", "seaborn", "matplotlib", "wandb", "tensorboard", "scipy"}
 
 
-def told(*arguments):
+def typed(*arguments):
     """Run a command line in this process: exit status, stdout, stderr."""
     out, err, before = io.StringIO(), io.StringIO(), sys.argv
     try:
@@ -38,7 +38,7 @@ def told(*arguments):
 
 def refused(*arguments):
     """The one line that a wrong command line gets."""
-    code, out, err = told(*arguments)
+    code, out, err = typed(*arguments)
     assert code == 2, (out, err)
     assert out == ""
     assert len(err.splitlines()) == 1
@@ -142,7 +142,7 @@ def test_a_typo_is_told_before_anything_heavy_is_imported():
         ),
         ("workload.mini.deadlines.stepp=9", "did you mean step"),
         ("workload.mini.deadlines.step=-9", "seconds above 0"),
-        ("workload.mini.goal.loss.at_most=low", "{'at_most': 'low'} is no bound; a number"),
+        ("workload.mini.goal.loss.at_most=low", "{'at_most': 'low'} is not a bound; a number"),
         ("engine.threads=0", "engine.threads=0; a whole number from 1 up"),
         ("engine.device=tpu", "engine.device=tpu does not exist"),
     ],
@@ -155,7 +155,7 @@ def test_a_wrong_line_is_refused_in_one_line(line, said, tmp_path):
 
 
 def test_results_that_cannot_be_written_are_refused():
-    code, out, err = told(*SHORT, "results=/dev/null/x", "isolation=inline")
+    code, out, err = typed(*SHORT, "results=/dev/null/x", "isolation=inline")
     assert (code, out) == (2, "")
     assert (
         err.splitlines()[-1]
@@ -186,19 +186,19 @@ def test_every_setting_has_a_comment_and_a_type():
 
 
 def test_list_names_every_plugin_and_filters():
-    code, out, _ = told("list")
+    code, out, _ = typed("list")
     assert code == 0
     assert {line.split()[1] for line in out.splitlines()} >= {"gpt2", "lion", "adamw"}
-    assert [line.split()[1] for line in told("list", "--like", "lio*")[1].splitlines()] == ["lion"]
+    assert [line.split()[1] for line in typed("list", "--like", "lio*")[1].splitlines()] == ["lion"]
     assert "did you mean lion" in refused("list", "--like", "loin")
-    named = {line.split()[1] for line in told("list", "--track", "compress")[1].splitlines()}
+    named = {line.split()[1] for line in typed("list", "--track", "compress")[1].splitlines()}
     assert {"wanda", "lion", "compress_gpt2", "gpt2"} <= named  # a variant of gpt2 compresses
     assert not {"lora", "ft_gpt2", "stream_split"} & named
 
 
 def test_list_says_tracks_badge_and_state_of_each_submission():
     def row(name):
-        (line,) = told("list", "submissions", "--like", name)[1].splitlines()
+        (line,) = typed("list", "submissions", "--like", name)[1].splitlines()
         return line.split(maxsplit=5)
 
     said = "Lion: the sign of an interpolation between momentum and gradient"
@@ -207,7 +207,7 @@ def test_list_says_tracks_badge_and_state_of_each_submission():
     assert row("wanda")[2] == "compress"
     assert row("er")[4] == "1.4"  # and the training examples that it keeps
     assert row("nesterov")[3:] == ["reference", "1", "sgd with nesterov=True"]
-    assert len(told("list", "submissions")[1].splitlines()) == len(discover.submissions())
+    assert len(typed("list", "submissions")[1].splitlines()) == len(discover.submissions())
 
 
 def test_a_list_of_everything_takes_about_a_second():
@@ -221,20 +221,20 @@ def test_a_list_of_everything_takes_about_a_second():
 def test_every_command_is_in_the_help_and_has_its_own(capsys):
     for name in COMMANDS:
         assert f"  harness {name} " in main.HELP
-        code, out, _ = told(name, "--help")
+        code, out, _ = typed(name, "--help")
         assert code == 0
         assert out.startswith(f"usage: harness {name} ")
 
 
 def test_show_tells_the_rule_and_the_ranges():
-    out = told("show", "lion")[1]
+    out = typed("show", "lion")[1]
     assert "arXiv 2302.06675" in out
     assert "lr" in out
-    assert "horizon: " in told("show", "gpt2")[1]
+    assert "horizon: " in typed("show", "gpt2")[1]
 
 
 def test_show_tells_all_that_is_known(monkeypatch, tmp_path):
-    out = told("show", "galore")[1]
+    out = typed("show", "galore")[1]
     assert "every `gap` steps: P ←" in out
     assert "arXiv 2403.03507" in out
     assert "rank         16           one of [16, 8, 32]" in out
@@ -245,7 +245,7 @@ def test_show_tells_all_that_is_known(monkeypatch, tmp_path):
     assert "PASSES         {'forward_backward': 1} (a step)" in out
     assert "reference: pytorch_optimizer" in out
     assert "test_matrix_method_equals_its_peer" in out
-    assert "test_submission_equals_its_peer" in told("show", "nesterov")[1]  # as of sgd
+    assert "test_submission_equals_its_peer" in typed("show", "nesterov")[1]  # as of sgd
 
     results = tmp_path / "results"
     (results / "tuned").mkdir(parents=True)
@@ -261,28 +261,28 @@ def test_show_tells_all_that_is_known(monkeypatch, tmp_path):
     lines.append('{"submission": "lion", "time": "soon"}')
     (results / "board" / "gpt2.mini.jsonl").write_text("\n".join(lines))
     monkeypatch.setattr("harness.cli.commands.show.ROOT", tmp_path)
-    out = told("show", "lion")[1]
+    out = typed("show", "lion")[1]
     assert "gpt2.mini: lr=0.001\n" in out
     assert "gpt2.mini: 3 runs, 2 reached the goal, best 9.5 reference s" in out
 
 
 def test_show_tells_a_file_or_a_class(tmp_path):
-    out = told("show", OWN / "list_lion.py")[1]
+    out = typed("show", OWN / "list_lion.py")[1]
     assert "no test compares it" in out
-    out = told("show", "torch.optim.RAdam")[1]
+    out = typed("show", "torch.optim.RAdam")[1]
     assert "submission torch.optim.RAdam  (form a" in out
     assert "did you mean lion" in refused("show", "loin")
 
 
 def test_a_new_submission_can_be_raced_at_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, out, _ = told("new", "submission", "my_idea")
+    code, out, _ = typed("new", "submission", "my_idea")
     assert code == 0
     assert "harness check my_idea.py" in out
     assert "exists already" in refused("new", "submission", "my_idea")
     assert "cannot name a submission" in refused("new", "submission", "my idea")
     assert "is the name of a shipped submission" in refused("new", "submission", "lion")
-    code, out, err = told("submission=./my_idea.py", "isolation=inline", "results=r", *SHORT)
+    code, out, err = typed("submission=./my_idea.py", "isolation=inline", "results=r", *SHORT)
     assert code == 0, err
     assert "out of budget" in out
     assert "did you mean my_idea.py" in refused("submission=./my_ideas.py")
@@ -290,7 +290,7 @@ def test_a_new_submission_can_be_raced_at_once(tmp_path, monkeypatch):
 
 def test_sync_says_what_is_missing_and_takes_an_empty_folder(tmp_path):
     assert "there is no folder" in refused("sync", tmp_path / "none")
-    code, out, _ = told("sync", tmp_path)
+    code, out, _ = typed("sync", tmp_path)
     assert (code, out) == (0, "0 runs brought up to date with wandb\n")
 
 
@@ -302,7 +302,7 @@ def test_doctor_finds_what_a_race_needs():
 
 
 def test_hydras_own_flags_work():
-    code, out, err = told("--cfg", "job")
+    code, out, err = typed("--cfg", "job")
     assert code == 0, err
     assert "scale: mini" in out
 
@@ -316,7 +316,7 @@ def test_any_path_will_do_and_a_done_trial_is_not_run_again(tmp_path):
     own = strange / "une idée.py"
     own.write_text((OWN / "list_lion.py").read_text())
     line = [f"submission={own}", f"results={strange / 'ré sultats'}", *SHORT]
-    assert told(*line, "dry=true")[1].startswith("to run")
+    assert typed(*line, "dry=true")[1].startswith("to run")
     first = harness(*line)
     assert first.returncode == 0, first.stderr
     assert "out of budget" in first.stdout
@@ -324,11 +324,11 @@ def test_any_path_will_do_and_a_done_trial_is_not_run_again(tmp_path):
     assert run_folder.finished(folder)["submission"] == "une idée"
     assert (folder / "curve.png").stat().st_size > 1000
     before = (folder / "log.jsonl").read_bytes()
-    code, out, _ = told(*line)
+    code, out, _ = typed(*line)
     assert code == 0
     assert "this trial was run before; its record stands" in out
     assert (folder / "log.jsonl").read_bytes() == before
-    assert told(*line, "dry=true")[1].startswith("done")
+    assert typed(*line, "dry=true")[1].startswith("done")
 
 
 def test_a_file_with_the_name_of_another_submission_is_refused(tmp_path):
@@ -412,6 +412,6 @@ def edited(draw):
 @hypothesis_settings(max_examples=60)
 @given(edited())
 def test_no_line_gives_a_traceback(words):
-    code, _, err = told("dry=true", *words)
+    code, _, err = typed("dry=true", *words)
     assert code in (0, 2), err
     assert "Traceback" not in err

@@ -21,7 +21,7 @@ from harness.cli import hints, overrides
 from harness.cli.arguments import COMMANDS
 from harness.race import configuration
 from harness.records import run_folder
-from tests.cli.test_cli import told
+from tests.cli.test_cli import typed
 from tests.support.racing import OWN, ROOT
 
 NAMES = "|".join(COMMANDS)
@@ -124,8 +124,8 @@ def commands() -> dict[str, str]:
 def folder(tmp_path, monkeypatch):
     """A folder with what a user's has: a file of their own, records, a plan."""
     monkeypatch.chdir(tmp_path)
-    assert told("new", "submission", "my_idea")[0] == 0
-    assert told("new", "workload", "rings")[0] == 0
+    assert typed("new", "submission", "my_idea")[0] == 0
+    assert typed("new", "workload", "rings")[0] == 0
     board = tmp_path / "results" / "board"
     board.mkdir(parents=True)
     for name in ("gpt2.mini.jsonl", "matrix_asymmetric.mini.jsonl", "matrix_sensing.mini.jsonl"):
@@ -171,7 +171,7 @@ def type_in(words: list[str], monkeypatch) -> tuple[int, str, str]:
         done = lambda *_, **__: True  # noqa: E731
         monkeypatch.setattr(f"harness.cli.commands.{command}.run_pairs", done)
     try:
-        return told(*words)
+        return typed(*words)
     except Reached:
         return 0, "", ""
 
@@ -199,7 +199,7 @@ def test_a_printed_command_works(command, folder, monkeypatch):
         return  # a command that a text only names
     code, out, err = type_in(words, monkeypatch)
     if name == "refine":
-        assert "is not the record of a verified trial" in err  # the sample is no run
+        assert "is not the record of a verified trial" in err  # the sample is not a run
     elif name == "target":
         assert "runs are missing; nothing was written" in out, err
     else:

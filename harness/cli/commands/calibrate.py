@@ -63,12 +63,12 @@ def run(arguments: list[str]) -> int:
     definition, engine, more, asked = chosen(reader, arguments)
     load, unit = processes.load_average(), standard(definition, engine)
 
-    def tell(i: int, found: list[dict]) -> None:
+    def report(i: int, found: list[dict]) -> None:
         step = 1e3 * level(found[-1], REFERENCE_STEP)
-        told = f"process {i + 1} of {asked.processes}: {REFERENCE_STEP} {step:.2f} ms"
+        line = f"process {i + 1} of {asked.processes}: {REFERENCE_STEP} {step:.2f} ms"
         if unit:
-            told += f" (now and here {step * found[-1]['yardstick'] / unit.seconds:.2f})"
-        print(told, file=sys.stderr)
+            line += f" (now and here {step * found[-1]['yardstick'] / unit.seconds:.2f})"
+        print(line, file=sys.stderr)
         if not asked.anyway and (trouble := busy(found, load)):
             raise UserError(
                 f"this machine is busy: {trouble}",
@@ -77,7 +77,7 @@ def run(arguments: list[str]) -> int:
             )
 
     kinds = sorted({*kinds_of(definition), *more}) + ["split"]
-    found = measure(definition, engine, kinds, asked.processes, asked.rounds, tell, unit)
+    found = measure(definition, engine, kinds, asked.processes, asked.rounds, report, unit)
     table = make_table(definition, engine, found, busy(found, load), unit)
     for kind, row in table["prices"].items():
         print(

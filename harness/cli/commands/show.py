@@ -69,9 +69,9 @@ def _range(spec) -> str:
 
     kind = next(k for k in spec if k in RANGES)
     value = default({"x": spec})["x"]
-    told = f"one of {spec[kind]}" if kind == "choice" else f"{kind} {spec[kind]}"
+    values = f"one of {spec[kind]}" if kind == "choice" else f"{kind} {spec[kind]}"
     decided = f"; the goal's {spec['goal']}, where it asks for one" if "goal" in spec else ""
-    return f"{value!s:<12} {told}{decided}"
+    return f"{value!s:<12} {values}{decided}"
 
 
 def _show_badge(card: Card) -> None:
