@@ -6,11 +6,11 @@ import tempfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from harness.catalog import discover
 from harness.clock import prices, reading
 from harness.errors import UserError
 from harness.race import plan
 from harness.race.observer import Quiet
+from harness.race.recorded import settings_of, source_of
 from harness.race.referee import race
 from harness.race.trial import Trial, evaluation_steps
 from harness.records import run_folder
@@ -31,32 +31,12 @@ class Replay(Trial):
 
 
 def replay_of(folder: Path, result: dict, steps: list[int], place: Path) -> Replay:
-    """The trial whose record is in `folder`, to be judged at `steps` in `place`.
+    """Return the trial whose record is in `folder`, to be judged at `steps` in `place`.
 
     Raises:
         UserError: the code that is installed would not make the same trial.
     """
-    name = result["submission"]
-    path = place / f"{name}.py"
-    if name not in discover.submissions():
-        shutil.copyfile(next((folder / "source").rglob(f"{name}.py")), path)
-    config = {
-        "workload": {
-            "name": result["workload"], "track": result["track"], result["scale"]: result["config"],
-        },
-        "submission": {"name": name, "path": str(path) if path.exists() else None} | result["hp"],
-        "scale": result["scale"], "variant": None, "engine": result["engine"],
-        "seed": result["seed"], "trial": None, "study": 0, "tuned": False,
-        "isolation": result["isolation"],
-        "until": "goal", "results": str(place),
-        "budget": (result.get("budget") or {}).get("factor"),
-    }  # fmt: skip
-    if result["variant"]:  # the block has its changes already
-        config["variant"] = result["variant"]
-        config["workload"][result["scale"]] = result["config"] | {
-            "variants": {result["variant"]: {}}
-        }
-    trial = plan.make(config)
+    trial = plan.make(settings_of(result, source_of(result, folder, place), place))
     if trial.run_id != result["run_id"]:
         raise UserError(
             f"the code or the prices have changed since {folder} was run",

@@ -1,15 +1,15 @@
 """Race a recorded run again, from its record alone, in a folder of its own."""
 
 import math
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.catalog import data, discover, identity, streams
+from harness.catalog import data, streams
 from harness.catalog.definition import define, tree_of
 from harness.errors import UserError
-from harness.race import configuration, plan
+from harness.race import plan
 from harness.race.observer import Quiet
+from harness.race.recorded import settings_of, source_of
 from harness.race.referee import race
 from harness.race.trial import Trial
 from harness.records import run_folder
@@ -36,20 +36,9 @@ def trial_of(run: RecordedRun, folder: Path | None, place: Path, file: str = "")
         UserError: the code that is here would not make the same run.
     """
     record = run.record
-    factor = (record.get("budget") or {}).get("factor", 1)
-    settings = configuration.settings(
-        tree_of(record.get("workload_file") or record["workload"]),
-        {"name": record["submission"], "path": _source(record, folder, place, file)} | record["hp"],
-        scale=record["scale"],
-        variant=record["variant"],
-        seed=record["seed"],
-        tuned=False,
-        isolation=record.get("isolation"),
-        until="budget" if _went_on(record) else "goal",
-        results=str(place),
-        **({} if factor == 1 else {"budget": factor}),
-    )
-    trial = plan.make(settings)
+    until = "budget" if _went_on(record) else "goal"
+    source = source_of(record, folder, place, file)
+    trial = plan.make(settings_of(record, source, place, until))
     for name, mine in (
         ("training_hash", trial.definition.training_hash),
         ("submission_hash", trial.source),
@@ -125,22 +114,6 @@ def _compared(record: dict, row: dict, weights: dict) -> Iterator[tuple[str, flo
     new = evaluator(weights, None)
     # The runner counts the others.
     yield from ((k, v, new[k]) for k, v in row["metrics"].items() if k in new and k not in DECLARED)
-
-
-def _source(record: dict, folder: Path | None, place: Path, file: str) -> str | None:
-    """Return the path of the file to race, or None for an installed submission."""
-    if file:
-        return file
-    name = record["submission"]
-    shipped = discover.submissions().get(name)
-    if shipped and identity.source_hash(shipped) == record["submission_hash"]:
-        return None
-    kept = sorted((folder / "source").rglob(f"{name}.py")) if folder else []
-    if not kept:
-        return None
-    copy = place / "source"
-    shutil.copytree(kept[0].parent, copy)
-    return str(copy / kept[0].name)
 
 
 def _went_on(record: dict) -> bool:

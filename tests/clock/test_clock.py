@@ -257,30 +257,22 @@ CHEAT = """
 def trial(folder, way="honest", path=None, **settings):
     """Race the cheat on a small gpt2; returns the record and its evaluation rows."""
     from harness.catalog.definition import tree_of
-    from harness.race import plan
-    from harness.race.observer import Observer
-    from harness.race.referee import race
     from harness.records import run_folder
     from harness.records.log import rows as read_rows
+    from tests.support.racing import planned, race
 
-    tree = tree_of("gpt2")
-    tree["mini"] |= {
+    path = path or folder / "cheat.py"
+    path.write_text(textwrap.dedent(CHEAT))
+    numbers = {
         "horizon": 40,
         "batch": 4,
         "evaluate": {"points": 4, "batch": 80},
         "goal": {"loss": {"at_most": settings.pop("goal", 0.0)}},
+        "model": tree_of("gpt2")["mini"]["model"] | {"width": 16, "depth": 2},
     }
-    tree["mini"]["model"] |= {"width": 16, "depth": 2}
-    path = path or folder / "cheat.py"
-    path.write_text(textwrap.dedent(CHEAT))
-    config = {
-        "workload": tree, "submission": {"name": "cheat", "path": str(path), "way": way},
-        "engine": {"device": "cpu", "threads": 1, "deterministic": True}, "seed": 0, "trial": None,
-        "study": 0, "scale": "mini", "variant": None,
-        "tuned": False, "isolation": "process", "results": str(folder / "results"), "until": "goal",
-        "budget": None,
-    } | settings  # fmt: skip
-    outcome = race(plan.make(config), Observer())
+    settings = {"isolation": "process"} | settings
+    trial = planned("gpt2", path, folder / "results", numbers=numbers, hp={"way": way}, **settings)
+    outcome = race(trial)
     log = list(read_rows(outcome.folder / "log.jsonl"))
     return outcome, run_folder.evaluations(log)
 

@@ -10,15 +10,13 @@ import signal
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from harness.catalog import data, definition, discover, key
 from harness.errors import UserError
-from harness.race import plan
 from harness.records.log import rows
 from harness.system import sandbox
 from harness.train import arrival
-from tests.support import tiny
+from tests.support import racing, tiny
 from tests.support.racing import ROOT, Watcher, race
 
 STEP = """
@@ -90,25 +88,9 @@ LOADING = """
 """
 
 
-def tree_of(name: str, numbers: dict | None = None) -> dict:
-    tree = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "workload" / f"{name}.yaml"))
-    tree["mini"] |= numbers or {}
-    return tree | {"name": name}
-
-
 def planned(submission, workload, results, isolation="process", numbers=None):
     """Return a short trial of a submission's name or file on a shipped workload."""
-    load = lambda name: OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / name))  # noqa: E731
-    path = None if isinstance(submission, str) else str(submission)
-    return plan.make(
-        {
-            "workload": tree_of(workload, numbers),
-            "submission": {"name": path or submission, "path": path},
-            "engine": load("engine/cpu.yaml"), "scale": "mini", "variant": None, "seed": 0,
-            "trial": None, "study": 0, "tuned": False, "budget": None, "until": "goal",
-            "isolation": isolation, "results": str(results),
-        }
-    )  # fmt: skip
+    return racing.planned(workload, submission, results, numbers=numbers, isolation=isolation)
 
 
 def written(folder, text, name="looking.py"):
@@ -128,7 +110,7 @@ def test_a_predictor_is_refused_where_inputs_hold_the_answers(tmp_path):
             planned(file, workload, tmp_path)
         assert "predict: true" in refused.value.allowed
     # The configuration cannot allow it; the workload's file does.
-    numbers = tree_of("gpt2") | {"predict": True}
+    numbers = definition.tree_of("gpt2") | {"predict": True}
     assert not definition.allows_predictor(definition.define("gpt2", numbers, "mini", None))
     assert planned(file, "stream_split", tmp_path).card.plugin.path == file
 

@@ -5,12 +5,11 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from harness.catalog import kinds
-from harness.race import plan, referee
+from harness.race import referee
 from harness.records import run_folder
 from harness.records.log import rows
+from tests.support import racing
 from tests.support.racing import ROOT, Watcher
 
 RULES = ROOT / "docs" / "rules.md"
@@ -59,21 +58,12 @@ def planned(file: str, way: str, level: str, results: Path, more=(), seed=0, **h
 
     The workload is gpt2 if `more` names its goal, else matrix sensing.
     """
-    load = lambda name: OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / name))  # noqa: E731
     more = dict(more)
     name = "gpt2" if "batch" in more else "matrix_sensing"
-    workload = load(f"workload/{name}.yaml")
-    workload["mini"] |= {"horizon": HORIZON, "evaluate": {"points": POINTS, "batch": 1}} | more
-    path = str(CHEATS / f"{file}.py")
-    submission = {"name": file, "path": path, "way": way, **hp}
-    return plan.make(
-        {
-            "workload": workload | {"name": name}, "submission": submission,
-            "engine": load("engine/cpu.yaml"), "scale": "mini", "variant": None, "seed": seed,
-            "trial": None, "study": 0, "tuned": False, "budget": None, "until": "goal",
-            "isolation": level,
-            "results": str(results),
-        }
+    numbers = {"horizon": HORIZON, "evaluate": {"points": POINTS, "batch": 1}} | more
+    return racing.planned(
+        name, CHEATS / f"{file}.py", results, numbers=numbers, hp={"way": way} | hp,
+        isolation=level, seed=seed,
     )  # fmt: skip
 
 

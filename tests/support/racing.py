@@ -8,9 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
-from harness.race import plan, referee
+from harness.catalog.definition import tree_of
+from harness.race import configuration, plan, referee
 from harness.race.observer import Observer
 from harness.records import run_folder
 from harness.records.log import rows
@@ -37,28 +36,29 @@ class Watcher(Observer):
         self.notes.append(text)
 
 
+def planned(workload, submission, results, *, numbers=None, hp=None, **changes):
+    """Return a planned trial at scale mini, with the settings of conf/config.yaml.
+
+    Args:
+        submission: a name, the path of a file, or a stem of tests/submissions.
+        numbers: numbers of the workload to change.
+        hp: hyperparameters; SPACE has the others.
+        changes: settings of conf/config.yaml.
+    """
+    own = submission if isinstance(submission, Path) else OWN / f"{submission}.py"
+    path = str(own) if own.exists() else None
+    tree = tree_of(workload)
+    tree["mini"] |= numbers or {}
+    chosen = {"name": own.stem, "path": path} | (hp or {})
+    settings = {"tuned": False, "results": str(results)} | changes
+    return plan.make(configuration.settings(tree, chosen, **settings))
+
+
 def trial(submission, results, *, isolation="inline", seed=0, numbers=None, **hp):
-    """Return a planned trial; `submission` is a name, or a stem of tests/submissions."""
-    own = OWN / f"{submission}.py"
-    load = lambda name: OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / name))  # noqa: E731
-    workload = load("workload/gpt2.yaml")
-    workload["mini"] |= NUMBERS | (numbers or {})
-    return plan.make(
-        {
-            "workload": workload | {"name": "gpt2"},
-            "submission": {"name": submission, "path": str(own) if own.exists() else None, **hp},
-            "engine": load("engine/cpu.yaml"),
-            "scale": "mini",
-            "variant": None,
-            "seed": seed,
-            "trial": None,
-            "study": 0,
-            "tuned": False,
-            "until": "goal",
-            "budget": None,
-            "isolation": isolation,
-            "results": str(results),
-        }
+    """Return a planned trial of gpt2; `submission` is a name, or a stem of tests/submissions."""
+    numbers = NUMBERS | (numbers or {})
+    return planned(
+        "gpt2", submission, results, numbers=numbers, hp=hp, isolation=isolation, seed=seed
     )
 
 

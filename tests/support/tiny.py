@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
-from harness.race import plan, referee
-from tests.support.racing import OWN, ROOT, Watcher
+from harness.race import referee
+from tests.support.racing import Watcher, planned
 
 STEPS, POINTS = 12, 4
 NUMBERS = {
@@ -27,27 +25,11 @@ WORDS = ["workload=matrix_sensing", "tracker=none"] + [
 
 def trial(submission, results, *, isolation="inline", seed=0, number=None, numbers=None, **hp):
     """Return a planned trial; `submission` is a name, or a stem of tests/submissions."""
-    own = OWN / f"{submission}.py"
-    load = lambda name: OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / name))  # noqa: E731
-    workload = load("workload/matrix_sensing.yaml")
-    workload["mini"] |= NUMBERS | (numbers or {})
-    return plan.make(
-        {
-            "workload": workload | {"name": "matrix_sensing"},
-            "submission": {"name": submission, "path": str(own) if own.exists() else None, **hp},
-            "engine": load("engine/cpu.yaml"),
-            "scale": "mini",
-            "variant": None,
-            "seed": seed,
-            "trial": number,
-            "study": 0,
-            "tuned": False,
-            "until": "goal",
-            "budget": None,
-            "isolation": isolation,
-            "results": str(results),
-        }
-    )
+    numbers = NUMBERS | (numbers or {})
+    return planned(
+        "matrix_sensing", submission, results, numbers=numbers, hp=hp, isolation=isolation,
+        seed=seed, trial=number,
+    )  # fmt: skip
 
 
 def race(planned, watcher=None):

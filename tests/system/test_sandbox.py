@@ -5,15 +5,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 
 from harness.catalog import discover, reading
+from harness.catalog.definition import tree_of
 from harness.errors import UserError
-from harness.race import plan, referee
 from harness.system import landlock, paths, sandbox
 from harness.system.paths import ROOT
 from tests.support import tiny
-from tests.support.racing import Watcher, harness
+from tests.support.racing import harness, planned, race
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Landlock is of Linux")
 strict = pytest.mark.skipif(not sandbox.offered(), reason="this kernel has no Landlock")
@@ -120,23 +119,13 @@ def place(name: str) -> str:
 def test_no_shipped_submission_is_refused_anything_in_strict(name, tmp_path, monkeypatch):
     unpriced = lambda workload, engine, kinds: {k: [1.0, 1.0, 1.0] for k in kinds}  # noqa: E731
     monkeypatch.setattr("harness.clock.tables.ratios", unpriced)  # a price table is not the point
-    load = lambda file: OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / file))  # noqa: E731
     at = place(name)
-    tree = load(f"workload/{at}.yaml")
-    tree["mini"] |= {"horizon": LONG.get(name, STEPS)} | SMALL.get(at, {})
-    tree["mini"]["evaluate"]["points"] = POINTS
+    numbers = {"horizon": LONG.get(name, STEPS)} | SMALL.get(at, {})
     if at == "stream_split":
-        tree["mini"] |= {"horizon": 10}  # two steps of each of its five tasks
-    planned = plan.make(
-        {
-            "workload": tree | {"name": at}, "submission": {"name": name, "path": None},
-            "engine": load("engine/cpu.yaml"), "scale": "mini", "variant": None, "seed": 0,
-            "trial": None, "study": 0, "tuned": False, "budget": None, "until": "goal",
-            "isolation": "strict",
-            "results": str(tmp_path),
-        }
-    )  # fmt: skip
-    outcome = referee.race(planned, Watcher())
+        numbers["horizon"] = 10  # two steps of each of its five tasks
+    numbers["evaluate"] = tree_of(at)["mini"]["evaluate"] | {"points": POINTS}
+    trial = planned(at, name, tmp_path, numbers=numbers, isolation="strict")
+    outcome = race(trial)
     said = (outcome.folder / "runner.log").read_text()
     assert outcome.outcome in ("out_of_budget", "reached", "diverged"), (
         f"{outcome.record.get('reason')}\n{said}"
