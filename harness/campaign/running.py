@@ -176,9 +176,3 @@ class _terminating:
     def __exit__(self, *_):
         if self.main:
             signal.signal(signal.SIGTERM, self.before)
-
-
-def duration(seconds: float) -> str:
-    """Return a time in words: 3 min, 2 h 03 min."""
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min"

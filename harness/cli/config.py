@@ -13,6 +13,7 @@ from harness.catalog.definition import tree_of
 from harness.cli.overrides import check
 from harness.errors import UserError
 from harness.race import configuration
+from harness.system.command_line import SWEEP
 
 
 def register(arguments: list[str]) -> list[str]:
@@ -55,7 +56,7 @@ def register(arguments: list[str]) -> list[str]:
             argument = f"++{argument}"
         rewritten.append(argument)
     # Hydra wants these first
-    rewritten.sort(key=lambda argument: argument not in ("-m", "--multirun"))
+    rewritten.sort(key=lambda argument: argument not in SWEEP)
     for option, plugin in plugins.items():
         keys = _keys(option, plugin, rewritten)
         store.store(

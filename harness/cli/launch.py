@@ -12,9 +12,8 @@ from harness.errors import EXIT_FAILED, EXIT_OK
 from harness.race import configuration
 from harness.race.trial import Trial
 from harness.records import run_folder
+from harness.system.command_line import SWEEP
 from harness.system.terminal import say
-
-SWEEP = ("-m", "--multirun")
 
 
 def launch(arguments: list[str]) -> int:

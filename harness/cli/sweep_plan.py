@@ -12,7 +12,7 @@ from harness.catalog.kinds import REFERENCE_STEP
 from harness.errors import NoScale, UserError
 from harness.race import configuration
 from harness.race.trial import Trial
-from harness.report.run.text import columns
+from harness.report.run.text import columns, duration
 from harness.system.paths import ROOT
 
 OWN_COLUMNS = ("workload", "submission", "seed", "trial")
@@ -197,14 +197,6 @@ class Costs:
                 r.record for r in runs if r.record.get("wall_seconds") and r.record.get("horizon")
             ]
         return self.boards[key]
-
-
-def duration(seconds: float) -> str:
-    """Write a duration as a person would: 40 s, 7 min, 2 h 10 min."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def dry_lines(planned: Sequence[Planned], at_a_time: int, results: Path) -> list[str]:

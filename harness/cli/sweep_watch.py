@@ -11,12 +11,12 @@ from typing import Any
 
 from harness.catalog.goal import primary
 from harness.cli import sweep_plan, sweep_trial
-from harness.cli.sweep_plan import Planned, duration
+from harness.cli.sweep_plan import Planned
 from harness.errors import EXIT_INTERRUPTED
 from harness.records import run_folder
 from harness.records.references import reference
 from harness.report.run.live import SweepLines
-from harness.report.run.text import number, verdict_lines
+from harness.report.run.text import duration, number, verdict_lines
 from harness.system import processes, procfs
 
 SECONDS = 0.5  # between two looks at the trials

@@ -185,16 +185,34 @@ def loop(attempt: Attempt, ready: dict) -> Ending:
     return ending or PAUSED
 
 
+def _take(attempt: Attempt, reply: dict, score: bool) -> tuple[dict, dict, dict]:
+    """Return the clock's part of a row, what the weights are worth, and the weights.
+
+    Args:
+        score: evaluate the weights; without it their part of the row is empty.
+
+    Raises:
+        TrialEnded: the weights or the answers do not fit the workload.
+    """
+    try:
+        # Before the ledger, which charges the predictions to the row that they answer.
+        if score:
+            attempt.scoring.ask()
+        ledger = attempt.ledger(reply)
+        with attempt.running.frozen():
+            weights = attempt.running.weights()
+            scored = attempt.scoring.score(reply, weights) if score else {}
+    except ValueError as error:
+        raise TrialEnded("invalid", str(error)) from None
+    return ledger, scored, weights
+
+
 def _pause(attempt: Attempt, reply: dict) -> None:
     """Log and save a trial between two evaluations."""
-    weights = attempt.running.weights()
     # The rows between two evaluations are part of a stream's curve.
-    if attempt.streaming:
-        attempt.scoring.ask()
-    row = attempt.ledger(reply) | {"event": "paused"}
-    if attempt.streaming:
-        row |= attempt.scoring.score(reply, weights)
-    attempt.append(row | {"weights": shared_weights.digest(weights)})
+    ledger, scored, weights = _take(attempt, reply, score=attempt.streaming)
+    digest = shared_weights.digest(weights)
+    attempt.append(ledger | {"event": "paused"} | scored | {"weights": digest})
     attempt.save()
 
 
@@ -204,16 +222,8 @@ def evaluate(attempt: Attempt, reply: dict) -> Ending | None:
     Raises:
         TrialEnded: the weights or the answers do not fit, or a pass has no price.
     """
-    begun, runner = time.monotonic(), attempt.running
-    try:
-        # Before the ledger, which charges the predictions to the row that they answer.
-        attempt.scoring.ask()
-        ledger = attempt.ledger(reply)
-        with runner.frozen():
-            weights = runner.weights()
-            scored = attempt.scoring.score(reply, weights)
-    except ValueError as error:
-        raise TrialEnded("invalid", str(error)) from None
+    begun = time.monotonic()
+    ledger, scored, weights = _take(attempt, reply, score=True)
     attempt.wall["evaluation"] += time.monotonic() - begun
     row = evaluation_row(ledger, scored, reply, shared_weights.digest(weights))
     metrics, goal = attempt.scoring.judge(attempt.rows, row)

@@ -12,7 +12,7 @@ from harness.campaign.board import Known, commit
 from harness.campaign.pair_results import TRIES, Job
 from harness.campaign.pairs import Pair, shares
 from harness.campaign.plan import load, ruleset, rulesets, tree_of
-from harness.campaign.running import Pace, duration, run
+from harness.campaign.running import Pace, run
 from harness.campaign.trial import apart, failure, settings
 from harness.catalog import discover, identity
 from harness.catalog.definition import define
@@ -21,6 +21,7 @@ from harness.race import plan, point
 from harness.records import rejudge
 from harness.records.collect import collect
 from harness.report.board.cells import choose
+from harness.report.run.text import duration
 from harness.system.files import atomic_json
 from tests.support import records
 

@@ -13,7 +13,7 @@ import pytest
 
 from harness.cli import main, sweep_plan, sweep_trial, sweep_watch
 from harness.report.run.live import SweepLines
-from harness.report.run.text import table
+from harness.report.run.text import duration, table
 from harness.system.files import locked
 from tests.support.racing import ROOT, SHORT, command, environment, log_of
 
@@ -101,7 +101,7 @@ def test_headings_are_short_and_unlike():
     "seconds, text", [(0.2, "1 s"), (89, "89 s"), (100, "2 min"), (7800, "2 h 10 min")]
 )
 def test_durations_are_written_as_people_say_them(seconds, text):
-    assert sweep_plan.duration(seconds) == text
+    assert duration(seconds) == text
 
 
 # Meanwhile
@@ -128,7 +128,7 @@ def test_the_time_left_follows_the_trials_so_far(tmp_path, monkeypatch):
     watch = sweep_watch.Watch(tmp_path / "sweeps", planned, planned, jobs=2)
     cost = sum(watch.costs.values())
     assert watch.known
-    expected = sweep_plan.duration(cost / 2)
+    expected = duration(cost / 2)
     assert watch._head(cost) == f"0 of 2 trials done, 0 running, about {expected} left"
     watch.begun = time.monotonic() - 300
     # a quarter took five minutes, so three quarters take fifteen

@@ -9,13 +9,13 @@ from harness.campaign import plan
 from harness.campaign.board import Known, commit
 from harness.campaign.pair_results import Job
 from harness.campaign.pairs import Pair, pairs_of
-from harness.campaign.running import duration
 from harness.campaign.running import run as run_pairs
 from harness.campaign.spending import spend
 from harness.cli.arguments import parser
 from harness.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UserError
 from harness.race import configuration
 from harness.records.run_folder import FINAL
+from harness.report.run.text import duration
 
 TEXT = """\
 Run a campaign: tune every submission on every workload, re-run the best points over new seeds.

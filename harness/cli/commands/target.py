@@ -8,7 +8,6 @@ from pathlib import Path
 from harness.campaign import target, targeting
 from harness.campaign.board import Known, commit
 from harness.campaign.pairs import Pair
-from harness.campaign.running import duration
 from harness.campaign.running import run as run_pairs
 from harness.campaign.target import Procedure
 from harness.catalog import discover
@@ -16,6 +15,7 @@ from harness.catalog.definition import split_variant
 from harness.cli.arguments import parser
 from harness.errors import EXIT_FAILED, EXIT_OK, UserError, nearest
 from harness.race import configuration
+from harness.report.run.text import duration
 from harness.system.command_line import harness
 
 PROCEDURES = configuration.CONF / "targets.yaml"

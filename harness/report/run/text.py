@@ -36,6 +36,14 @@ def seconds(value: float) -> str:
     return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
+def duration(seconds: float) -> str:
+    """Write a duration: 40 s, 7 min, 2 h 03 min."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
 def unlike(value: float, other: float) -> str:
     """Write a value with as many digits as tell it from another: 0.7167 beside 0.717."""
     text = number(value)
