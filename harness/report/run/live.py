@@ -64,7 +64,43 @@ def sparkline(values: Sequence[float], width: int = 12) -> str:
     return "".join(BARS[round((value - low) * scale)] for value in shown)
 
 
-class Live:
+class Output:
+    """Lines for a reader: on a terminal some stay at its foot and are drawn anew.
+
+    Attributes:
+        screen: the lines at the foot; None where the stream is not a terminal, or its reader is
+            gone.
+    """
+
+    def __init__(self, stream: TextIO | None = None):
+        self.stream, self.screen = stream or sys.stderr, None
+        if self.stream.isatty() and os.environ.get("TERM") != "dumb":
+            from rich.console import Console
+            from rich.live import Live as Screen
+
+            console = Console(file=self.stream, highlight=False)
+            self.screen = Screen(console=console, auto_refresh=False, redirect_stdout=False)
+            self.screen.start()
+
+    def note(self, text: str) -> None:
+        """Print a line above those at the foot."""
+        if self.screen:
+            self.screen.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            say(text, self.stream)
+
+    def redraw(self, parts: Sequence[tuple[str, str]]) -> None:
+        """Show other lines at the foot, given as parts with their rich styles."""
+        from rich.text import Text
+
+        text = Text(no_wrap=True, overflow="ellipsis")
+        for part, style in parts:
+            text.append(part, style)
+        if not redraw(self.screen, text, self.stream):
+            self.screen = None
+
+
+class Live(Output):
     """The line of one run; made before the first step, closed after the last.
 
     Args:
@@ -75,20 +111,13 @@ class Live:
     """
 
     def __init__(self, total_steps: int, label: str, goal: dict, stream: TextIO | None = None):
-        self.stream = stream or sys.stderr
+        super().__init__(stream)
         self.total, self.label = total_steps, label
         self.metric, self.direction, self.target = primary(goal)
         self.points: list[tuple[float, float]] = []
         self.step, self.seconds_per_step = 0, 0.0
         self.marks: list[tuple[float, int]] = []  # (monotonic, step): the last few drawings
-        self.drawn, self.unsaid, self.screen = -math.inf, False, None
-        if self.stream.isatty() and os.environ.get("TERM") != "dumb":
-            from rich.console import Console
-            from rich.live import Live as Screen
-
-            console = Console(file=self.stream, highlight=False)
-            self.screen = Screen(console=console, auto_refresh=False, redirect_stdout=False)
-            self.screen.start()
+        self.drawn, self.unsaid = -math.inf, False
 
     def update(self, row: dict) -> None:
         """Take in an evaluation row."""
@@ -102,13 +131,6 @@ class Live:
         """Say how far training is; cheap, to be called as often as one likes."""
         self.step = step
         self._draw()
-
-    def note(self, text: str) -> None:
-        """Print a line above the live line."""
-        if self.screen:
-            self.screen.console.print(text, markup=False, highlight=False, soft_wrap=True)
-        else:
-            say(text, self.stream)
 
     def close(self) -> None:
         """Draw the last state and leave the line on the screen."""
@@ -126,17 +148,11 @@ class Live:
         self.marks = [*self.marks[-49:], (now, self.step)]
         self.drawn, self.unsaid = now, False
         if self.screen:
-            from rich.text import Text
-
             parts, room = self.parts(), self.screen.console.width
             for least in ("green", "dim"):  # a narrow terminal goes without bars, then rate
                 if sum(len(part) + 2 for part, _ in parts) > room:
                     parts = [(part, style) for part, style in parts if style != least]
-            text = Text(no_wrap=True, overflow="ellipsis")
-            for part, style in parts:
-                text.append(part + "  ", style)
-            if not redraw(self.screen, text, self.stream):
-                self.screen = None
+            self.redraw([(part + "  ", style) for part, style in parts])
         else:
             say("  ".join(part for part, _ in self.parts()), self.stream)
 
@@ -159,7 +175,7 @@ class Live:
         return parts
 
 
-class SweepLines:
+class SweepLines(Output):
     """The lines of a sweep: how many trials have ended, and one line for each running trial.
 
     Args:
@@ -167,15 +183,8 @@ class SweepLines:
     """
 
     def __init__(self, stream: TextIO | None = None):
-        self.stream = stream or sys.stderr
-        self.drawn, self.pause, self.screen = -math.inf, PLAIN_SECONDS, None
-        if self.stream.isatty() and os.environ.get("TERM") != "dumb":
-            from rich.console import Console
-            from rich.live import Live as Screen
-
-            console = Console(file=self.stream, highlight=False)
-            self.screen = Screen(console=console, auto_refresh=False, redirect_stdout=False)
-            self.screen.start()
+        super().__init__(stream)
+        self.drawn, self.pause = -math.inf, PLAIN_SECONDS
 
     def draw(self, head: str, running: Sequence[str], forced: bool = False) -> None:
         """Show the present state: a headline, and a line for each running trial.
@@ -189,21 +198,7 @@ class SweepLines:
                 self.drawn = now
                 say("\n".join([head, *(f"  {line}" for line in running)]), self.stream)
             return
-        from rich.text import Text
-
-        lines = [(head, "bold"), *((f"\n  {line}", "") for line in running)]
-        text = Text(no_wrap=True, overflow="ellipsis")
-        for line, style in lines:
-            text.append(line, style)
-        if not redraw(self.screen, text, self.stream):
-            self.screen = None
-
-    def note(self, text: str) -> None:
-        """Print a line above the others."""
-        if self.screen:
-            self.screen.console.print(text, markup=False, highlight=False, soft_wrap=True)
-        else:
-            say(text, self.stream)
+        self.redraw([(head, "bold"), *((f"\n  {line}", "") for line in running)])
 
     def close(self) -> None:
         """Remove the lines: the table that follows says the same."""
