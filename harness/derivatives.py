@@ -22,7 +22,7 @@ class _Call(nn.Module):
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that train, by name."""
+    """Return the parameters that train, by name."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
@@ -60,7 +60,7 @@ def jvp(residuals: Tensor, params: Sequence[Tensor], vectors: Sequence[Tensor]) 
 
 
 def mean_squares(terms: dict[str, Tensor], weights: dict[str, Tensor] | None = None) -> Tensor:
-    """The loss of a workload with `terms`: the sum over terms of the mean of (weight·value)²."""
+    """Return the loss of a workload with terms: the sum of the terms' means of (weight·value)²."""
     weights = weights or {}
     if unknown := set(weights) - set(terms):
         raise ValueError(f"weights for {sorted(unknown)[0]!r}; the terms are {', '.join(terms)}")

@@ -28,7 +28,7 @@ class Buffer:
         return self.count
 
     def capacity(self, batch: dict[str, Tensor]) -> int:
-        """How many examples like those of the batch fit."""
+        """Return how many examples like those of the batch fit."""
         return self.limit // sum(t[0].numel() * t.element_size() for t in batch.values())
 
     def add(self, batch: dict[str, Tensor], rng: torch.Generator) -> None:

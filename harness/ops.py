@@ -18,12 +18,12 @@ PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 
 def zeros(params: Sequence[Tensor]) -> list[Tensor]:
-    """One zero tensor for each parameter."""
+    """Return one zero tensor for each parameter."""
     return [torch.zeros_like(p) for p in params]
 
 
 def copies(params: Sequence[Tensor]) -> list[Tensor]:
-    """One detached copy of each parameter."""
+    """Return one detached copy of each parameter."""
     return [p.detach().clone() for p in params]
 
 
@@ -135,14 +135,14 @@ def _laid_out(params: Sequence[Tensor], tensors: Sequence[Tensor]) -> list[Tenso
 
 
 def global_norm(tensors: Sequence[Tensor]) -> float:
-    """The 2-norm of all tensors taken as one vector."""
+    """Return the 2-norm of all tensors taken as one vector."""
     if not tensors:
         return 0.0
     return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(tensors)))))
 
 
 def clip_factor(tensors: Sequence[Tensor], limit: float) -> float:
-    """What brings the global norm of `tensors` down to `limit`: min(1, limit/‖g‖)."""
+    """Return what brings the global norm of `tensors` down to `limit`: min(1, limit/‖g‖)."""
     norm = global_norm(tensors)
     return limit / norm if norm > limit else 1.0
 
@@ -217,7 +217,7 @@ def apply(update: Callable, params: Sequence[Tensor], state: dict, hp, progress:
 
 
 def nonnegative_qp(square: Tensor, linear: Tensor, tolerance: float = 1e-12) -> Tensor:
-    """The u ≥ 0 that minimises ½·uᵀPu + qᵀu, by active sets (Lawson and Hanson 1974, as in NNLS).
+    """Return the u ≥ 0 that minimises ½·uᵀPu + qᵀu, by active sets (NNLS, Lawson and Hanson 1974).
 
     Args:
         square: P, float64 [k, k], positive definite.

@@ -34,5 +34,5 @@ def warmup_stable_decay(progress: float, warmup: float, decay: float, floor: flo
 
 
 def _after(progress: float, warmup: float) -> float:
-    """The fraction done of what follows the warm-up."""
+    """Return the fraction done of what follows the warm-up."""
     return (progress - warmup) / (1.0 - warmup) if warmup < 1.0 else 1.0

@@ -4,6 +4,6 @@ import hashlib
 
 
 def derive(seed: int, *names) -> int:
-    """A 63-bit seed for the stream called `names` of trial seed `seed`."""
+    """Return a 63-bit seed for the stream called `names` of trial seed `seed`."""
     text = "/".join(str(part) for part in (seed, *names))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

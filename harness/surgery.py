@@ -16,7 +16,7 @@ from harness.errors import UserError
 
 
 def matrices(model: nn.Module) -> dict[str, nn.Module]:
-    """The hidden linear maps (not embedding, head or convolution), by name, in order."""
+    """Return the hidden linear maps (not embedding, head or convolution), by name, in order."""
     maps = (nn.Linear, Adapted)
     return {
         n: m
@@ -26,7 +26,7 @@ def matrices(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def weights(model: nn.Module) -> list[nn.Parameter]:
-    """The hidden matrices [out, in] themselves, in order."""
+    """Return the hidden matrices [out, in] themselves, in order."""
     return [module.get_parameter("weight") for module in matrices(model).values()]
 
 
@@ -76,7 +76,7 @@ class Adapted(nn.Module):
         self.weight.requires_grad_(False)
 
     def dense(self) -> Tensor:
-        """The matrix in effect, [out, in]."""
+        """Return the matrix in effect, [out, in]."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ def replace(model: nn.Module, make: Callable[[nn.Module], nn.Module]) -> list[nn
 
 
 def fitting(model: nn.Module, rank: int, share: float, size: Callable[[int, int, int], int]) -> int:
-    """The largest rank, up to `rank` and at least 1, that trains at most a share of the model.
+    """Return the largest rank from 1 to `rank` that trains at most a share of the model.
 
     Args:
         share: of all the model's parameters as it is now; a goal's bound on "trainable".
@@ -114,7 +114,7 @@ def fitting(model: nn.Module, rank: int, share: float, size: Callable[[int, int,
 
 @torch.no_grad()
 def calibrated(model: nn.Module, x: Tensor) -> Iterator[tuple[nn.Module, Tensor]]:
-    """Each hidden linear map, and what it is called with when the model is called with x.
+    """Return each hidden linear map, and what it is called with when the model is called with x.
 
     Inputs are [tokens, in]. They are taken block after block (`model.blocks`, then the rest), so
     what the caller does to a block's matrices shows in the inputs of the blocks behind it.
@@ -141,7 +141,7 @@ def _inputs(model: nn.Module, modules: list[nn.Module], x: Tensor) -> list[Tenso
 
 @torch.no_grad()
 def export(model: nn.Module) -> dict[str, Tensor]:
-    """The workload's own tensors by name: what adapters add is merged into the matrices."""
+    """Return the workload's own tensors by name: what adapters add is merged into the matrices."""
     tensors, extra = dict(model.state_dict()), set()
     for prefix, module in model.named_modules():
         if isinstance(module, Adapted):
@@ -178,7 +178,7 @@ class Masks:
             parameter.masked_fill_(self._off[name], 0.0)
 
     def of(self, parameter: nn.Parameter) -> Tensor:
-        """The mask of a parameter, bool of its shape; all true where none was set."""
+        """Return the mask of a parameter, bool of its shape; all true where none was set."""
         for name, p in self._model().named_parameters():
             if p is parameter and name in self._off:
                 return ~self._off[name]

@@ -83,7 +83,7 @@ def _identity(run: RecordedRun) -> tuple:
 
 
 def _enough(run: RecordedRun, pair: Pair) -> bool:
-    """Whether a run trained as far as the pair's jobs are to, and as confined."""
+    """Return True if the run trained for as many steps as the job asks, as confined or more so."""
     r = run.record
     if pair.isolation == "strict" and r.get("isolation") != "strict":
         return False

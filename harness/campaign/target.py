@@ -48,7 +48,7 @@ class Procedure:
 
 
 def read_procedures(path: Path) -> dict[str, Procedure]:
-    """The procedures by workload (NAME or NAME.VARIANT): the file's `defaults`, and what each says.
+    """Return the procedures by workload (NAME or NAME.VARIANT), each over the file's `defaults`.
 
     Raises:
         UserError: a key or rule in the file is wrong.
@@ -68,12 +68,12 @@ def read_procedures(path: Path) -> dict[str, Procedure]:
 
 
 def whole(run: RecordedRun) -> bool:
-    """Whether a run trained to the end of its budget."""
+    """Return True if a run trained to the end of its budget."""
     return run.record["step"] >= run.record["horizon"]
 
 
 def last(run: RecordedRun, goal: dict) -> float:
-    """The last value of the goal's first metric, to be minimised; infinite where it does not count.
+    """Return the last value of the goal's first metric, to be minimised; inf if it does not count.
 
     It does not where the run broke off, or another condition of the goal does not hold.
     """
@@ -90,19 +90,19 @@ def _values(run: RecordedRun, i: int) -> dict[str, float | None]:
 
 
 def _others_hold(run: RecordedRun, goal: dict, values: dict) -> bool:
-    """Whether the conditions that are no quality hold (a stream's worst case is a quality)."""
+    """Return True if the conditions that are not of a quality hold (a worst case is a quality)."""
     others = {name: bounds for name, bounds in goal.items() if name not in qualities(goal)}
     return conditions_hold(others, values)
 
 
 def qualities(goal: dict) -> tuple[str, ...]:
-    """The metrics of a goal whose bounds are set: the first, and its worst case in a stream."""
+    """Return the metrics whose bounds are set: the goal's first, and its worst case in a stream."""
     metric, _, _ = primary(goal)
     return tuple(name for name in goal if name in (metric, f"worst_case_{metric}"))
 
 
 def propose(seeds: Sequence[RecordedRun], goal: dict, procedure: Procedure) -> dict:
-    """The goal with the bounds that the procedure gives it.
+    """Return the goal with the bounds that the procedure gives it.
 
     Raises:
         UserError: most seeds never meet the goal's other conditions, so there is no median.
@@ -128,13 +128,13 @@ def propose(seeds: Sequence[RecordedRun], goal: dict, procedure: Procedure) -> d
 
 
 def _middle(values: list[float], direction: str) -> float:
-    """The median; of an even number the worse of the middle two."""
+    """Return the median; of an even number the worse of the middle two."""
     worse = statistics.median_high if direction == "at_most" else statistics.median_low
     return worse(values)
 
 
 def at_share(run: RecordedRun, goal: dict, share: float) -> float:
-    """The metric at the first evaluation from `share` of the budget on where the others hold."""
+    """Return the metric at the first evaluation after a share of the budget that meets the rest."""
     metric, direction, _ = primary(goal)
     horizon = run.record["horizon"]
     for i, step in enumerate(run.record["evaluations"]["step"]):
@@ -178,7 +178,7 @@ class Reached:
 
 
 def reached(seeds: Sequence[RecordedRun], definition: Definition) -> Reached:
-    """The seeds judged by a workload's goal."""
+    """Return the seeds judged by a workload's goal."""
     judged = [rejudge(run, definition) for run in seeds]
     assert all(run.record["workload_hash"] == definition.hash for run in judged)
     times = [run.time for run in judged]
@@ -193,7 +193,7 @@ def reached(seeds: Sequence[RecordedRun], definition: Definition) -> Reached:
 
 
 def complaint(found: Reached, procedure: Procedure, horizon: int) -> str | None:
-    """What is wrong with where the reference meets the goal, and what would mend it; or None."""
+    """Return what is wrong with the place of the reference's crossing, and the remedy; or None."""
     many = sum(map(math.isfinite, found.shares))
     if not math.isfinite(found.share):
         met = f"only {many} of {len(found.shares)} seeds of the reference meet the goal"

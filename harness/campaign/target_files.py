@@ -16,7 +16,7 @@ NUMBER = r"[-+]?[0-9.]+(?:e[-+]?[0-9]+)?"
 
 
 def with_goal(text: str, scale: str, variant: str | None, goal: dict) -> str:
-    """A workload's YAML text with the bounds of a scale's (or variant's) goal replaced.
+    """Return a workload's YAML text with the bounds of a scale's (or variant's) goal replaced.
 
     Comments stay, but for the word "provisional" on the lines of the changed bounds.
 
@@ -55,7 +55,7 @@ def with_goal(text: str, scale: str, variant: str | None, goal: dict) -> str:
 
 
 def _number(value: float) -> str:
-    """A number as YAML 1.1 reads it: 1e-05 would be a word, 1.0e-05 is not."""
+    """Return a number as YAML 1.1 reads it: 1e-05 would be a word, 1.0e-05 is not."""
     text = repr(value)
     return text if "." in text or "e" not in text else text.replace("e", ".0e")
 
@@ -73,7 +73,7 @@ def _span(text: str, opening: str, closing: str, start=0, end=None) -> tuple[int
 def reference(
     definition: Definition, winner: RecordedRun, seeds: Sequence[RecordedRun], found: Reached
 ) -> dict:
-    """The frozen reference: who, its time, and the curve of the seed with the median time."""
+    """Return the frozen reference: its name, time, and the curve of the seed of median time."""
     shown = seeds[found.middle]
     columns = shown.record["evaluations"]
     names = columns["metrics"]
@@ -109,7 +109,7 @@ def evidence(
     found: Reached,
     command: str,
 ) -> dict:
-    """What the target rests on: every trial of every candidate, and the seeds' curves."""
+    """Return what the target rests on: every trial of every candidate, and the seeds' curves."""
     goal = definition.block["goal"]
     return {
         "command": command,

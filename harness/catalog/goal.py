@@ -2,7 +2,7 @@
 
 
 def primary(goal: dict) -> tuple[str, str, float]:
-    """The goal's first condition: metric, direction (at_most or at_least), bound."""
+    """Return the goal's first condition: metric, direction (at_most or at_least), bound."""
     metric, condition = next(iter(goal.items()))
     direction, bound = next(iter(condition.items()))
     return metric, direction, bound

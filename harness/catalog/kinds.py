@@ -6,7 +6,7 @@ OPERATIONS = ("forward_backward", "forward", "hvp", "per_example_gradients", "vj
 
 
 def kind_of(operation: str, batch: Fraction, depth: Fraction) -> str:
-    """The canonical name of a kind; ratios of 1 are left out."""
+    """Return the canonical name of a kind; ratios of 1 are left out."""
     assert operation in OPERATIONS, operation
     return operation + f"@batch={batch}" * (batch != 1) + f"@depth={depth}" * (depth != 1)
 
@@ -26,7 +26,7 @@ def parse_kind(kind: str) -> tuple[str, Fraction, Fraction]:
 
 
 def canonical_kind(kind: str) -> str:
-    """The one name of a kind, with ratios in lowest terms; ValueError if it is none."""
+    """Return the one name of a kind, with ratios in lowest terms; ValueError if it is none."""
     return kind_of(*parse_kind(kind))
 
 

@@ -37,18 +37,18 @@ def check(block: dict, where: str) -> None:
 
 
 def starts(block: dict) -> list[int]:
-    """The first step of each task."""
+    """Return the first step of each task."""
     tasks = block["stream"]["tasks"]
     return [i * block["horizon"] // tasks for i in range(tasks)]
 
 
 def grid(block: dict, steps: list[int]) -> list[int]:
-    """The steps at which the runner stops: `steps` and the ends of tasks."""
+    """Return the steps at which the runner stops: `steps` and the ends of tasks."""
     return sorted({*steps, *(starts(block) if "stream" in block else [])})
 
 
 def slots(block: dict, steps: list[int]) -> int:
-    """How many sets of weights a hand-over may hold: the last, and those of the steps before it."""
+    """Return the most sets of weights in a hand-over: the last, and those of steps before it."""
     every = block["evaluate"].get("every", 0) if "stream" in block else 0
     if not every:
         return 1
@@ -57,7 +57,7 @@ def slots(block: dict, steps: list[int]) -> int:
 
 
 def watched(block: dict, step: int) -> int:
-    """How many of the evaluated groups are looked at after `step` steps.
+    """Return how many of the evaluated groups are looked at after `step` steps.
 
     Those of the tasks seen so far and, at the end of a task, of the next one: what a model knows of
     a task before it is trained on. All of them where tasks recur.

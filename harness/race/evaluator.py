@@ -82,7 +82,7 @@ class Evaluator:
     def groups(
         self, tensors: dict[str, Tensor], active: list[bool] | None, count: int
     ) -> list[list]:
-        """[sum of quality, examples] of the first `count` groups of the validation examples.
+        """Return [sum of quality, examples] of the first `count` groups of validation examples.
 
         The chunks are always the same, so equal weights have equal sums; chunks of later groups
         alone are left out.

@@ -63,7 +63,7 @@ def _number(value) -> bool:
 
 
 def _loss(value) -> bool:
-    """A mean training loss: any float, NaN included, for a loss may diverge."""
+    """Return True for a mean training loss: any float, NaN included, for a loss may diverge."""
     return isinstance(value, float) or _number(value)
 
 
@@ -72,7 +72,7 @@ def _switched(value) -> bool:
 
 
 def _row(value) -> bool:
-    """An entry of a layout: name, dtype, shape."""
+    """Return True for an entry of a layout: name, dtype, shape."""
     return (
         isinstance(value, list)
         and len(value) == 3

@@ -45,7 +45,7 @@ class Trial:
         return f"{self.definition.name}/{self.card.plugin.name}"
 
     def describe(self) -> dict:
-        """The trial as plain data, for config.yaml, the log's first row and run.json."""
+        """Return the trial as plain data, for config.yaml, the log's first row and run.json."""
         return {
             "run_id": self.run_id,
             "workload": self.definition.name,
@@ -133,5 +133,5 @@ def steps_of(steps: int, share: float) -> int:
 
 
 def evaluation_steps(horizon: int, points: int) -> list[int]:
-    """The steps at which the referee evaluates: evenly, the start and the horizon included."""
+    """Return the steps of the evaluations: evenly spaced, the start and the horizon included."""
     return sorted({round(i * horizon / points) for i in range(points + 1)})

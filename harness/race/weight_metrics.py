@@ -64,11 +64,15 @@ def of_matrices(weights: list[Tensor]) -> dict[str, float]:
 
 
 def sparsity(weights: list[Tensor]) -> float:
+    """Return the share of exact zeros."""
     return sum(int((w == 0).sum()) for w in weights) / sum(w.numel() for w in weights)
 
 
 def two_four(weights: list[Tensor]) -> float:
-    """Groups run along the inputs of a row; a rest of under four does not count."""
+    """Return the share of groups of four inputs of a row with two or more zeros.
+
+    A rest of fewer than four inputs does not count.
+    """
     good = total = 0
     for w in weights:
         groups = (w == 0)[:, : w.shape[1] // 4 * 4].reshape(-1, 4).sum(1)
@@ -77,7 +81,7 @@ def two_four(weights: list[Tensor]) -> float:
 
 
 def bits(weights: list[Tensor]) -> float:
-    """Mean bits per weight when each row is stored as whole numbers times its step plus its offset.
+    """Return the mean bits per weight if a row is stored as whole numbers, a step and an offset.
 
     A row's grid is the coarsest whose points are all its values; 32 bits where 256 levels are too
     few.
@@ -87,7 +91,7 @@ def bits(weights: list[Tensor]) -> float:
 
 
 def _row_bits(w: Tensor) -> Tensor:
-    """Bits of a weight in each row of one matrix, [rows]."""
+    """Return the bits of a weight in each row of one matrix, [rows]."""
     low, high = w.amin(1, keepdim=True), w.amax(1, keepdim=True)
     place = (w - low) / (high - low).clamp(
         min=torch.finfo(w.dtype).tiny

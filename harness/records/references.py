@@ -15,7 +15,7 @@ from harness.system.files import BadFile, read_json
 
 
 def reference(definition: Definition) -> dict | None:
-    """The frozen reference run of this very workload version (time, curve), or None."""
+    """Return the frozen reference run of this very workload version (time, curve), or None."""
     path = definition.frozen / f"{definition.key}.json"
     try:
         frozen = read_json(path)

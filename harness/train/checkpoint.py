@@ -99,7 +99,7 @@ def preserve(folder: Path, step: int, place: Path) -> None:
 
 
 def load(folder: Path | str) -> tuple[int, dict[str, "Tensor"], dict] | None:
-    """The newest usable checkpoint as (step, tensors, meta), tensors on the CPU; None if none is.
+    """Return the newest usable checkpoint as (step, tensors, meta), on the CPU, or None.
 
     A corrupt or truncated one is skipped with a `CorruptCheckpoint` warning that names it.
     """
@@ -112,7 +112,7 @@ def load(folder: Path | str) -> tuple[int, dict[str, "Tensor"], dict] | None:
 
 
 def _read(path: Path) -> tuple[int, dict[str, "Tensor"], dict]:
-    """One checkpoint, verified against the checksum in its name."""
+    """Return one checkpoint, verified against the checksum in its name."""
     from safetensors.torch import load as from_bytes
 
     content = path.read_bytes()
@@ -127,7 +127,7 @@ def _read(path: Path) -> tuple[int, dict[str, "Tensor"], dict]:
 
 
 def _found(folder: Path) -> list[tuple[int, Path]]:
-    """The checkpoints in `folder` as (step, path), oldest first."""
+    """Return the checkpoints in `folder` as (step, path), oldest first."""
     if not folder.is_dir():
         return []
     matches = [(NAME.fullmatch(path.name), path) for path in folder.iterdir()]

@@ -92,14 +92,14 @@ class Group:
                 self.state[name] = value
 
     def lists(self) -> list[list[Tensor]]:
-        """The state's lists, each as one tensor for each parameter."""
+        """Return the state's lists, each as one tensor for each parameter."""
         lists = [
             v for v in self.state.values() if isinstance(v, list) and v and isinstance(v[0], Tensor)
         ]
         return [self.flat.split(v[0]) if self.flat else v for v in lists]
 
     def view(self) -> list[Tensor]:
-        """The values to evaluate, one per parameter."""
+        """Return the values to evaluate, one per parameter."""
         if not hasattr(self.module, "evaluate_view"):
             return [p.data for p in self.params]
         seen = self.module.evaluate_view(self._whole(), self.state)

@@ -71,7 +71,7 @@ class Submission:
         return self.optimizer_form.optimizer
 
     def step(self) -> Tensor | None:
-        """One step; returns the training loss where the submission or the harness has it."""
+        """Make one step; return the training loss where the submission or the harness has it."""
         loss = self._step()
         if self.task.masks:
             self._enforce_masks()
@@ -193,7 +193,7 @@ class Submission:
             self.algorithm.load_state_dict(state)
 
     def state_bytes(self) -> int:
-        """Bytes of tensors that the method keeps besides parameters and gradients."""
+        """Return the bytes of tensors that the method keeps besides parameters and gradients."""
         return sum(t.numel() * t.element_size() for t in _tensors(self.state_dict()))
 
 

@@ -153,7 +153,7 @@ class Board:
 
 
 def metric_at(run: RecordedRun, seconds: float) -> float | None:
-    """The last finite value of the goal's metric at or before `seconds`."""
+    """Return the last finite value of the goal's metric at or before `seconds`."""
     values = [
         value
         for _, at, value in run.curve

@@ -43,7 +43,7 @@ def speedup(time: float, reference: float) -> float:
 
 
 def headline(cells: Mapping[str, Cell], references: Mapping[str, float]) -> Headline | None:
-    """The headline over the workloads of `cells` that have a reference; None without one."""
+    """Return the headline over the workloads of `cells` that have a reference; None without one."""
     keys = sorted(cells.keys() & references.keys())
     if not keys:
         return None
@@ -61,7 +61,7 @@ def headline(cells: Mapping[str, Cell], references: Mapping[str, float]) -> Head
 def pairs(
     boards: Mapping[str, Mapping[str, Cell]], references: Mapping[str, float]
 ) -> dict[tuple[str, str], Comparison]:
-    """Every ordered pair of submissions compared."""
+    """Return every ordered pair of submissions compared."""
     names = sorted(boards)
     found = {}
     for i, a in enumerate(names):
@@ -149,7 +149,7 @@ def algoperf(r: Sequence[float]) -> float:
 
 
 def algoperf_grid(r: Sequence[float]) -> float:
-    """The same on AlgoPerf's grid of GRID points with the trapezoid rule; up to 0.0015 away."""
+    """Return the same on AlgoPerf's grid with the trapezoid rule, which is up to 0.0015 away."""
     taus = np.linspace(1.0, TAU, GRID)
     return float(np.trapezoid(profile(r, list(taus)), taus)) / (TAU - 1)
 

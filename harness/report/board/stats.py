@@ -90,7 +90,7 @@ class Cell:
 
 
 def median(times: Sequence[float]) -> float:
-    """The median; of an even number the mean of the middle two, a miss if either is one."""
+    """Return the median; of an even number the mean of the middle two, a miss if either is one."""
     ordered = sorted(times)
     middle = len(ordered) // 2
     return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
