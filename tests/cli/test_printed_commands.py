@@ -211,7 +211,7 @@ def test_settings_that_errors_name_exist():
     plugins = discover.submissions()
     found = 0
     for file, text in advice():
-        if "optim" in file:
+        if "train/rules/" in file:  # settings of as_optimizer, not of the command line
             continue
         for match in SETTING.finditer(re.sub(r"\{[^}]*\}", "{}", text)):
             key, value = match[1], match[2]
