@@ -67,15 +67,15 @@ def examine(paths: Sequence[Path]) -> list[Verdict]:
     views = [pair for path in paths for pair in _views(path)]
     records: dict[str, list[RecordView]] = defaultdict(list)
     for _, view in views:
-        if isinstance(view, RecordView) and "run_id" in view.record:
-            records[view.record["run_id"]].append(view)
+        if isinstance(view, RecordView) and (run_id := _run_id(view)):
+            records[run_id].append(view)
     confirmed = {name for name, views_of_run in records.items() if _confirmed(views_of_run)}
     verdicts = []
     for where, view in views:
         if isinstance(view, Verdict):
             verdicts.append(view)
         else:
-            is_confirmed = view.record.get("run_id") in confirmed
+            is_confirmed = _run_id(view) in confirmed
             verdicts.append(judge(where, replace(view, confirmed=is_confirmed)))
     return verdicts
 
@@ -123,6 +123,12 @@ def summary(verdicts: Sequence[Verdict]) -> list[str]:
     opened = Counter(rule_and_reason for v in verdicts for rule_and_reason in v.opened)
     lines += [f"not checkable here: {rule} ({why}): {n}" for (rule, why), n in opened.items()]
     return lines
+
+
+def _run_id(view: RecordView) -> str:
+    """Return a record's run id; "" if it has none, or if it is damaged and has something else."""
+    run_id = view.record.get("run_id")
+    return run_id if isinstance(run_id, str) else ""
 
 
 def _confirmed(views: list[RecordView]) -> bool:
