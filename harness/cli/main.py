@@ -6,7 +6,7 @@ from importlib import import_module
 
 from harness.cli.arguments import COMMANDS
 from harness.errors import EXIT_USAGE, UserError
-from harness.system.paths import require_own_packages
+from harness.system.paths import children_import_this_copy, require_own_packages
 from harness.system.terminal import printable
 
 HELP = """\
@@ -47,8 +47,15 @@ exit status: 0 reached or completed, 1 failed, 2 bad usage, 3 disqualified,
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command line; returns the exit status."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    """Run one command line; returns the exit status.
+
+    Args:
+        arguments: the words after the program's name; None for those that this process was
+            started with.
+    """
+    if arguments is None:
+        arguments = sys.argv[1:]
+        children_import_this_copy()
     try:
         if not arguments or arguments[0] in ("-h", "--help", "help"):
             print(HELP, end="")

@@ -14,6 +14,17 @@ def cache_folder() -> Path:
     return Path(os.environ.get("HARNESS_CACHE") or Path.home() / ".cache" / "harness").expanduser()
 
 
+def children_import_this_copy() -> None:
+    """Change the environment of this process, so that its children import ours and no user's file.
+
+    Workers of a launcher start in the current folder. Without a safe path they would import a
+    json.py or random.py that lies there.
+    """
+    path = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(path))
+    os.environ["PYTHONSAFEPATH"] = "1"
+
+
 def require_root(root: str) -> None:
     """Raise UserError unless this process imported the copy of the harness in this folder."""
     if str(ROOT) != root:

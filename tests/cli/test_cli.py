@@ -19,7 +19,7 @@ from harness.records import run_folder
 from tests.support import records
 from tests.support.racing import HORIZON, OWN, ROOT, SHORT, command, environment, harness, log_of
 
-HEAVY = {"torch", "pandas", "seaborn", "matplotlib", "wandb", "tensorboard", "scipy"}
+HEAVY = {"torch", "pandas", "matplotlib", "wandb", "tensorboard", "scipy"}
 
 
 def typed(*arguments):
@@ -282,6 +282,7 @@ def test_a_new_submission_can_be_raced_at_once(tmp_path, monkeypatch):
     assert "exists already" in refused("new", "submission", "my_idea")
     assert "cannot name a submission" in refused("new", "submission", "my idea")
     assert "is the name of a shipped submission" in refused("new", "submission", "lion")
+    assert "would run a file harness.py" in refused("new", "workload", "harness")
     code, out, err = typed("submission=./my_idea.py", "isolation=inline", "results=r", *SHORT)
     assert code == 0, err
     assert "out of budget" in out

@@ -1,5 +1,7 @@
 """Laws of the package: what is declared exists, starts fast, and is pinned."""
 
+import ast
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -58,6 +60,26 @@ def test_what_is_required_is_pinned():
     assert next(iter(PINS)) == "torch"
 
 
+def test_what_is_imported_is_required_and_the_reverse():
+    """Hydra finds its launchers by itself; extras are imported where they are installed."""
+    places = importlib.metadata.packages_distributions()
+    imported = set()
+    for folder in ("harness", "submissions", "workloads"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import):
+                    imported |= {alias.name.partition(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and not node.level:
+                    imported.add(str(node.module).partition(".")[0])
+    imported -= {"harness", "submissions", "workloads", *sys.stdlib_module_names}
+    required = {plain(name) for name in PROJECT["project"]["dependencies"]}
+    extras = {plain(name) for names in OPTIONAL.values() for name in names}
+    found = {name: {plain(d) for d in places.get(name, [name])} for name in imported}
+    assert not {name for name, owners in found.items() if not owners & (required | extras)}
+    used = set().union(*found.values()) | {"hydra-joblib-launcher"}
+    assert not required - used
+
+
 def test_pins_name_public_versions():
     """A local version ("+cpu") exists on one machine only."""
     assert not [name for name, version in PINS.items() if "+" in version]
@@ -113,7 +135,8 @@ def elsewhere(tmp_path):
 
 
 def run(command, folder, **changes):
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | changes
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    environment |= {key: str(value) for key, value in changes.items()}
     return subprocess.run(
         [str(word) for word in command], cwd=folder, env=environment, capture_output=True, text=True
     )
@@ -136,6 +159,20 @@ def test_packages_of_the_current_folder_do_not_hide_ours(elsewhere):
     )
     done = run([sys.executable, "-c", code], elsewhere)
     assert done.stdout.splitlines()[-1] == str(ROOT / "workloads" / "__init__.py"), done.stderr
+
+
+@pytest.mark.slow
+def test_a_sweep_in_a_folder_with_files_of_the_library_s_names(elsewhere):
+    """Workers of a launcher start in the current folder, and import json, random and torch."""
+    for name in ("json", "random", "torch", "hydra"):
+        (elsewhere / f"{name}.py").write_text("raise SystemExit('not ours')\n")
+    sweep = ["-m", "workload=matrix_sensing", "submission=sgd,lion", "tracker=none", "jobs=2"]
+    numbers = ["workload.mini.horizon=4", "workload.mini.evaluate.points=2"]
+    words = [*sweep, *numbers, "isolation=inline"]
+    done = run([sys.executable, "-m", "harness", *words], elsewhere, PYTHONPATH=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "not ours" not in done.stderr
+    assert done.stdout.count("out of budget") == 2
 
 
 def test_another_package_of_our_names_is_named(elsewhere):

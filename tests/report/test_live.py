@@ -46,7 +46,7 @@ def on_a_terminal(show) -> str:
 def race(stream) -> None:
     line = live.Live(2000, "gpt2/lion", GOAL, stream)
     try:
-        for step, loss in [(0, 5.0), (400, 4.0), (800, 3.7), (1200, 3.5)]:
+        for step, loss in [(0, 5.0), (400, 4.0), (800, 3.7), (1200, 3.4)]:
             line.update(evaluation(step, loss))
             line.drawn = -math.inf  # as if time had passed
             line.tick(step + 50)
@@ -65,7 +65,7 @@ def terminal(monkeypatch):
 
 def test_a_terminal_gets_one_coloured_line_that_is_drawn_again():
     text = on_a_terminal(race)
-    assert "loss 3.50 -> 3.28" in text
+    assert "loss 3.40 -> 3.28" in text
     assert "1,250/2,000 steps" in text
     assert "62.5 s" in text
     assert re.search(r"target ~\d+ s if the trend holds", text)
@@ -78,7 +78,7 @@ def test_a_terminal_gets_one_coloured_line_that_is_drawn_again():
 def test_no_color_is_honoured(monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     text = on_a_terminal(race)
-    assert "loss 3.50 -> 3.28" in text
+    assert "loss 3.40 -> 3.28" in text
     assert not COLOUR.search(text)
     lines: list[str] = []
     on_a_terminal(lambda stream: lines.append(str(coloured(stream))))
@@ -127,6 +127,16 @@ def test_the_estimate_handles_shares_and_says_when_it_cannot_know():
     assert live.estimate(rising, 2.0, "at_most") == math.inf
     broken = [(float(s), math.nan) for s in range(1, 9)]
     assert live.estimate(broken, 2.0, "at_most") is None
+
+
+def test_no_estimate_is_shown_beyond_the_budget():
+    """A curve that would meet the target at 1.5 budgets says nothing; one at 0.8 does."""
+    for meets, shown in [(150.0, False), (80.0, True)]:
+        line = live.Live(2000, "gpt2/lion", GOAL, io.StringIO())
+        for step in range(200, 1000, 100):
+            line.update(evaluation(step, 3.28 * (step / 20 / meets) ** -0.2))
+        words = " ".join(part for part, _ in line.parts())
+        assert ("if the trend holds" in words) == shown, words
 
 
 @pytest.mark.parametrize(

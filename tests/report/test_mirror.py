@@ -339,5 +339,5 @@ def test_nothing_heavy_is_imported():
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    heavy = {"torch", "wandb", "tensorboard", "matplotlib", "rich", "numpy", "pandas", "seaborn"}
+    heavy = {"torch", "wandb", "tensorboard", "matplotlib", "rich", "numpy", "pandas"}
     assert not heavy & set(done.stdout.split())

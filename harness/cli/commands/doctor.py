@@ -19,7 +19,7 @@ PACKAGES = (
     "tokenizers",
     "rich",
     "pandas",
-    "seaborn",
+    "matplotlib",
 )
 MARKS = {True: "ok", False: "MISSING", None: "-"}
 # bytes that the prepared data and a few runs need

@@ -48,6 +48,11 @@ def _check_name(name: str, what: str, shipped: dict[str, Plugin]) -> None:
             "letters, digits and _",
             f"harness new {what} {'my_idea' if what == 'submission' else 'my_problem'}",
         )
+    if name == "harness":
+        raise UserError(
+            "python -m harness would run a file harness.py of the current folder in our place",
+            do="choose another name",
+        )
     if name in shipped:
         raise UserError(
             f"{name} is the name of a shipped {what}: {shipped[name].path}",

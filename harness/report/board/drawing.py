@@ -137,7 +137,6 @@ def _figure(i: int, name: str) -> str | None:
 
     board, draw = _drawn_from[i], FIGURES[name][0]
     with matplotlib.rc_context(), warnings.catch_warnings():
-        # seaborn's use of matplotlib
         warnings.simplefilter("ignore", PendingDeprecationWarning)
         matplotlib.rcdefaults()
         salt = {"svg.hashsalt": f"{board.track}-{board.scale}-{name}"}

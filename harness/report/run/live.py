@@ -20,7 +20,6 @@ PLAIN_SECONDS = 10.0  # between two plain lines
 PLAIN_LONGEST = 120.0  # between two plain blocks of a sweep, in the end
 LIVE_SECONDS = 0.1  # between two drawings of the live line
 TREND = 8  # evaluations that the estimate is fitted to
-FAR = 10  # budgets; a target estimated beyond is not shown
 BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -169,8 +168,8 @@ class Live(Output):
             parts.append((f"{(step - first) / (last - then):.3g} it/s", "dim"))
         parts.append((f"{self.step * self.seconds_per_step:.1f} s", "bold"))
         when = estimate(self.points, self.target, self.direction)
-        longest = FAR * self.total * self.seconds_per_step
-        if when is not None and self.points[-1][0] < when < longest:
+        budget = self.total * self.seconds_per_step
+        if when is not None and self.points[-1][0] < when <= budget:
             parts.append((f"target ~{when:.0f} s if the trend holds", "magenta"))
         return parts
 
