@@ -5,6 +5,7 @@ the method's state. So its tensors bound from below what is trained, also where 
 it. A runner that leaves something out of its checkpoints does not continue to the same weights.
 """
 
+import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,28 @@ if TYPE_CHECKING:
 MODEL, STATE = "tensors.", "meta.submission."
 # Scalars of state that a method may keep for each scalar that it trains.
 STATE_SHARE = 8
+# Bytes of a header that are read.
+LONGEST_HEADER = 1 << 26
+
+
+def state_bytes(path: Path) -> int:
+    """Return the bytes of the method's floating-point state in a checkpoint, from its header.
+
+    Raises:
+        ValueError: it does not have the header of a safetensors file.
+    """
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        if size > LONGEST_HEADER:
+            raise ValueError(f"the checkpoint's header has {size:,} bytes")
+        header = json.loads(file.read(size))
+    rows = [row for name, row in header.items() if name.startswith(STATE)]
+    sizes = [end - start for start, end in (row["data_offsets"] for row in rows if _floats(row))]
+    return sum(sizes)
+
+
+def _floats(row: dict) -> bool:
+    return row["dtype"][0] == "F" or row["dtype"] == "BF16"
 
 
 @dataclass

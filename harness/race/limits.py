@@ -36,6 +36,7 @@ class ResourceMonitor:
         keep: pids in the tree that are not the runner's.
         folders: the folders that the runner may write to.
         log: the file that takes what the runner prints.
+        files: further files that the runner may write to.
         spent: the file of the CPU seconds; the runner of `isolation=strict` cannot write it.
         memory: bytes of memory that are free.
 
@@ -50,10 +51,12 @@ class ResourceMonitor:
         keep: Collection[int],
         folders: list[Path],
         log: Path,
+        files: list[Path],
         spent: Path,
         memory: int,
     ):
-        self.clock, self._folders, self._log = TreeClock(pid, since, keep), folders, log
+        self.clock, self._folders = TreeClock(pid, since, keep), folders
+        self._log, self._files = log, files
         self._spent, self._earlier = spent, 0.0
         with suppress(OSError, ValueError):
             seconds = float(spent.read_text())
@@ -79,6 +82,9 @@ class ResourceMonitor:
         count, size = usage(self._folders)
         with suppress(OSError):
             size += max(0, self._log.stat().st_size - LOG_BYTES)
+        for path in self._files:
+            with suppress(OSError):
+                size += path.stat().st_size
         if count > FILES or size > self._room:
             reason = f"the submission had written {count} files of {size:,} bytes"
             limit = f"at most {FILES} files and {int(self._room):,} bytes"

@@ -89,6 +89,7 @@ class RunnerChild:
             keep,
             folders=[self.private, *writable],
             log=self._log,
+            files=[folder / "progress"],
             spent=folder / "spent",
             memory=free_memory(),
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.catalog import definition, discover, reading
-from harness.race import claims
+from harness.race import checkpoint_metrics, claims
 from harness.race.arrivals import Arrivals
 from harness.race.message_schema import FalseClaim
 from harness.race.runner_base import RunnerHandle, TrialEnded, check_layout
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 CHECKPOINT_MARGIN = 1 << 20  # bytes of generators, orders and counters beside weights and state
 CHECKPOINT_TIMES = 8  # a model may have more tensors than it hands over
+# Sets of weights that a method's state may fill before writing it is charged as its own work.
+STATE_SETS = 8
 # What checks of a runner's words may raise besides FalseClaim, when the words are crafted.
 CRAFTED = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError)
 
@@ -61,6 +63,8 @@ class ProcessRunner(RunnerHandle):
         self._mean_step = step_seconds
         # CPU seconds since the last hand-over: the harness's own, and those of predictions.
         self._own, self._predicted = 0.0, 0.0
+        # Bytes of state in a checkpoint beyond those reported when it was written; the most so far.
+        self._unreported = 0
         self._on_cpu = trial.engine["device"] == "cpu"
         # Its path names neither workload nor submission.
         private = trial.results / "private" / trial.run_id
@@ -133,6 +137,8 @@ class ProcessRunner(RunnerHandle):
         started, timing = time.monotonic(), self._step_time.ask(until)
         self._monitor.settle()
         part = self._arrivals.due(self._at) if self._arrivals else None
+        # Before the runner can write to it.
+        part_bytes = part.stat().st_size if part else 0
         message = {"every": self.every, "time_step": timing, "part": str(part or "")}
         self.child.send("go", until=until, **message)
         self._wait_for_hand_over()
@@ -146,8 +152,10 @@ class ProcessRunner(RunnerHandle):
             limit = claims.copying(self.shared.bytes, 1 + len(reply["passed"]))
             limit += self._step_time.check(reply, timing)
         if part:
-            limit += claims.copying(part.stat().st_size, 2)
+            limit += claims.copying(part_bytes, 2)
         self.state_bytes, self._at = reply["state_bytes"], reply["step"]
+        # A goal may bound the state.
+        reply["state_bytes"] += self._unreported
         own = min(reply["own"], limit) + self._own
         self._own, self._monitor.mark = 0.0, self._monitor.mark + spent
         if self._on_cpu:
@@ -173,19 +181,23 @@ class ProcessRunner(RunnerHandle):
         return seconds
 
     def save(self) -> str:
+        before = self._monitor.clock.read()
         self.child.send("save")
         own = self.child.receive("saved", self.deadlines["save"], "checkpoint")["own"]
+        worked = self._monitor.clock.read() - before
         name = checkpoint.newest(self._checkpoints)
-        expected = self.shared.bytes + self.state_bytes + CHECKPOINT_MARGIN
+        most = CHECKPOINT_TIMES * (self.shared.bytes + self.state_bytes + CHECKPOINT_MARGIN)
         begun = time.process_time()
-        if problem := checkpoint.problem(self._checkpoints / name, CHECKPOINT_TIMES * expected):
+        if problem := checkpoint.problem(self._checkpoints / name, most):
             raise TrialEnded("invalid", f"the runner's checkpoint is not valid: {problem}")
         # Bytes beyond those expected are the submission's own, and so is the time they take.
         size = (self._checkpoints / name).stat().st_size
-        hashing = (time.process_time() - begun) * min(1.0, expected / max(1, size))
-        self._own += min(own, claims.saving(hashing))
-        if self._pretrained:
-            with crafted_words():
+        hashing = (time.process_time() - begun) * min(1.0, self._expected() / max(1, size))
+        self._own += min(own, worked, claims.saving(hashing))
+        with crafted_words():
+            size = checkpoint_metrics.state_bytes(self._checkpoints / name)
+            self._unreported = max(self._unreported, size - self.state_bytes)
+            if self._pretrained:
                 self.held.take(self._checkpoints / name)
         return name
 
@@ -223,12 +235,22 @@ class ProcessRunner(RunnerHandle):
         shared_weights.keep_size(self.fd)
         return shared
 
+    def _expected(self) -> int:
+        """Return the bytes of a checkpoint that is written at the harness's own cost.
+
+        The runner reports the state's bytes, and a file may have holes that cost it nothing.
+        """
+        state = min(self.state_bytes, STATE_SETS * self.shared.bytes)
+        return self.shared.bytes + state + CHECKPOINT_MARGIN
+
     def _hashing(self) -> float:
         """Return the CPU seconds of reading and hashing the checkpoints that may be continued."""
-        begun = time.process_time()
-        for path in self._checkpoints.iterdir():
+        begun, paths = time.process_time(), [*self._checkpoints.iterdir()]
+        for path in paths:
             checkpoint.problem(path)
-        return time.process_time() - begun
+        size = sum(path.stat().st_size for path in paths)
+        share = min(1.0, len(paths) * self._expected() / max(1, size))
+        return (time.process_time() - begun) * share
 
     def _steps(self) -> int:
         """Return the steps that the runner says to have finished.

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BEFORE_CROSSING = "before_crossing"  # folder of the checkpoint that `harness refine` starts from
+# What reading raises where a name has the right checksum and the content was never a checkpoint.
+CRAFTED = (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
 NAME = re.compile(r"step-(\d+)-([0-9a-f]{32})\.safetensors")
 
 
@@ -113,6 +115,7 @@ def load(folder: Path | str) -> tuple[int, dict[str, "Tensor"], dict] | None:
 
 def _read(path: Path) -> tuple[int, dict[str, "Tensor"], dict]:
     """Return one checkpoint, verified against the checksum in its name."""
+    from safetensors import SafetensorError
     from safetensors.torch import load as from_bytes
 
     content = path.read_bytes()
@@ -120,10 +123,13 @@ def _read(path: Path) -> tuple[int, dict[str, "Tensor"], dict]:
     assert match
     if _checksum(content) != match[2]:
         raise BadFile(path, "it is corrupt or truncated (its checksum differs)")
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    metadata = header["__metadata__"]
-    state = restore_state(from_bytes(content), json.loads(metadata["tree"]))
-    return int(metadata["step"]), state["tensors"], state["meta"]
+    try:
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        metadata = header["__metadata__"]
+        state = restore_state(from_bytes(content), json.loads(metadata["tree"]))
+        return int(metadata["step"]), state["tensors"], state["meta"]
+    except (SafetensorError, *CRAFTED) as error:
+        raise BadFile(path, f"it has no state ({type(error).__name__}: {error})") from None
 
 
 def _found(folder: Path) -> list[tuple[int, Path]]:

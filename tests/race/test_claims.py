@@ -13,7 +13,7 @@ from harness.race import claims, limits, message_schema
 from harness.race.message_schema import SCHEMA, FalseClaim
 from harness.system.files import remove_tree
 from harness.system.messages import Channel, Malformed
-from harness.train import checkpoint
+from harness.train import checkpoint, predictor
 
 HAND_OVER = {
     "kind": "handover",
@@ -86,22 +86,39 @@ def test_a_number_out_of_range_and_a_wrong_type_are_refused(name, value):
         message_schema.check(HAND_OVER | {name: value})
 
 
-@settings(max_examples=200)
-@given(st.sampled_from(sorted(SCHEMA)), st.data())
-def test_whatever_stands_in_a_field_the_answer_is_yes_or_a_false_claim(kind, data):
-    name = data.draw(st.sampled_from(sorted(SCHEMA[kind])))
-    message = HONEST[kind] | {name: data.draw(ANYTHING)}
+def answered(kind, data):
+    """Check a message with other values in one to three fields, as the referee does."""
+    message = dict(HONEST[kind])
+    for name in data.draw(st.lists(st.sampled_from(sorted(SCHEMA[kind])), min_size=1, max_size=3)):
+        message[name] = data.draw(ANYTHING)
     try:
         message_schema.check(message)
-    except FalseClaim:
-        return
-    if kind == "handover":
-        checker = claims.ClaimChecker(TRIAL, every=0)
-        try:
+        if kind == "ready":
+            claims.ClaimChecker(TRIAL, every=0).first(dict(message))
+        if kind == "handover":
+            checker = claims.ClaimChecker(TRIAL, every=0)
             checker.next(dict(message), until=3, asked=False, spent=0.31)
-        except FalseClaim:
-            return
+        if kind == "predicted":
+            predictor.unpack(message)
+    except ValueError:
+        # FalseClaim is one; the referee makes `invalid` of both.
+        return
     json.dumps(message)
+
+
+@pytest.mark.parametrize("kind", sorted(SCHEMA))
+@settings(max_examples=40)
+@given(data=st.data())
+def test_whatever_stands_in_a_field_the_answer_is_yes_or_a_false_claim(kind, data):
+    answered(kind, data)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", sorted(SCHEMA))
+@settings(max_examples=200)
+@given(data=st.data())
+def test_two_hundred_messages_of_each_kind_are_accepted_or_false(kind, data):
+    answered(kind, data)
 
 
 @settings(max_examples=200)
@@ -232,7 +249,7 @@ def test_all_cpu_time_since_the_last_hand_over_is_charged_over_attempts(tmp_path
 
     def monitor():
         return limits.ResourceMonitor(
-            os.getpid(), 0, (), [tmp_path], tmp_path / "log", tmp_path / "spent", 1 << 50
+            os.getpid(), 0, (), [tmp_path], tmp_path / "log", [], tmp_path / "spent", 1 << 50
         )
 
     def attempt(watching):
@@ -256,7 +273,7 @@ def test_more_memory_than_there_is_ends_the_trial_by_name(tmp_path):
     import os
 
     watching = limits.ResourceMonitor(
-        os.getpid(), 0, (), [tmp_path], tmp_path / "log", tmp_path / "spent", 1000
+        os.getpid(), 0, (), [tmp_path], tmp_path / "log", [], tmp_path / "spent", 1000
     )
     with pytest.raises(limits.LimitExceeded, match="bytes of memory"):
         watching.check()
