@@ -41,6 +41,7 @@ class PairResults:
     Attributes:
         hp: without tuning, the point that is raced instead of the defaults.
         more: seeds beyond the ruleset's.
+        after: the seed before the first of the best point's seeds.
         asked: the jobs that were handed out.
         done: what `race` returned, by job.
         found: the finished run, read and checked, by job.
@@ -57,6 +58,7 @@ class PairResults:
     isolation: str = _default("isolation")
     hp: dict | None = None
     more: int = 0
+    after: int = 0
     asked: set = field(default_factory=set)
     done: dict = field(default_factory=dict)
     found: dict = field(default_factory=dict)

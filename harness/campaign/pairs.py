@@ -35,7 +35,8 @@ class Pair(PairResults):
     @property
     def seeds(self) -> range:
         """The seeds of each study's best point: one where a ladder's tuning trials all missed."""
-        return range(1, (self.ruleset["seeds"] + self.more if self.more_helps else 1) + 1)
+        count = self.ruleset["seeds"] + self.more if self.more_helps else 1
+        return range(self.after + 1, self.after + count + 1)
 
     @property
     def more_helps(self) -> bool:

@@ -1,17 +1,17 @@
 """How a target is set from records: pure functions of the reference candidates' runs.
 
-Every run is a whole one (until=budget). The reference is the candidate and point with the best last
-value of the goal's first metric, its other conditions holding there. It is raced over new seeds,
-and the target comes from them by one of three rules:
+Every run uses up its budget (until=budget). The reference is the candidate and point with the best
+last value of the goal's first metric, its other conditions holding there. Two groups of new seeds
+race it: the first sets the bounds, the second must reach them at the whole budget. Three rules:
 
-share   the median over seeds of the metric at the first evaluation, at or after `share` of the
-        budget, where the goal's other conditions hold; rounded towards the easier side
-stream  for each quality (the first metric, and its worst case): the median over seeds of the worse
-        of its last two values, the whole stream being the budget, less `margin` of it
-stated  the goal's numbers are given, and stay
+share   the first group races over `share` of the budget; the bound is the mean of its last values,
+        moved one standard error to the easier side, and rounded to that side
+stream  of each quality (the first metric, and its worst case): the worst end of the first group,
+        an end being the worse of the last two values, moved to the easier side by `margin` of it
+stated  the goal's numbers are given, and stay; the first group shows the signal alone
 
-The reference must then meet the goal: for a stream in most of its seeds, else between half and
-nine tenths of the budget at the median.
+The signal of a workload is what a fifth of the budget is worth, over the scatter of seeds: about 1
+where seeds of one method differ as much as methods do that differ by a fifth in speed.
 """
 
 import math
@@ -30,18 +30,26 @@ from harness.records.rejudge import rejudge
 from harness.records.run import RecordedRun
 
 RULES = ("share", "stream", "stated")
-EARLIEST, LATEST = 0.5, 0.9  # shares of the budget between which the reference meets the goal
-AIM = 0.7  # where a new horizon would put it
+# shares of the budget between which the reference meets a stated goal, at the median
+EARLIEST, LATEST = 0.5, 0.95
+AIM = 0.75  # where a new horizon would put it
+FIFTH = 0.8  # the signal compares the whole budget with this share of it
 
 
 @dataclass(frozen=True)
 class Procedure:
-    """How one workload's target is set."""
+    """How one workload's target is set.
+
+    Attributes:
+        trials: points of its search space that each candidate races.
+        seeds: new seeds of each of the two groups.
+        share: of the budget that the first group races over, where the workload is no stream.
+    """
 
     rule: str
     candidates: tuple[str, ...]
     trials: int = 5
-    seeds: int = 3
+    seeds: int = 5
     share: float = 0.75
     margin: float = 0.03
     digits: int = 3
@@ -101,11 +109,14 @@ def qualities(goal: dict) -> tuple[str, ...]:
     return tuple(name for name in goal if name in (metric, f"worst_case_{metric}"))
 
 
-def propose(seeds: Sequence[RecordedRun], goal: dict, procedure: Procedure) -> dict:
+def propose(first: Sequence[RecordedRun], goal: dict, procedure: Procedure) -> dict:
     """Return the goal with the bounds that the procedure gives it.
 
+    Args:
+        first: the runs of the first group of seeds, at least two.
+
     Raises:
-        UserError: most seeds never meet the goal's other conditions, so there is no median.
+        UserError: a seed does not meet the goal's other conditions at its end.
     """
     if procedure.rule == "stated":
         return goal
@@ -113,36 +124,74 @@ def propose(seeds: Sequence[RecordedRun], goal: dict, procedure: Procedure) -> d
     names = qualities(goal) if procedure.rule == "stream" else qualities(goal)[:1]
     for name in names:
         direction = next(iter(goal[name]))
+        easier = 1 if direction == "at_most" else -1
         if procedure.rule == "stream":
-            found = [_stream_end(run, name, direction) for run in seeds]
+            ends = [_stream_end(run, name, direction) for run in first]
+            bound = max(ends) if direction == "at_most" else min(ends)
+            bound += easier * procedure.margin * abs(bound)
         else:
-            found = [at_share(run, goal, procedure.share) for run in seeds]
-        middle = _middle(found, direction)
-        if not math.isfinite(middle):
-            raise UserError(f"most seeds have no {name} under the goal's other conditions")
-        if procedure.rule == "stream":
-            easier = 1 if direction == "at_most" else -1
-            middle += easier * procedure.margin * abs(middle)
-        made[name] = {direction: rounded(middle, procedure.digits, direction)}
+            ends = [easier * last(run, goal) for run in first]
+            error = statistics.stdev(ends) / math.sqrt(len(ends)) if _finite(ends) else 0
+            bound = statistics.fmean(ends) + easier * error
+        if not _finite(ends):
+            bad = sum(not math.isfinite(end) for end in ends)
+            raise UserError(
+                f"{bad} of {len(ends)} seeds have no last {name} under the goal's other conditions"
+            )
+        made[name] = {direction: rounded(bound, procedure.digits, direction)}
     return made
 
 
-def _middle(values: list[float], direction: str) -> float:
-    """Return the median; of an even number the worse of the middle two."""
-    worse = statistics.median_high if direction == "at_most" else statistics.median_low
-    return worse(values)
+def _finite(values: Sequence[float]) -> bool:
+    return all(map(math.isfinite, values))
 
 
-def at_share(run: RecordedRun, goal: dict, share: float) -> float:
-    """Return the metric at the first evaluation after a share of the budget that meets the rest."""
-    metric, direction, _ = primary(goal)
-    horizon = run.record["horizon"]
-    for i, step in enumerate(run.record["evaluations"]["step"]):
-        values = _values(run, i)
-        value = values.get(metric)
-        if step / horizon >= share - 1e-9 and value is not None and _others_hold(run, goal, values):
-            return value
-    return math.inf if direction == "at_most" else -math.inf
+def signal(
+    first: Sequence[RecordedRun],
+    second: Sequence[RecordedRun],
+    goal: dict,
+    procedure: Procedure,
+) -> float:
+    """Return what the last fifth of the budget is worth over the scatter of seeds.
+
+    The metric is taken by its logarithm where it must fall below a positive bound. Its change from
+    the first group's share of the budget to the whole budget is told for a share of four fifths,
+    as if it were even in the logarithm of the budget. The scatter is the standard deviation over
+    seeds of the last value, pooled over the two groups. Of a stream, which has one length, the
+    change is that of each run over the last fifth of its evaluations. nan if a value is missing.
+
+    Args:
+        first: the runs of the first group of seeds. second: of the second, at the whole budget.
+    """
+    metric, direction, bound = primary(goal)
+    log = direction == "at_most" and bound > 0
+
+    def values(runs: Sequence[RecordedRun], progress: float = 1.0) -> list[float]:
+        found = []
+        for run in runs:
+            steps, horizon = run.record["evaluations"]["step"], run.record["horizon"]
+            at = next((i for i, s in enumerate(steps) if s >= progress * horizon - 1e-9), None)
+            value = None if at is None else _values(run, at).get(metric)
+            if value is None or not math.isfinite(value) or (log and value <= 0):
+                found.append(math.nan)
+            else:
+                found.append(math.log(value) if log else value)
+        return found
+
+    if procedure.rule == "stream":
+        every = [*first, *second]
+        ends = values(every)
+        change = statistics.fmean(ends) - statistics.fmean(values(every, FIFTH))
+        return _over(abs(change), [ends])
+    short, whole = values(first), values(second)
+    change = abs(statistics.fmean(whole) - statistics.fmean(short))
+    return _over(change * math.log(FIFTH) / math.log(procedure.share), [short, whole])
+
+
+def _over(change: float, groups: list[list[float]]) -> float:
+    """Return a change over the pooled standard deviation of groups of equal size."""
+    variance = statistics.fmean([statistics.variance(group) for group in groups])
+    return change / math.sqrt(variance) if variance > 0 else math.nan
 
 
 def _stream_end(run: RecordedRun, name: str, direction: str) -> float:
@@ -193,23 +242,18 @@ def reached(seeds: Sequence[RecordedRun], definition: Definition) -> Reached:
 
 
 def complaint(found: Reached, procedure: Procedure, horizon: int) -> str | None:
-    """Return what is wrong with the place of the reference's crossing, and the remedy; or None."""
+    """Return what is wrong with where the second group meets the goal, and the remedy; or None."""
     many = sum(map(math.isfinite, found.shares))
-    if not math.isfinite(found.share):
-        met = f"only {many} of {len(found.shares)} seeds of the reference meet the goal"
+    if many < len(found.shares):
         mend = {
             "share": "a smaller share",
             "stream": "a larger margin",
             "stated": f"a horizon above {horizon}",
         }
+        met = f"{many} of {len(found.shares)} seeds of the reference meet the goal, not all"
         return f"{met}: {mend[procedure.rule]}, or better candidates"
-    if procedure.rule == "stream" or EARLIEST <= found.share <= LATEST:
+    if procedure.rule != "stated" or EARLIEST <= found.share <= LATEST:
         return None
     better = float(f"{horizon * found.share / AIM:.2g}")
-    mend = (
-        f"a horizon of about {better:.0f}"
-        if procedure.rule == "stated"
-        else "another share or horizon"
-    )
     where = f"at {found.share:.0%} of the budget, not between {EARLIEST:.0%} and {LATEST:.0%}"
-    return f"the reference meets the goal {where}: {mend}"
+    return f"the reference meets the goal {where}: a horizon of about {better:.0f}"

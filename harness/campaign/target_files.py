@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from harness.campaign.target import Procedure, Reached, last
+from harness.campaign.target import Procedure, last, reached
 from harness.catalog.definition import Definition
 from harness.errors import UserError
 from harness.records.run import RecordedRun
@@ -25,6 +25,7 @@ def with_goal(text: str, scale: str, variant: str | None, goal: dict) -> str:
     """
     start, end = _span(text, rf"^{scale}:.*\n", r"^\S")
     if variant is not None:
+        start, end = _span(text, r"^  variants:.*\n", r"^ {2}\S|^\S", start, end)
         start, end = _span(text, rf"^ +{variant}:", r"^ {4}\S|^\S", start, end)
     else:
         inner = re.compile(r"^  variants:", re.M).search(text, start, end)
@@ -70,10 +71,9 @@ def _span(text: str, opening: str, closing: str, start=0, end=None) -> tuple[int
     return first.start(), following.start() if following else end
 
 
-def reference(
-    definition: Definition, winner: RecordedRun, seeds: Sequence[RecordedRun], found: Reached
-) -> dict:
-    """Return the frozen reference: its name, time, and the curve of the seed of median time."""
+def reference(definition: Definition, winner: RecordedRun, seeds: Sequence[RecordedRun]) -> dict:
+    """Return the frozen reference: its point, time, and the curve of the seed of median time."""
+    found = reached(seeds, definition)
     shown = seeds[found.middle]
     columns = shown.record["evaluations"]
     names = columns["metrics"]
@@ -91,10 +91,11 @@ def reference(
         "submission": winner.record["submission"],
         "submission_hash": winner.record["submission_hash"],
         "hp": winner.record["hp"],
+        **({} if shown.share == 1 else {"budget": shown.share}),
         "time": found.times[found.middle],
         "prices": shown.record.get("prices"),
         "provisional": any(run.record.get("provisional", True) for run in seeds),
-        "times": [_or_none(time) for time in found.times],
+        "times": [or_none(time) for time in found.times],
         "seeds": [run.record["seed"] for run in seeds],
         "final": finals[len(finals) // 2],
         "curve": curve,
@@ -105,18 +106,33 @@ def evidence(
     definition: Definition,
     procedure: Procedure,
     trials: Sequence[RecordedRun],
-    seeds: Sequence[RecordedRun],
-    found: Reached,
+    first: Sequence[RecordedRun],
+    second: Sequence[RecordedRun],
     command: str,
 ) -> dict:
     """Return what the target rests on: every trial of every candidate, and the seeds' curves."""
     goal = definition.block["goal"]
+
+    def seeds(runs: Sequence[RecordedRun]) -> list[dict]:
+        found = reached(runs, definition)
+        return [
+            {
+                "run_id": run.record["run_id"],
+                "seed": run.record["seed"],
+                "budget": run.share,
+                "last": or_none(last(run, goal)) and abs(last(run, goal)),
+                "reached_at": or_none(share),
+                "time": or_none(time),
+                "curve": [[step, value] for step, _, value in run.curve],
+            }
+            for run, share, time in zip(runs, found.shares, found.times, strict=True)
+        ]
+
     return {
         "command": command,
         "procedure": vars(procedure) | {"candidates": list(procedure.candidates)},
         "goal": goal,
         "workload_hash": definition.hash,
-        "share": found.share,
         "trials": [
             {
                 "run_id": run.record["run_id"],
@@ -127,20 +143,13 @@ def evidence(
             }
             for run in trials
         ],
-        "seeds": [
-            {
-                "run_id": run.record["run_id"],
-                "seed": run.record["seed"],
-                "reached_at": _or_none(share),
-                "time": _or_none(time),
-                "curve": [[step, value] for step, _, value in run.curve],
-            }
-            for run, share, time in zip(seeds, found.shares, found.times, strict=True)
-        ],
+        "first": seeds(first),
+        "seeds": seeds(second),
     }
 
 
-def _or_none(value: float) -> float | None:
+def or_none(value: float) -> float | None:
+    """Return a finite value, or None."""
     return value if math.isfinite(value) else None
 
 

@@ -1,13 +1,14 @@
 """Setting one workload's target: what is raced for it, what follows, and what is written.
 
-Each candidate races points of its own search space; the best is raced again over new seeds; the
-goal is what harness/campaign/target.py makes of these runs.
+Each candidate races points of its own search space. The best is raced again over two groups of new
+seeds; harness/campaign/target.py makes the goal of them. Under the new goal the reference is then
+raced as every submission is, by the ruleset `answer`: its time is measured like everybody's.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.campaign import target, target_files
+from harness.campaign import plan, target, target_files
 from harness.campaign.board import commit
 from harness.campaign.pairs import Pair
 from harness.campaign.target import Procedure, Reached
@@ -17,39 +18,74 @@ from harness.records.rejudge import rejudge
 from harness.records.run import RecordedRun
 from harness.system.files import atomic_json, atomic_write
 
+# how the reference's own time is measured
+RULESET = "answer"
+
 
 @dataclass(frozen=True)
 class Decision:
-    """A workload's goal as its procedure sets it, and the runs that it rests on."""
+    """A workload's goal as its procedure sets it, and the runs that it rests on.
+
+    Attributes:
+        first: the runs of the seeds that set the bounds.
+        second: the runs of the seeds that must reach them; `reached` says where they do.
+        signal: what a fifth of the budget is worth, over the scatter of seeds.
+        text: the workload's YAML with the goal in it.
+    """
 
     definition: Definition
     changed: bool
     best: RecordedRun
     trials: list[RecordedRun]
-    seeds: list[RecordedRun]
+    first: list[RecordedRun]
+    second: list[RecordedRun]
     reached: Reached
-    # the workload's YAML with the goal in it
+    signal: float
     text: str
 
 
-def tuning_pairs(name: str, procedure: Procedure, scale: str) -> list[Pair]:
-    """Return the pairs that tune each candidate on a workload (NAME or NAME.VARIANT)."""
-    return [_pair(name, each, scale, procedure.trials, 0) for each in procedure.candidates]
+@dataclass(frozen=True)
+class Racing:
+    """Where and how a workload's pairs race; `name` is NAME or NAME.VARIANT."""
 
+    name: str
+    procedure: Procedure
+    scale: str
+    isolation: str
 
-def seeding_pair(name: str, procedure: Procedure, scale: str, tuning: list[Pair]) -> Pair | None:
-    """Return the pair that races the best candidate over new seeds, or None if none counts."""
-    best = _best(tuning)
-    if best is None:
-        return None
-    record = best.record
-    return _pair(name, record["submission"], scale, 0, procedure.seeds, record["hp"])
+    def pair(self, submission: str, until: str = "budget", hp=None, after=0, **rules) -> Pair:
+        """Return a pair of this workload; `rules` replace those of a pair without any."""
+        workload, variant = split_variant(self.name)
+        rules = {"studies": 1, "trials": 0, "seeds": 0, "budget": 1} | rules
+        where = (self.scale, variant, until)
+        made = Pair(workload, submission, rules, *where, isolation=self.isolation, hp=hp)
+        made.after = after
+        return made
 
+    def tuning(self) -> list[Pair]:
+        """Return the pairs that tune each candidate."""
+        return [self.pair(each, trials=self.procedure.trials) for each in self.procedure.candidates]
 
-def _pair(name: str, submission: str, scale: str, trials: int, seeds: int, hp=None) -> Pair:
-    workload, variant = split_variant(name)
-    rules = {"studies": 1, "trials": trials, "seeds": seeds, "budget": 1}
-    return Pair(workload, submission, rules, scale, variant, until="budget", hp=hp)
+    def seeding(self, tuning: list[Pair]) -> list[Pair]:
+        """Return the pairs that race the best candidate over the two groups of new seeds.
+
+        There are none where no trial counts.
+        """
+        best = _best(tuning)
+        if best is None:
+            return []
+        name, hp, seeds = best.record["submission"], best.record["hp"], self.procedure.seeds
+        streaming = "stream" in tuning[0].definition.block
+        share = 1 if streaming else self.procedure.share
+        return [
+            self.pair(name, hp=hp, seeds=seeds, budget=share),
+            self.pair(name, hp=hp, seeds=seeds, after=seeds),
+        ]
+
+    def answer(self, submission: str) -> Pair:
+        """Return the pair that measures the reference's time, as everybody's is measured."""
+        rules = plan.ruleset(RULESET, trials=self.procedure.trials)
+        return self.pair(submission, **rules)
 
 
 def _best(tuning: list[Pair]) -> RecordedRun | None:
@@ -60,23 +96,28 @@ def _best(tuning: list[Pair]) -> RecordedRun | None:
     return min(counted, key=lambda run: target.last(run, goal), default=None)
 
 
-def decide(tuning: list[Pair], seeding: Pair | None, procedure: Procedure) -> Decision:
+def _complete(pairs: list[Pair]) -> None:
+    """Raise UserError if runs of a pair are missing."""
+    for pair in pairs:
+        missing = pair.total - len(pair.found)
+        if missing:
+            reason = pair.failed or f"{missing} of {pair.total} runs are missing"
+            raise UserError(f"{pair.submission}: {reason}")
+
+
+def decide(tuning: list[Pair], seeding: list[Pair], procedure: Procedure) -> Decision:
     """Return the goal that follows from the runs of a workload's pairs.
 
     Raises:
         UserError: runs are missing, or none meets the goal's other conditions.
     """
     before = tuning[0].definition
-    for pair in [*tuning, *([seeding] if seeding else [])]:
-        missing = pair.total - len(pair.found)
-        if missing:
-            reason = pair.failed or f"{missing} of {pair.total} runs are missing"
-            raise UserError(f"{pair.submission}: {reason}")
+    _complete([*tuning, *seeding])
     best = _best(tuning)
-    seeds = [run for _, run in sorted(seeding.found.items())] if seeding else []
-    if best is None or not seeds:
+    if best is None or not seeding:
         raise UserError("no candidate's trial meets the goal's other conditions at its end")
-    goal = target.propose(seeds, before.block["goal"], procedure)
+    first, second = ([run for _, run in sorted(pair.found.items())] for pair in seeding)
+    goal = target.propose(first, before.block["goal"], procedure)
     path = numbers_path(before.plugin)
     text, changed = path.read_text(), goal != before.block["goal"]
     if changed:
@@ -87,14 +128,17 @@ def decide(tuning: list[Pair], seeding: Pair | None, procedure: Procedure) -> De
     (block["variants"][before.variant] if before.variant else block)["goal"] = goal
     definition = define(name, tree, before.scale, before.variant)
     trials = [run for pair in tuning for _, run in sorted(pair.found.items())]
-    reached = target.reached(seeds, definition)
-    return Decision(definition, changed, best, trials, seeds, reached, text)
+    reached = target.reached(second, definition)
+    signal = target.signal(first, second, goal, procedure)
+    return Decision(definition, changed, best, trials, first, second, reached, signal, text)
 
 
 def write(
     decision: Decision, procedure: Procedure, pairs: list[Pair], results: Path, command: str
 ) -> list[str]:
-    """Write the goal, the frozen reference and the evidence; judge board and points by the goal.
+    """Write the goal, a frozen reference and the evidence; judge board and points by the goal.
+
+    The reference's time is that of the second group of seeds, until `measure` has a better one.
 
     Returns:
         A line for each board that was written.
@@ -102,16 +146,41 @@ def write(
     definition = decision.definition
     atomic_write(numbers_path(definition.plugin), decision.text)
     definition.frozen.mkdir(parents=True, exist_ok=True)
-    atomic_json(
-        definition.frozen / f"{definition.key}.json",
-        target_files.reference(definition, decision.best, decision.seeds, decision.reached),
+    evidence = target_files.evidence(
+        definition, procedure, decision.trials, decision.first, decision.second, command
     )
-    atomic_json(
-        definition.frozen / f"{definition.key}.target.json",
-        target_files.evidence(
-            definition, procedure, decision.trials, decision.seeds, decision.reached, command
-        ),
-    )
+    evidence["signal"] = target_files.or_none(decision.signal)
+    evidence |= {"share": decision.reached.share}
+    atomic_json(definition.frozen / f"{definition.key}.target.json", evidence)
+    _freeze(definition, decision.best, decision.second)
     for pair in pairs:
         pair.found = {job: rejudge(run, definition) for job, run in pair.found.items()}
     return commit(pairs, results)
+
+
+def measure(pair: Pair) -> RecordedRun:
+    """Freeze the reference's time as everybody's is measured; return the run of its best point.
+
+    Args:
+        pair: of the reference by the ruleset `answer`, raced.
+
+    Raises:
+        UserError: runs are missing, or a seed of the best point misses.
+    """
+    _complete([pair])
+    best = pair.best()
+    assert best is not None
+    seeds = [run for job, run in sorted(pair.found.items(), key=str) if job.trial is None]
+    missed = sum(run.record["outcome"] != "reached" for run in seeds)
+    if missed:
+        raise UserError(
+            f"at {best.share:g} of the budget {missed} of {len(seeds)} seeds of the reference miss"
+        )
+    _freeze(pair.definition, best, seeds)
+    return best
+
+
+def _freeze(definition: Definition, best: RecordedRun, seeds: list[RecordedRun]) -> None:
+    """Write the frozen reference: this point over these seeds."""
+    made = target_files.reference(definition, best, seeds)
+    atomic_json(definition.frozen / f"{definition.key}.json", made)

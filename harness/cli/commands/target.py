@@ -10,17 +10,19 @@ from harness.campaign.board import Known, commit
 from harness.campaign.pairs import Pair
 from harness.campaign.running import run as run_pairs
 from harness.campaign.target import Procedure
+from harness.campaign.targeting import Racing
 from harness.catalog import discover
 from harness.catalog.definition import split_variant
 from harness.cli.arguments import parser
 from harness.errors import EXIT_FAILED, EXIT_OK, UserError, nearest
 from harness.race import configuration
+from harness.race.trial import ISOLATION
 from harness.report.run.text import duration
 from harness.system.command_line import harness
 
 PROCEDURES = configuration.CONF / "targets.yaml"
 TEXT = """\
-Set workloads' targets by procedure: tune the references, re-run the best, take the median.
+Set workloads' targets by procedure: tune the references, re-run the best over ten seeds.
 
   harness target vit pinn_burgers                 race what is missing, and say
   harness target vit ft_gpt2.trainable_1 --write
@@ -32,14 +34,17 @@ target is set; --rule and --candidates do for a workload that is not in it. In s
 
 1. Each candidate races some points of its own search space (Sobol, study 0) to the end of the
    budget; the candidate and point with the best last metric is the reference.
-2. The reference races new seeds (1, 2, ...), which chose nothing.
-3. The target is the median over those seeds at a share of the budget; a stream's the median at its
-   end less a margin; goals that the literature states stay.
-4. The reference must meet it between half and nine tenths of the budget at the median (a stream's
-   in most seeds), else the command says what to change and writes nothing for that workload.
+2. The reference races five new seeds at three quarters of the budget. The target is the mean of
+   their last values, one standard error to the easier side; a stream's is the worst of their ends
+   less a margin; goals that the literature states stay.
+3. It races five more seeds at the whole budget. All of them must reach the target, else the
+   command says what to change and writes nothing for that workload.
+4. The signal is printed: what a fifth of the budget is worth, over the scatter of seeds.
+5. With --write the reference is raced by the ruleset `answer` under the new goal, as every
+   submission is: that is the reference's time.
 
-The runs are those of a campaign with `until: budget`: what results/board/ has of the same workload
-version is not run again, whatever goal it was raced under, and what is run here joins it.
+The runs of 1 to 3 use up their budget: what results/board/ has of the same workload version is not
+run again, whatever goal it was raced under, and what is run here joins it.
 
 With --write: the goal in conf/workload/NAME.yaml, results/reference/KEY.json (the frozen
 reference), results/reference/KEY.target.json (the evidence), and board and tuned points judged by
@@ -50,37 +55,52 @@ the new goal.
 def run(arguments: list[str]) -> int:
     """Race what is missing, print each workload's goal, and write it if asked to."""
     asked = _asked(arguments)
-    procedures = _procedures(asked)
-    results, known = Path(asked.results), Known(Path(asked.results))
-    tuning = {
-        name: targeting.tuning_pairs(name, procedure, asked.scale)
-        for name, procedure in procedures.items()
-    }
+    known, command = Known(Path(asked.results)), harness("target", *arguments)
+    races = [
+        Racing(name, procedure, asked.scale, asked.isolation)
+        for name, procedure in _procedures(asked).items()
+    ]
+    tuning = {race.name: race.tuning() for race in races}
     _race([pair for pairs in tuning.values() for pair in pairs], asked, known)
-    seeding = {
-        name: targeting.seeding_pair(name, procedure, asked.scale, tuning[name])
-        for name, procedure in procedures.items()
-    }
-    _race([pair for pair in seeding.values() if pair], asked, known)
+    seeding = {race.name: race.seeding(tuning[race.name]) for race in races}
+    _race([pair for pairs in seeding.values() for pair in pairs], asked, known)
     failed = 0
-    for name, procedure in procedures.items():
-        print(f"{name}:", flush=True)
+    for race in races:
+        print(f"{race.name}:", flush=True)
         try:
-            decision = targeting.decide(tuning[name], seeding[name], procedure)
-            _print(decision)
-            horizon = decision.definition.block["horizon"]
-            if reason := target.complaint(decision.reached, procedure, horizon):
-                raise UserError(reason)
+            _set(race, tuning[race.name], seeding[race.name], asked, command)
         except UserError as error:
             failed += 1
-            print(f"  {error}; nothing was written")
-            continue
-        if asked.write:
-            pairs = [pair for pair in (*tuning[name], seeding[name]) if pair]
-            command = harness("target", *arguments)
-            for line in targeting.write(decision, procedure, pairs, results, command):
-                print(f"  {line}")
+            print(f"  {error}")
     return EXIT_FAILED if failed else EXIT_OK
+
+
+def _set(
+    race: Racing, tuning: list[Pair], seeding: list[Pair], asked: argparse.Namespace, command: str
+) -> None:
+    """Print what the runs of one workload's pairs decide; write it and time the reference if asked.
+
+    Raises:
+        UserError: runs are missing, a seed misses, or no candidate will do.
+    """
+    try:
+        decision = targeting.decide(tuning, seeding, race.procedure)
+        _print(decision)
+        horizon = decision.definition.block["horizon"]
+        if reason := target.complaint(decision.reached, race.procedure, horizon):
+            raise UserError(reason)
+    except UserError as error:
+        raise UserError(f"{error}; nothing was written") from None
+    if not asked.write:
+        return
+    results = Path(asked.results)
+    pairs = [*tuning, *seeding]
+    for line in targeting.write(decision, race.procedure, pairs, results, command):
+        print(f"  {line}")
+    answer = race.answer(decision.best.record["submission"])
+    _race([answer], asked, Known(results))
+    best = targeting.measure(answer)
+    print(f"  reference: {best.record['submission']} at {best.share:g} of the budget, frozen")
 
 
 def _asked(arguments: list[str]) -> argparse.Namespace:
@@ -94,10 +114,11 @@ def _asked(arguments: list[str]) -> argparse.Namespace:
     reader.add_argument("--rule", choices=target.RULES, help="instead of what targets.yaml says")
     reader.add_argument("--candidates", nargs="+", default=[], help="submissions")
     reader.add_argument("--trials", type=int, help="points that each candidate races")
-    reader.add_argument("--seeds", type=int, help="seeds that the best races")
-    reader.add_argument("--share", type=float, help="of the budget, where the target is read")
+    reader.add_argument("--seeds", type=int, help="seeds of each of the two groups")
+    reader.add_argument("--share", type=float, help="of the budget, that the first group races")
     reader.add_argument("--margin", type=float, help="of a stream's end that its target leaves")
     reader.add_argument("--digits", type=int, help="significant digits of the target")
+    reader.add_argument("--isolation", choices=ISOLATION, default=usual["isolation"])
     reader.add_argument("--recorded", action="store_true", help="race nothing")
     reader.add_argument(
         "--jobs", type=int, default=usual["jobs"], help=f"trials at a time ({usual['jobs']})"
@@ -153,7 +174,7 @@ def _race(pairs: list[Pair], asked: argparse.Namespace, known: Known) -> None:
 
 
 def _print(decision: targeting.Decision) -> None:
-    """Print the reference and the goal, and where the reference's seeds meet it."""
+    """Print the reference, the goal, where the second group meets it, and the signal."""
     goal, record = decision.definition.block["goal"], decision.best.record
     value = abs(target.last(decision.best, goal))
     point = f"{record['submission']} trial {record['trial']}, {json.dumps(record['hp'])}"
@@ -163,3 +184,4 @@ def _print(decision: targeting.Decision) -> None:
     print(
         f"  goal: {json.dumps(goal)}{as_before}; met by seed at {', '.join(shares)} of the budget"
     )
+    print(f"  signal: {decision.signal:.2g}")
