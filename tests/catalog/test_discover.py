@@ -7,7 +7,9 @@ import textwrap
 import pytest
 
 from harness.catalog import discover
+from harness.cli.commands import new
 from harness.errors import UserError
+from harness.system import sandbox
 from tests.support.racing import ROOT, environment
 
 GOOD = {
@@ -165,3 +167,94 @@ def test_a_wrong_package_is_told_in_one_line(given, said, tmp_path):
     assert found.returncode == 2
     assert said in found.stderr
     assert len(found.stderr.splitlines()) == 1
+
+
+# Packages that bring workloads
+
+
+def workload_package(tmp_path, name="rings2"):
+    """A distribution with both entry point groups, as a source tree; return its folder."""
+    source = tmp_path / "source"
+    problems = source / "raceplus" / "problems"
+    methods = source / "raceplus" / "methods"
+    for folder in (problems, methods):
+        folder.mkdir(parents=True)
+    (source / "raceplus" / "__init__.py").write_text("raise RuntimeError('imported')\n")
+    texts = {suffix: path.read_text() for suffix, path in new.TEMPLATES["workload"].items()}
+    for suffix, text in texts.items():
+        (problems / f"{name}{suffix}").write_text(text.replace(new.NAME, name))
+    # a module without numbers is no workload
+    (problems / "helpers.py").write_text("")
+    shiny = new.TEMPLATES["submission"][".py"].read_text().replace(new.NAME, "shiny")
+    (methods / "shiny.py").write_text(shiny)
+    (source / "pyproject.toml").write_text(
+        textwrap.dedent("""
+            [build-system]
+            requires = ["setuptools"]
+            build-backend = "setuptools.build_meta"
+            [project]
+            name = "raceplus"
+            version = "1.0"
+            [project.entry-points."harness.submissions"]
+            mine = "raceplus.methods"
+            [project.entry-points."harness.workloads"]
+            mine = "raceplus.problems"
+            [tool.setuptools]
+            packages = ["raceplus", "raceplus.methods", "raceplus.problems"]
+            package-data = {"*" = ["*.yaml"]}
+        """)
+    )
+    return source
+
+
+def unpacked(source):
+    """Give a source tree the metadata of an installed distribution; return the folder."""
+    info = source / "raceplus-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: raceplus\nVersion: 1.0\n")
+    points = "[harness.submissions]\nmine = raceplus.methods\n"
+    (info / "entry_points.txt").write_text(
+        f"{points}[harness.workloads]\nmine = raceplus.problems\n"
+    )
+    return source
+
+
+def test_a_package_brings_workloads_without_being_imported(tmp_path):
+    site = unpacked(workload_package(tmp_path))
+    found = listed(site, "list", "workloads", "--like", "*")
+    assert found.returncode == 0, found.stderr
+    names = [line.split()[1] for line in found.stdout.splitlines()]
+    assert "rings2" in names
+    assert "helpers" not in names
+    shown = listed(site, "show", "rings2")
+    assert "width: 64" in shown.stdout, shown.stderr
+    planned = listed(site, "workload=rings2", "submission=shiny", "dry=true")
+    assert "rings2" in planned.stdout, planned.stderr
+
+
+def test_a_package_with_a_workload_of_a_shipped_name_is_named(tmp_path):
+    found = listed(unpacked(workload_package(tmp_path, "gpt2")), "list")
+    assert found.returncode == 2
+    assert "package 'mine' brings a workload 'gpt2' that exists" in found.stderr
+    assert len(found.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("isolation", ["strict", "process", "inline"])
+def test_an_installed_package_races_its_submission_on_its_workload(isolation, tmp_path):
+    if isolation == "strict" and not sandbox.offered():
+        pytest.skip("this machine offers no strict isolation")
+    source, site = workload_package(tmp_path), tmp_path / "site"
+    # in a race the package is imported, for its own __init__.py may hold what its files use
+    (source / "raceplus" / "__init__.py").write_text("")
+    install = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    done = subprocess.run(
+        [sys.executable, *install, "--target", site, source], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    words = ["workload=rings2", "submission=shiny", "tracker=none", f"isolation={isolation}"]
+    raced = listed(site, *words)
+    assert raced.returncode == 0, raced.stderr
+    assert "reached accuracy >= 0.98" in raced.stdout
+    checked = listed(site, "comply", "results")
+    assert checked.stdout.startswith("pass  rings2.mini shiny"), checked.stdout

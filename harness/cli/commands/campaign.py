@@ -15,7 +15,7 @@ from harness.cli.arguments import parser
 from harness.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UserError
 from harness.race import configuration
 from harness.records.run_folder import FINAL
-from harness.report.run.text import duration
+from harness.report.run.text import duration, seconds
 
 TEXT = """\
 Run a campaign: tune every submission on every workload, re-run the best points over new seeds.
@@ -163,7 +163,7 @@ def _print_point(state: str, pair: Pair, job: Job, point: str) -> None:
 def progress(result: dict, number: int, total: int, left: float | None) -> str:
     """Return one trial's end as a line."""
     if result.get("time"):
-        value = f"{result['time']:.1f} s"
+        value = f"{seconds(result['time'])} s"
     elif result.get("best"):
         value = json.dumps(result["best"])
     else:

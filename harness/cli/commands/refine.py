@@ -27,7 +27,7 @@ def run(arguments: list[str]) -> int:
     run_folder.finish(folder, read_json(folder / "run.json") | {"refined": found, "chain": chain})
     was = result["crossing"]
     print(
-        f"goal met in ({found['after']:.2f}, {found['time']:.2f}] s, by step {found['step']}; "
-        f"before in ({was['after']:.2f}, {result['time']:.2f}] s, by step {was['step']}"
+        f"goal met in ({found['after']:.4g}, {found['time']:.4g}] s, by step {found['step']}; "
+        f"before in ({was['after']:.4g}, {result['time']:.4g}] s, by step {was['step']}"
     )
     return 0

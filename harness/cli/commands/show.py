@@ -13,6 +13,7 @@ from harness.errors import UserError, nearest
 from harness.records import run_folder
 from harness.records.compact import read_compact
 from harness.records.schema import check
+from harness.report.run.text import seconds
 from harness.system.files import BadFile, read_json
 from harness.system.terminal import printable
 
@@ -105,7 +106,7 @@ def _show_board(name: str) -> None:
             continue
         mine = [run for run in read_compact(path, []) if run.record["submission"] == name]
         times = [r.record["time"] for r in mine if r.record["outcome"] == "reached"]
-        best = f", best {min(times):.1f} reference s" if times else ""
+        best = f", best {seconds(min(times))} reference s" if times else ""
         if mine and not shown:
             _say("\nrecorded results (results/board)")
             shown = True
@@ -125,7 +126,7 @@ def _show_runs(name: str) -> None:
         except (ValueError, BadFile, OSError) as error:
             _say(f"  {folder.name}: {error}")
             continue
-        time = f"{run['time']:.1f} s" if run["outcome"] == "reached" else "-"
+        time = f"{seconds(run['time'])} s" if run["outcome"] == "reached" else "-"
         _say(
             f"  {run['workload']}.{run['scale']:8} seed {run['seed']:<3} {run['outcome']:14}"
             f" {time:>9}  {run['run_id']}"

@@ -13,6 +13,7 @@ from harness.report.board.cells import choose
 from harness.report.board.panels import short
 from harness.report.board.rows import Board, Row, direction_of
 from harness.report.board.stats import Cell, Comparison
+from harness.report.run.text import seconds
 from harness.system.command_line import race
 
 
@@ -173,7 +174,7 @@ def _fallback(a: Cell, b: Cell) -> float:
 
 
 def _time(cell: Cell) -> str:
-    return f"{cell.time:.1f} s" if math.isfinite(cell.time) else "miss"
+    return f"{seconds(cell.time)} s" if math.isfinite(cell.time) else "miss"
 
 
 def _words(c: Comparison) -> str:

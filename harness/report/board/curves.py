@@ -7,6 +7,7 @@ from harness.records.compact import thinned
 from harness.report.board.cells import Choice
 from harness.report.board.rows import Workload, direction_of
 from harness.report.palette import FALL, spans_decades
+from harness.report.run.text import seconds
 
 WIDTH, HEIGHT, PAD = 300, 120, 6
 POINTS = 60  # of a curve at most
@@ -60,7 +61,7 @@ def small(workload: Workload, choice: Choice) -> str:
     hits = [place(run.time, target) for run in choice.runs if math.isfinite(run.time)]
     marks = [f'<path class="hit" d="M{at}h0"/>' for at in hits]
     title = escape(
-        f"{workload.key}: {end:.0f} reference seconds wide{', logarithmic' * logarithmic}"
+        f"{workload.key}: {seconds(end)} reference seconds wide{', logarithmic' * logarithmic}"
     )
     return (
         f'<svg class="curve" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '

@@ -22,7 +22,7 @@ from harness.report.board.tables import (
     share,
     size,
 )
-from harness.report.run.text import number, spoken
+from harness.report.run.text import number, seconds, spoken
 
 LEADING = ("ranking", "runs", "times", "curves")  # the first of these opens a board
 WIDE = (
@@ -157,7 +157,7 @@ def _cell(board: Board, workload: Workload, choice: Choice) -> dict:
     return {
         "label": workload.key.replace(f".{board.scale}", "", 1),
         "goal": spoken(workload.goal),
-        "time": f"{time:.1f} s" if math.isfinite(time) else "miss",
+        "time": f"{seconds(time)} s" if math.isfinite(time) else "miss",
         "ratio": f"{known / time:.2f}×" if known and math.isfinite(time) else "",
         "faster": bool(known and time < known),
         "curve": Markup(small(workload, choice)),
@@ -202,9 +202,9 @@ def _run(run: RecordedRun) -> dict:
         "seed": rec["seed"],
         "trial": rec["trial"],
         "outcome": rec["outcome"].replace("_", " "),
-        "time": f"{run.interpolated:.1f} s" if met else "–",
-        "by": f"{run.time:.1f} s" if met else "",
-        "after": f"{rec['crossing']['after']:.1f}" if rec.get("crossing") and met else "",
+        "time": f"{seconds(run.interpolated)} s" if met else "–",
+        "by": f"{seconds(run.time)} s" if met else "",
+        "after": seconds(rec["crossing"]["after"]) if rec.get("crossing") and met else "",
         "best": number(best),
         "id": rec["run_id"],
         "reason": rec.get("reason") or "",

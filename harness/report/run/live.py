@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from harness.catalog.goal import primary
-from harness.report.run.text import number
+from harness.report.run.text import number, seconds
 from harness.system.terminal import redraw, say
 
 PLAIN_SECONDS = 10.0  # between two plain lines
@@ -166,12 +166,22 @@ class Live(Output):
         (then, first), (last, step) = self.marks[0], self.marks[-1]
         if last > then and step > first:
             parts.append((f"{(step - first) / (last - then):.3g} it/s", "dim"))
-        parts.append((f"{self.step * self.seconds_per_step:.1f} s", "bold"))
-        when = estimate(self.points, self.target, self.direction)
-        budget = self.total * self.seconds_per_step
-        if when is not None and self.points[-1][0] < when <= budget:
-            parts.append((f"target ~{when:.0f} s if the trend holds", "magenta"))
+        parts.append((f"{seconds(self.step * self.seconds_per_step)} s", "bold"))
+        when = self._expected()
+        if when is not None:
+            short = f"{when:.0f}" if when >= 10 else f"{when:.2g}"
+            parts.append((f"target ~{short} s if the trend holds", "magenta"))
         return parts
+
+    def _expected(self) -> float | None:
+        """Return the estimated seconds at the target; None if it is met or beyond the budget."""
+        when = estimate(self.points, self.target, self.direction)
+        if when is None:
+            return None
+        reached, value = self.points[-1]
+        met = value <= self.target if self.direction == "at_most" else value >= self.target
+        within = reached < when <= self.total * self.seconds_per_step
+        return when if within and not met else None
 
 
 class SweepLines(Output):

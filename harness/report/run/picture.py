@@ -13,7 +13,7 @@ from harness.records.judging import conditions_hold
 from harness.report.palette import FALL, GOAL, GOAL_LINE, REFERENCE, RUN, spans_decades
 from harness.report.run import stream_picture
 from harness.report.run.frame import frame
-from harness.report.run.text import number, speedup
+from harness.report.run.text import number, seconds, speedup
 
 Point = tuple[float, float]  # reference seconds, value
 
@@ -110,7 +110,7 @@ def _crossing(axes, point: Point | None, neighbour: Point | None, colour: str, f
     else:
         rise = 5
     axes.annotate(
-        f"{point[0]:.1f} s",
+        f"{seconds(point[0])} s",
         (point[0], low),
         xytext=(-5 if left else 5, rise),
         textcoords="offset points",
@@ -126,7 +126,7 @@ def _sentence(crossing, reference_crossing, compared: bool) -> str:
     """Return what the picture shows, in words."""
     if crossing is None:
         return "the goal was not reached"
-    text = f"goal reached in {crossing[0]:.1f} reference seconds"
+    text = f"goal reached in {seconds(crossing[0])} reference seconds"
     if reference_crossing is None:
         return f"{text}; the frozen reference did not get there" if compared else text
     ratio = speedup(crossing[0], {"time": reference_crossing[0]})
@@ -135,7 +135,7 @@ def _sentence(crossing, reference_crossing, compared: bool) -> str:
     if f"{ratio:.2f}" == "1.00":
         return f"{text}, as fast as the frozen reference"
     word = f"{ratio:.2f}x faster" if ratio >= 1 else f"{1 / ratio:.2f}x slower"
-    return f"{text}, {word} than the frozen reference ({reference_crossing[0]:.1f} s)"
+    return f"{text}, {word} than the frozen reference ({seconds(reference_crossing[0])} s)"
 
 
 def draw_trial(trial, rows: list[dict], result: dict) -> None:
