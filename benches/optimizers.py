@@ -46,6 +46,8 @@ ENOUGH, LEAST = 5.0, 5
 
 # Submission -> class (of pytorch_optimizer, of torch.optim, or a dotted path) and its arguments.
 DECAY = {"weight_decay": 0.1}
+# pytorch_optimizer's classes for matrices want to be told of them.
+MUONS = ("Muon", "NorMuon")
 LOW_RANK = {"rank": 16, "update_proj_gap": 50, "scale": 0.25, "projection_type": "std"}
 PEERS = {
     "sgd": ("SGD", {"momentum": 0.9, "nesterov": True, **DECAY}),
@@ -67,6 +69,31 @@ PEERS = {
     "schedule_free_adamw": ("ScheduleFreeAdamW", DECAY),
     "prodigy": ("Prodigy", {"lr": 1.0, **DECAY}),
     "muon": ("Muon", DECAY),
+    "moonlight": ("Muon", {"use_adjusted_lr": True, **DECAY}),
+    "polar_express": ("Muon", {"ns_coeffs": "polar_express", **DECAY}),
+    "normuon": ("NorMuon", {"update_scale": "match_rms", **DECAY}),
+    "scion": ("SCION", {"momentum": 0.1, "constraint": True}),
+    "splus": ("SPlus", {"inverse_steps": 20, **DECAY}),
+    "adopt": ("ADOPT", {"weight_decouple": True, **DECAY}),
+    "ademamix": ("AdEMAMix", {"weight_decouple": True, **DECAY}),
+    "mars": ("MARS", DECAY),
+    "adan": ("Adan", DECAY),
+    "came": ("CAME", DECAY),
+    "radam": ("torch.optim.RAdam", {"decoupled_weight_decay": True, **DECAY}),
+    "schedule_free_radam": ("ScheduleFreeRAdam", DECAY),
+    "schedule_free_sgd": ("ScheduleFreeSGD", DECAY),
+    "adabelief": ("AdaBelief", DECAY),
+    "d_adaptation": ("DAdaptAdam", {"lr": 1.0, "weight_decouple": True, **DECAY}),
+    "d_adaptation_sgd": ("DAdaptSGD", {"lr": 1.0, **DECAY}),
+    "tiger": ("Tiger", DECAY),
+    "stable_adamw": ("StableAdamW", DECAY),
+    "laprop": ("LaProp", DECAY),
+    "grokfast": ("GrokFastAdamW", DECAY),
+    "lars": ("LARS", DECAY),
+    "novograd": ("NovoGrad", DECAY),
+    "yogi": ("Yogi", DECAY),
+    "madgrad": ("MADGRAD", DECAY),
+    "apollo": ("APOLLO", {**LOW_RANK, **DECAY}),
     "galore": ("GaLore", {**LOW_RANK, **DECAY}),
     "fira": ("Fira", {**LOW_RANK, **DECAY}),
     "soap": ("SOAP", {"precondition_frequency": 10, **DECAY}),
@@ -81,6 +108,8 @@ OURS = {
     "soap": ({"every": 10}, 10),
     "shampoo": ({"every": 20, "graft": False}, 20),
     "psgd_kron": ({"flat": 500}, 1),
+    "splus": ({"every": 20}, 20),
+    "apollo": ({"rank": 16, "gap": 50}, 50),
 }
 
 
@@ -163,7 +192,7 @@ def peer(name):
 
     def construct(params):
         group = {"params": params, **{k: v for k, v in kwargs.items() if k in LOW_RANK}}
-        group |= {"use_muon": True} if name == "muon" else {}
+        group |= {"use_muon": True} if attribute in MUONS else {}
         return cls([group], **{k: kwargs[k] for k in ("lr", *shared)})
 
     return f"{cls.__module__.split('.')[0]}.{attribute}", construct

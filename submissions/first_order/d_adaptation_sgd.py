@@ -36,8 +36,7 @@ def update(params, grads, state, hp, progress):
         if state["first"] == 0.0:
             return
     step = state["d"] * hp.lr * warmup_cosine(progress, hp.warmup) / state["first"]
-    g = torch._foreach_mul(params, hp.wd)
-    torch._foreach_add_(g, grads)
+    g = torch._foreach_add(grads, params, alpha=hp.wd)
     pairs = zip(g, state["s"], strict=True)
     state["r"] += step * prodigy.total(torch.dot(a.flatten(), b.flatten()) for a, b in pairs)
     torch._foreach_add_(state["s"], g, alpha=step)

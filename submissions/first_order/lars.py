@@ -30,14 +30,12 @@ def init(params, hp):
 
 
 def update(params, grads, state, hp, progress):
-    decays = [hp.wd if p.ndim > 1 else 0.0 for p in params]
     sizes, slopes = torch.stack(torch._foreach_norm([*params, *grads])).chunk(2)
     below = slopes + hp.wd * sizes
     fit = (sizes > 0) & (below > 0) & torch.tensor([p.ndim > 1 for p in params]).to(sizes.device)
     ratios = torch.where(fit, hp.trust * sizes / below, 1.0).tolist()
-    torch._foreach_mul_(state["b"], hp.momentum)
-    scaled = torch._foreach_mul(grads, ratios)
-    torch._foreach_add_(state["b"], scaled)
-    pulls = [decay * ratio for decay, ratio in zip(decays, ratios, strict=True)]
-    torch._foreach_add_(state["b"], torch._foreach_mul(params, pulls))
+    for p, g, b, ratio in zip(params, grads, state["b"], ratios, strict=True):
+        b.mul_(hp.momentum).add_(g, alpha=ratio)
+        if p.ndim > 1:
+            b.add_(p, alpha=ratio * hp.wd)
     torch._foreach_add_(params, state["b"], alpha=-hp.lr * warmup_cosine(progress, hp.warmup))

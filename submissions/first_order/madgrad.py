@@ -32,8 +32,7 @@ def init(params, hp):
 def update(params, grads, state, hp, progress):
     state["step"] += 1
     weight = (hp.lr * warmup_cosine(progress, hp.warmup) + hp.eps) * state["step"] ** 0.5
-    g = torch._foreach_mul(params, hp.wd)
-    torch._foreach_add_(g, grads)
+    g = torch._foreach_add(grads, params, alpha=hp.wd)
     torch._foreach_add_(state["s"], g, alpha=weight)
     torch._foreach_addcmul_(state["v"], g, g, value=weight)
     scale = torch._foreach_pow(state["v"], 1.0 / 3.0)

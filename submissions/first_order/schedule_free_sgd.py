@@ -35,8 +35,7 @@ def update(params, grads, state, hp, progress):
     state["lr_max"] = max(state["lr_max"], lr)
     state["weights"] += state["lr_max"] ** 2
     c = state["lr_max"] ** 2 / state["weights"]
-    u = torch._foreach_mul(params, hp.wd)
-    torch._foreach_add_(u, grads)
+    u = torch._foreach_add(grads, params, alpha=hp.wd)
     torch._foreach_lerp_(params, state["z"], c)
     torch._foreach_add_(params, u, alpha=lr * (hp.beta * (1.0 - c) - 1.0))
     torch._foreach_sub_(state["z"], u, alpha=lr)
