@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 import harness
+from harness.system import sandbox
 from tests.support.racing import SHORT
 
 ROOT = Path(__file__).parents[2]
@@ -181,6 +182,26 @@ def test_another_package_of_our_names_is_named(elsewhere):
     assert done.returncode == 2
     assert f"finds the package 'workloads' in {elsewhere}" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("isolation", ["strict", "process"])
+def test_a_copy_in_the_path_races_beside_an_installed_one(isolation, tmp_path):
+    """The runner imports the copy that the referee runs."""
+    if isolation == "strict" and not sandbox.offered():
+        pytest.skip("this machine offers no strict isolation")
+    copy = tmp_path / "copy"
+    ignored = shutil.ignore_patterns("__pycache__", "runs")
+    for name in ("harness", "workloads", "submissions", "conf", "results"):
+        shutil.copytree(ROOT / name, copy / name, ignore=ignored)
+    # a mark that only this copy's runner writes
+    runner = copy / "harness" / "train" / "runner.py"
+    runner.write_text(runner.read_text() + "\nprint('the copy', flush=True)\n")
+    words = [f"isolation={isolation}", f"results={tmp_path}", "submission=lion", *SHORT]
+    done = run([sys.executable, "-m", "harness", *words], tmp_path, PYTHONPATH=copy)
+    assert done.returncode == 0, done.stderr
+    (log,) = tmp_path.glob("runs/*/*/*/runner.log")
+    assert "the copy" in log.read_text()
 
 
 @pytest.mark.slow
