@@ -345,6 +345,7 @@ def test_every_metric_is_a_value_or_a_reason():
                 assert math.isfinite(found.get("value", 0.0))
     reasons = {v.get("reason") for v in stream_metrics.report(NUMBERS, log(nan))["strict"].values()}
     assert reasons == {"not finite at step 3"}
+    assert values(log(CURVES[:1]), single)["worst_case"] == pytest.approx(0.6)
     assert values(log(full), recurring)["minimum"] is None
     assert values(log(full), recurring)["average"] is not None
     assert math.isnan(stream_metrics.running(NUMBERS, log(nan), 3)["worst_case_accuracy"])
