@@ -155,6 +155,29 @@ def galore(params, grads, lr, wd, rank, gap, scale, beta2, eps, beta1=0.9, turn=
             params[i] = params[i] - lr * wd * params[i]
 
 
+def fira(params, grads, lr, wd, rank, gap, scale, beta2, eps, limit=1.01, beta1=0.9):
+    """Algorithm 1 of arXiv 2410.01623, with the authors' residual g - scale RP^T."""
+    m, v, kept, last = {}, {}, {}, {}
+    for t in range(STEPS):
+        for i, g in enumerate(grads(t, params)):
+            basis, right = projected(g, t, gap, rank, kept, i)
+            small = g @ basis if right else basis.T @ g
+            m[i] = beta1 * m.get(i, 0.0) + (1 - beta1) * small
+            v[i] = beta2 * v.get(i, 0.0) + (1 - beta2) * small**2
+            adam = m[i] / (np.sqrt(v[i]) + eps)
+            axis = 1 if right else 0
+            gain = np.linalg.norm(adam, axis=axis) / (np.linalg.norm(small, axis=axis) + 1e-8)
+            back = small @ basis.T if right else basis @ small
+            rest = (g - scale * back) * (gain[:, None] if right else gain)
+            norm = np.linalg.norm(rest)
+            if i in last and norm > limit * (last[i] + 1e-8):
+                rest = rest * limit * (last[i] + 1e-8) / norm
+            last[i] = np.linalg.norm(rest)
+            step = scale * (adam @ basis.T if right else basis @ adam) + rest
+            step = step * math.sqrt(1 - beta2 ** (t + 1)) / (1 - beta1 ** (t + 1))
+            params[i] = (params[i] - lr * step) * (1 - lr * wd)
+
+
 def natural_galore(params, grads, history, damping, **hp):
     """With the dense inverse of damping·mean diagonal + SSᵀ/s."""
     past = {}
@@ -307,6 +330,22 @@ def test_matrix_method_equals_its_formula(row, dtype):
     limit = row.float32 if dtype == torch.float32 else row.float64
     torch.manual_seed(0)
     assert error(ours(row, dtype), [torch.from_numpy(p) for p in params]) <= limit
+
+
+@pytest.mark.parametrize("name, formula", [("galore", galore), ("fira", fira)])
+@pytest.mark.parametrize("gap", [7, 10])
+def test_projections_keep_their_moments_over_a_refresh(name, formula, gap):
+    """In float64 alone: the moments follow the signs of the singular vectors.
+
+    A row that forgets its moments, or refreshes a step early, ends elsewhere.
+    """
+    hp = {**LOW, "gap": gap}
+    params = [p.numpy() for p in start(torch.float64, MATRICES)]
+    formula(params, lambda t, ps: [gradient(p, 0, t, i) for i, p in enumerate(ps)], **hp)
+    mine = ours(Row(name, None, hp, shapes=MATRICES), torch.float64)
+    assert error(mine, [torch.from_numpy(p) for p in params]) <= 1e-10
+    early = ours(Row(name, None, hp | {"gap": gap - 1}, shapes=MATRICES), torch.float64)
+    assert error(mine, early) > 1e-3
 
 
 # Limits
