@@ -1,17 +1,16 @@
-"""Pretrain the checkpoint of ft_NAME and compress_NAME, and hold it against the one shipped.
+"""Pretrain the checkpoint that a workload starts from, and hold it against the one shipped.
 
-    python scripts/pretrain.py vit            # train here (a minute or two), compare
-    python scripts/pretrain.py vit --write    # ship it: workloads/pretrain/, pretrain.sha256
+    python scripts/pretrain.py compress_vit            # train here (a minute or two), compare
+    python scripts/pretrain.py compress_vit --write    # ship it: workloads/pretrain/, its sha256
 
-Prints what both are worth on the validation data of compress_NAME: they agree closely, though not
-to the bit where the processor is of another family.
+Prints what both are worth on the held-out part of the data that they were trained on. They agree
+closely, though not to the bit where the processor is of another family.
 """
 
 import argparse
 import shutil
 import sys
 from collections import Counter
-from pathlib import Path
 from types import SimpleNamespace
 
 import torch
@@ -25,18 +24,22 @@ from harness.errors import UserError
 from workloads import gpt2, vit
 from workloads.pretrain import checkpoint
 
-ORIGINS = {"gpt2": gpt2, "vit": vit}  # what checkpoints are trained on
+# The workload that a checkpoint is trained on, by the workload that starts from it.
+ORIGINS = {"ft_gpt2": gpt2, "compress_gpt2": gpt2, "ft_vit": vit, "compress_vit": vit}
 
 
 def measured(name: str, weights: dict[str, Tensor]) -> dict[str, float]:
-    """The metrics of the weights on the validation data of compress_NAME."""
-    module, config = ORIGINS[name], numbers(f"compress_{name}")
-    data, model = module.data(config, "val"), module.model(config)
+    """Return the metrics of the weights on the validation data of their pretraining."""
+    module, config = ORIGINS[name], numbers(name)
+    before = checkpoint.origin(config)
+    if hasattr(config.data, "digest") and not hasattr(before.data, "validation"):
+        before = numbers("compress_gpt2")  # pretraining names no validation windows
+    data, model = module.data(before, "val"), module.model(before)
     model.load_state_dict({key: tensor.float() for key, tensor in weights.items()})
     sums = Counter()
     with torch.inference_mode():
-        for index in torch.arange(module.size(data, config)).split(100):
-            found = module.metric(model, module.batch(data, index, config))
+        for index in torch.arange(module.size(data, before)).split(100):
+            found = module.metric(model, module.batch(data, index, before))
             sums.update({key: float(value) for key, value in found.items()})
     return {key: round(value, 4) for key, value in module.score(sums).items()}
 
@@ -46,15 +49,12 @@ def numbers(name: str) -> SimpleNamespace:
     return definition.define(name, tree_of(name), "mini", None).config
 
 
-def pin(sha256: str, old: str) -> list[Path]:
-    """Write the new hash wherever the old one stands in conf/workload; the files changed."""
-    changed = []
-    for path in sorted((ROOT / "conf" / "workload").glob("*.yaml")):
-        text = path.read_text()
-        if f"sha256: {old}" in text:
-            path.write_text(text.replace(f"sha256: {old}", f"sha256: {sha256}"))
-            changed.append(path)
-    return changed
+def pin(name: str, sha256: str, old: str) -> None:
+    """Write the new hash of a workload's checkpoint; remove the old file if no other pins it."""
+    path = ROOT / "conf" / "workload" / f"{name}.yaml"
+    path.write_text(path.read_text().replace(f"sha256: {old}", f"sha256: {sha256}"))
+    if old not in {numbers(each).pretrain.sha256 for each in ORIGINS}:
+        checkpoint.shipped(old).unlink(missing_ok=True)
 
 
 def main() -> int:
@@ -64,7 +64,7 @@ def main() -> int:
     parser.add_argument("name", choices=ORIGINS)
     parser.add_argument("--write", action="store_true")
     asked = parser.parse_args()
-    config = numbers(f"compress_{asked.name}")
+    config = numbers(asked.name)
     made = checkpoint.trained(config, ORIGINS[asked.name])
     weights = load_file(made)
     sha256, pinned = checkpoint.fingerprint(weights), config.pretrain.sha256
@@ -74,9 +74,8 @@ def main() -> int:
         print(f"shipped       {pinned}  {measured(asked.name, theirs)}")
     if asked.write and sha256 != pinned:
         shutil.copyfile(made, checkpoint.shipped(sha256))
-        checkpoint.shipped(pinned).unlink(missing_ok=True)
-        for path in pin(sha256, pinned):
-            print(f"pinned in {path.relative_to(ROOT)}")
+        pin(asked.name, sha256, pinned)
+        print(f"pinned in conf/workload/{asked.name}.yaml")
     return 0
 
 

@@ -23,7 +23,7 @@ from harness.catalog.definition import Definition, define, load_workload, tree_o
 from harness.errors import UserError
 from harness.records.references import reference
 from harness.report.run.text import number
-from harness.system.files import atomic_write
+from harness.system.files import atomic_write, read_json
 
 PAGES = discover.ROOT / "docs" / "workloads"
 INDEX = discover.ROOT / "docs" / "workloads.md"
@@ -31,7 +31,7 @@ INDEX = discover.ROOT / "docs" / "workloads.md"
 # First word of a workload's name -> the family's title, and the question that it asks.
 FAMILIES = {
     "gpt2": ("Language-model pretraining", "How fast does a language model learn from scratch?"),
-    "vit": ("Vision transformer", "How fast does an image model reach an accuracy?"),
+    "vit": ("Vision transformer", "How fast does an image model learn to generalise?"),
     "ft": (
         "Fine-tuning",
         "How fast does a trained model learn another task, and with how few parameters?",
@@ -59,6 +59,7 @@ SOURCES = {
     "wiki": ("Wikipedia leads", "CC BY-SA 4.0"),
     "sympy": ("SymPy's source", "BSD-3"),
     "mnist": ("MNIST digits", "none stated"),
+    "garments": ("Fashion-MNIST garments, shipped", "MIT"),
     "fashion": ("Fashion-MNIST garments", "MIT"),
     "cifar10": ("CIFAR-10", "your copy"),
     "folder": ("images in your folder", "your copy"),
@@ -161,6 +162,14 @@ def reference_in_words(definition: Definition) -> str:
     return f"{frozen['submission']}, {number(frozen['time'])} s"
 
 
+def signal_of(definition: Definition) -> str:
+    """Return the workload's signal as its target's evidence has it; — where it was not measured."""
+    path = definition.frozen / f"{definition.key}.target.json"
+    evidence = read_json(path) if path.exists() else {}
+    value = evidence.get("signal")
+    return "—" if value is None else f"{value:.1f}"
+
+
 def index() -> str:
     """Return the text of docs/workloads.md."""
     core = [f"`{name}`" for name in names() if tree_of(name).get("core")]
@@ -171,11 +180,12 @@ def index() -> str:
         "workloads have a scale `base`, sized for one GPU, or `full`, the published setting. A",
         "sweep skips workloads that do not have its scale, and names them. Goals without a",
         "reference are provisional. The reference is a tuned algorithm, with its time in",
-        "reference seconds.",
+        "reference seconds. The signal is what the last fifth of the budget is worth, over the scatter",
+        "of ten seeds (`harness target`): below 2, seeds differ as much as methods do.",
         f"The headline score is over the core: {', '.join(core)}; see [score.md](score.md).",
         "",
-        "| family | workload | data | licence | parameters | goal | horizon | reference |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| family | workload | data | licence | parameters | goal | horizon | reference | signal |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name in names():
         tree = tree_of(name)
@@ -187,7 +197,8 @@ def index() -> str:
                 f"| [{FAMILIES[family][0]}](workloads/{family}.md) | `{name}` {scale} | {data} "
                 f"| {licence} | {counted(parameters(definition))} "
                 f"| {goal_in_words(definition.block['goal'])} "
-                f"| {definition.block['horizon']:,} steps | {reference_in_words(definition)} |"
+                f"| {definition.block['horizon']:,} steps | {reference_in_words(definition)} "
+                f"| {signal_of(definition)} |"
             )
     lines += [
         "",
@@ -208,8 +219,9 @@ def page(family: str) -> str:
         lines += [f"## {name}", "", *described(name), ""]
         lines += [f"![{caption(name)}]({name}.png)", ""]
         lines += [
-            "| scale | parameters | examples a step | horizon | evaluations | goal | reference |",
-            "| --- | --- | --- | --- | --- | --- | --- |",
+            "| scale | parameters | examples a step | horizon | evaluations | goal | reference "
+            "| signal |",
+            "| --- | --- | --- | --- | --- | --- | --- | --- |",
         ]
         paragraphs, variants = [], []
         for scale in scales_of(tree):
@@ -220,19 +232,20 @@ def page(family: str) -> str:
             lines.append(
                 f"| {scale} | {counted(parameters(definition))} | {block['batch']:,} "
                 f"| {block['horizon']:,} | {grid} | {goal_in_words(block['goal'])} "
-                f"| {reference_in_words(definition)} |"
+                f"| {reference_in_words(definition)} | {signal_of(definition)} |"
             )
             paragraphs += measured(definition)
             for variant, changes in (tree[scale].get("variants") or {}).items():
                 varied = define(name, tree, scale, variant)
                 variants.append(
                     f"| `{variant}` | {scale} | {changed(changes)} "
-                    f"| {goal_in_words(varied.block['goal'])} | {reference_in_words(varied)} |"
+                    f"| {goal_in_words(varied.block['goal'])} | {reference_in_words(varied)} "
+                    f"| {signal_of(varied)} |"
                 )
         lines += ["", *paragraphs]
         if variants:
-            lines += ["| variant | scale | changes | goal | reference |"]
-            lines += ["| --- | --- | --- | --- | --- |", *variants, ""]
+            lines += ["| variant | scale | changes | goal | reference | signal |"]
+            lines += ["| --- | --- | --- | --- | --- | --- |", *variants, ""]
     while lines[-1] == "":
         lines.pop()
     return "\n".join([*lines, ""])
@@ -280,6 +293,7 @@ def measured(definition: Definition) -> list[str]:
     if frozen is None:
         return []
     point = ", ".join(f"{key} {value:g}" for key, value in frozen["hp"].items() if _number(value))
+    point += f", {frozen['budget']:g} of the budget" if "budget" in frozen else ""
     times = [number(t) if t is not None else "missed" for t in frozen["times"]]
     return [
         f"Reference at {definition.scale}: `{frozen['submission']}` ({point}), "

@@ -1,15 +1,16 @@
-"""Compression of a trained vision transformer: sparse or low-bit matrices near dense accuracy.
+"""Compression of a trained vision transformer: sparse or low-bit matrices near the dense loss.
 
-    mini    0.2 M parameters, pretrained on 4,000 MNIST digits
+    mini    0.2 M parameters, pretrained on 24,000 garments of Fashion-MNIST
 
-Training starts from the checkpoint of ft_vit and uses the data of its pretraining: MNIST digits
-(MNIST states no licence). Loss and metric are those of the vit workload.
+Training starts from a checkpoint of workloads/pretrain/checkpoint.py, pinned by hash, and uses the
+data of its pretraining: the part of Fashion-MNIST (MIT) that is shipped. Loss and metric are those
+of the vit workload.
 
-The goal is an accuracy under a constraint: sparsity, the 2:4 pattern or the bits of the hidden
+The goal is a held-out cross-entropy under a constraint: sparsity, the 2:4 pattern or the bits of the hidden
 matrices (attention and perceptron), which have 96 % of the parameters. The referee measures the
 constraint on the weights of each evaluation, and both conditions must hold at the same one.
 
-Goal at mini: the accuracy of the tuned reference (magnitude, wanda or int8_ste) at three quarters
+Goal at mini: the loss of the tuned reference (magnitude, wanda or int8_ste) raced over three quarters
 of the budget, rule `share` of conf/targets.yaml. Budget: `horizon` reference steps.
 """
 

@@ -12,7 +12,7 @@ from scripts import pretrain
 from workloads import vit
 from workloads.pretrain import checkpoint
 
-NAMES = [f"{kind}_{name}" for kind in ("ft", "compress") for name in pretrain.ORIGINS]
+NAMES = list(pretrain.ORIGINS)
 MADE = {"weight": torch.tensor([1.0, 2.0]).half()}
 
 
@@ -24,7 +24,7 @@ def trained_here(name, numbers, kept):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_workload_starts_from_the_shipped_weights(name, monkeypatch):
     monkeypatch.setattr(checkpoint, "trained", None)  # training here would be an error
-    numbers, module = pretrain.numbers(name), pretrain.ORIGINS[name.rpartition("_")[2]]
+    numbers, module = pretrain.numbers(name), pretrain.ORIGINS[name]
     weights = checkpoint.checkpoint(numbers, module)
     model = module.model(numbers)
     model.load_state_dict(weights)
@@ -38,10 +38,14 @@ def test_every_shipped_file_is_pinned_by_a_workload():
 
 @pytest.mark.parametrize(
     "name, learnt",
-    [("gpt2", {"loss": {"at_most": 4.2}}), ("vit", {"accuracy": {"at_least": 0.7}})],
+    [
+        ("ft_gpt2", {"loss": {"at_most": 4.2}}),
+        ("ft_vit", {"accuracy": {"at_least": 0.92}}),
+        ("compress_vit", {"loss": {"at_most": 0.45}}),
+    ],
 )
 def test_shipped_weights_have_learnt(name, learnt):
-    sha256 = pretrain.numbers(f"compress_{name}").pretrain.sha256
+    sha256 = pretrain.numbers(name).pretrain.sha256
     weights = checkpoint.load_file(checkpoint.shipped(sha256))
     assert conditions_hold(learnt, pretrain.measured(name, weights))
 
