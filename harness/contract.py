@@ -218,6 +218,28 @@ class WorkloadOptions:
         ...
 
     @staticmethod
+    def smooth(model: "nn.Module", batch: "dict[str, Tensor]") -> "Tensor":
+        """Return the differentiable part of the loss, 0-dim; `prox` is of the rest."""
+        ...
+
+    @staticmethod
+    def prox(
+        data: "dict[str, Tensor]", values: "list[Tensor]", step: float, config: SimpleNamespace
+    ) -> "list[Tensor]":
+        """Return argmin over z of rest(z) + ‖z - values‖²/(2·step), a tensor a parameter.
+
+        `data` is the training split. For a set that the weights must stay in: the projection.
+        """
+        ...
+
+    @staticmethod
+    def lmo(
+        data: "dict[str, Tensor]", directions: "list[Tensor]", config: SimpleNamespace
+    ) -> "list[Tensor]":
+        """Return argmin of <directions, z> over the set that the weights must stay in."""
+        ...
+
+    @staticmethod
     def tokens(config: SimpleNamespace) -> int:
         """Return the number of tokens in an example, for tokens a second."""
         ...

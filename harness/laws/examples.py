@@ -33,7 +33,18 @@ def pictures(shape: list[int], per_class: int = 20) -> Tensor:
     return images.byte().view(-1, *shape)
 
 
-RECIPES = {recipe.__name__: recipe for recipe in (sentences, classes, pictures)}
+def points(count: int, width: int) -> Tensor:
+    """Return points of norm 1, float64 [count, width]."""
+    drawn = torch.randn(count, width, generator=torch.Generator().manual_seed(0)).double()
+    return drawn / drawn.norm(dim=1, keepdim=True)
+
+
+def signs(count: int) -> Tensor:
+    """Return 1 and -1 in turn, float64 [count]."""
+    return 1.0 - 2.0 * (torch.arange(count) % 2).double()
+
+
+RECIPES = {recipe.__name__: recipe for recipe in (sentences, classes, pictures, points, signs)}
 
 
 def make(examples: dict[str, dict], where: str) -> dict[str, Tensor]:

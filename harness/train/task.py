@@ -16,6 +16,7 @@ from harness.derivatives import Batch, Loss
 from harness.errors import UserError
 from harness.seeds import derive
 from harness.train import depth, order
+from harness.train.composite import Composite
 from harness.train.meter import Meter
 from harness.train.offered import Functions
 
@@ -33,6 +34,7 @@ class Task:
         masks: which elements of parameters stay (harness/surgery.py); applied after every step.
         start: the pretrained weights by name, or None if training starts from random weights.
         last_terms: the values of the loss's terms at the last forward_backward, if it has terms.
+        composite: the loss's smooth part, and the proximal operator of the rest.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Task:
         part: Path | None = None,
     ):
         self._workload, self._config, self._data = Functions(workload), config, data
+        self.composite = Composite(self._workload, data, config)
         self._device = next(model.parameters()).device
         self.model, self.meter = model, Meter(self._device, kinds)
         self.batch_size, self.horizon, self.step = config.batch, horizon, 0
@@ -267,9 +270,7 @@ class Task:
     def gather(self, index: Tensor) -> Batch:
         """Return the training examples of these numbers; raise UserError for a stream."""
         if isinstance(self._stream, order.Ordered):
-            raise UserError(
-                "a stream gives its examples in its own order only", do="task.next_batch()"
-            )
+            raise UserError("a stream gives its examples in its own order", do="task.next_batch()")
         return self._gather(index)
 
     def _gather(self, index: Tensor) -> dict[str, Tensor]:
