@@ -177,7 +177,7 @@ def _unfit(path: Path, left_out: list) -> Iterator[Unfit]:
         key = file.name.removesuffix(FAILED)
         try:
             pairs = [
-                Unfit(key, name, str(pair["source"]), str(pair["training_hash"]), pair["reason"])
+                Unfit(key, name, *(str(pair[k]) for k in ("source", "training_hash", "reason")))
                 for name, pair in read_json(file).items()
             ]
         except (*DAMAGED, BadFile) as error:

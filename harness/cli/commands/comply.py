@@ -6,6 +6,7 @@ from harness.cli.arguments import parser
 from harness.errors import EXIT_DISQUALIFIED, EXIT_OK, UserError
 from harness.records.rules import RULES
 from harness.records.rules.verdict import DO, examine, sentence, summary
+from harness.system.terminal import printable
 
 
 def run(arguments: list[str]) -> int:
@@ -28,6 +29,9 @@ def run(arguments: list[str]) -> int:
     found = examine(list(map(Path, asked.paths)))
     if not found:
         raise UserError(f"there are no records in {' '.join(asked.paths)}", do=DO)
-    print("\n".join(line for verdict in found for line in verdict.lines(asked.why)))
-    print("\n".join(summary(found)))
+    for line in [
+        *(line for verdict in found for line in verdict.lines(asked.why)),
+        *summary(found),
+    ]:
+        print(printable(line))
     return EXIT_DISQUALIFIED if any(verdict.fails for verdict in found) else EXIT_OK

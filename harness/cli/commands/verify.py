@@ -14,6 +14,7 @@ from harness.records.compact import read_compact
 from harness.records.run import RecordedRun
 from harness.system.files import BadFile, read_json
 from harness.system.machine import harness_hash, identity
+from harness.system.terminal import printable
 
 ALLOWED = "a run's folder, a compact file, or FILE.jsonl:LINE"
 EXAMPLE = "harness verify results/board/matrix_sensing.mini.jsonl:13"
@@ -50,7 +51,7 @@ def run(arguments: list[str]) -> int:
         agree, seen = _verify(place, record, asked.submission)
         rec = record.record
         name = f"{record.key} {rec['submission']} seed {rec['seed']}  {rec['run_id']}"
-        print(f"{'same' if agree else 'DIFFERS'}  {name}: {seen}", flush=True)
+        print(printable(f"{'same' if agree else 'DIFFERS'}  {name}: {seen}"), flush=True)
         if agree:
             verified.add(asked.list, [_entry(record, verified.AGAIN, seen, by)])
         confirmed += agree

@@ -1,6 +1,7 @@
 """The leaderboard as Markdown and as rows of CSV and Parquet."""
 
 import csv
+import re
 from io import StringIO
 
 from harness.records.collect import Collection
@@ -8,6 +9,7 @@ from harness.records.tables import Table, curve_table, run_table, task_table
 from harness.report.board.drawing import Figures, file_of
 from harness.report.board.marks import MARKS
 from harness.report.board.rows import Board, Row
+from harness.system.terminal import printable
 
 COLUMNS = (
     "track", "scale", "rank_best", "rank_worst", "submission", "score", "score_low", "score_high",
@@ -15,7 +17,8 @@ COLUMNS = (
     "marks", "badge", "arxiv", "submission_hash",
 )  # fmt: skip
 LISTED = 50  # records left out that LEADERBOARD.md names
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs text that begins so
+FORMULA = ("=", "+", "-", "@")  # a spreadsheet runs text that begins so
+SPECIAL = re.compile(r"[\\|`\[]")  # Markdown would read these
 
 
 def tables(boards: list[Board]) -> dict[str, Table]:
@@ -60,12 +63,15 @@ def as_csv(table: Table) -> str:
     columns, rows = table
     paper = StringIO()
     writer = csv.writer(paper, lineterminator="\n")
-    writer.writerow(columns)
-    for row in rows:
-        writer.writerow(
-            [f"'{v}" if isinstance(v, str) and v.startswith(FORMULA) else v for v in row]
-        )
+    for row in (columns, *rows):
+        writer.writerow([_inert(v) if isinstance(v, str) else v for v in row])
     return paper.getvalue()
+
+
+def _inert(text: str) -> str:
+    """Return text of a cell that no spreadsheet runs and no terminal obeys."""
+    text = printable(text)
+    return f"'{text}" if text.lstrip().startswith(FORMULA) else text
 
 
 def size(count: float | None) -> str:
@@ -147,9 +153,10 @@ def _table(board: Board) -> list[str]:
 
 
 def _text(text: str) -> str:
-    """Return text that Markdown shows as it is: on one line, without tags and columns."""
-    plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
-    return plain.replace("|", "\\|").replace("[", "\\[")
+    """Return text that Markdown shows as it is: on one line, without tags, columns and code."""
+    plain = " ".join(printable(text).split()).replace("&", "&amp;").replace("<", "&lt;")
+    # A slash as an entity: an address stays text.
+    return SPECIAL.sub(r"\\\g<0>", plain).replace("://", ":&#47;/")
 
 
 def account(collection: Collection) -> str:

@@ -23,6 +23,7 @@ from harness.report.board.tables import (
     size,
 )
 from harness.report.run.text import number, seconds, spoken
+from harness.system.terminal import printable
 
 LEADING = ("ranking", "runs", "times", "curves")  # the first of these opens a board
 WIDE = (
@@ -57,6 +58,7 @@ def html(boards: list[Board], collection: Collection, drawn: list[Figures]) -> s
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
+        finalize=_shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -82,6 +84,13 @@ def html(boards: list[Board], collection: Collection, drawn: list[Figures]) -> s
         boards=views, tracks=tracks, collection=collection, account=account(collection)
     )
     return page + "\n"
+
+
+def _shown(value):
+    """Return a value of the template; text of a record without control characters."""
+    from markupsafe import Markup
+
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _track(board: Board) -> str:
