@@ -1,4 +1,4 @@
-"""Racing the jobs of many pairs: some at a time, pair after pair, each in processes of its own.
+"""Racing the jobs of many pairs: here, pair after pair, or through a launcher, in rounds.
 
 A job that `known` records already cover (of this machine or of another) is not run again.
 """
@@ -17,6 +17,9 @@ from harness.campaign.pairs import Pair
 from harness.campaign.trial import apart
 from harness.records.run import RecordedRun
 from harness.records.run_folder import FINAL
+
+# jobs of a round through a launcher, by trials at a time: the end of a round leaves places empty
+ROUND = 8
 
 
 class KnownRuns(Protocol):
@@ -142,6 +145,41 @@ def run(
         except KeyboardInterrupt:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+
+
+def run_in_rounds(
+    pairs: list[Pair],
+    results: str,
+    jobs: int,
+    known: KnownRuns,
+    report: Callable,
+    start: Callable[[list[dict]], list[dict]],
+    minutes: float | None = None,
+) -> bool:
+    """Race every job as `run` does, but through a function that races many and waits for them.
+
+    Args:
+        start: races trials, given by their configurations, and returns how each ended.
+        minutes: after so many, no further round is started.
+
+    Returns:
+        True if every job was handed out.
+    """
+    until = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
+    scheduler = _Scheduler(pairs, jobs, known, report)
+    scheduler.cover()
+    while time.monotonic() < until:
+        entries: list[tuple[Pair, Job]] = []
+        while len(entries) < ROUND * jobs and (entry := scheduler.following()) is not None:
+            pair, job = entry
+            pair.asked.add(job)
+            entries.append(entry)
+        if not entries:
+            break
+        ended = start([pair.config(job, results) for pair, job in entries])
+        for (pair, job), result in zip(entries, ended, strict=True):
+            scheduler.end(pair, job, result)
+    return not any(pair.left for pair in pairs)
 
 
 def _result_of(run: RecordedRun) -> dict:

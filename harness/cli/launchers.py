@@ -3,12 +3,14 @@
 `jobs` is a setting of ours. Each launcher has its own name for it, and two have none.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError, nearest
+from harness.race import configuration
 
 GROUP = "hydra/launcher"
 DEFAULT = "joblib"
@@ -113,3 +115,44 @@ def group_size(name: str, overrides: Sequence[Any], jobs: int) -> int | None:
     given = {override.key_or_group: override for override in overrides}
     limited = LAUNCHERS[name].key and not (name == "ray" and _has_address(given))
     return None if limited or name == "basic" else jobs
+
+
+def launched(
+    jobs: Sequence[list[str]],
+    words: Sequence[str],
+    task: Callable,
+    group: int | None,
+    stop: Path,
+) -> Iterator[Any]:
+    """Run a task through the launcher that `words` choose; yield what each job returns, in order.
+
+    Args:
+        jobs: the settings of each job. words: those of all jobs.
+        task: a function of the composed configuration, importable by name.
+        group: jobs handed over at once; None for all.
+        stop: no further group is handed over once this file exists.
+    """
+    from hydra import initialize_config_dir
+    from hydra._internal.callbacks import Callbacks
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.core.plugins import Plugins
+    from hydra.types import HydraContext, RunMode
+
+    words = [*words, "hydra.mode=MULTIRUN"]
+    with initialize_config_dir(str(configuration.CONF), job_name="harness", version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        master = loader.load_configuration("config", words, RunMode.MULTIRUN)
+        HydraConfig.instance().set_config(master)
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=HydraContext(config_loader=loader, callbacks=Callbacks(master)),
+            task_function=task,
+            config=master,
+        )
+        size = group or len(jobs)
+        for first in range(0, len(jobs), size):
+            if stop.exists():
+                return
+            part = list(jobs[first : first + size])
+            for returned in launcher.launch(part, initial_job_idx=first):
+                yield returned.return_value

@@ -72,7 +72,7 @@ def _launch(
     from hydra.errors import ConfigCompositionException
 
     assert todo[0].trial
-    folder = _new_folder(todo[0].trial.results)
+    folder = new_folder(todo[0].trial.results)
     watch = Watch(folder, raced, todo, jobs)
     kept = False
     try:
@@ -102,7 +102,7 @@ def _launch(
                 folder.parent.rmdir()
 
 
-def _new_folder(results: Path) -> Path:
+def new_folder(results: Path) -> Path:
     """Make a sweep's folder beside the records, where every machine sees it."""
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.uname().nodename}-{os.getpid()}"
     folder = results / "sweeps" / name
@@ -117,32 +117,12 @@ def _new_folder(results: Path) -> Path:
 
 def _hand_over(todo: list[Planned], words: list[str], group: int | None, folder: Path) -> None:
     """Start the trials through Hydra's launcher, and keep what each returns."""
-    from hydra import initialize_config_dir
-    from hydra._internal.callbacks import Callbacks
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.core.plugins import Plugins
-    from hydra.types import HydraContext, RunMode
-
-    words = [*words, "hydra.mode=MULTIRUN"]
-    with initialize_config_dir(str(configuration.CONF), job_name="harness", version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-        master = loader.load_configuration("config", words, RunMode.MULTIRUN)
-        HydraConfig.instance().set_config(master)
-        context = HydraContext(config_loader=loader, callbacks=Callbacks(master))
-        launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=context, task_function=sweep_trial.job, config=master
-        )
-        size = group or len(todo)
-        for first in range(0, len(todo), size):
-            if (folder / sweep_trial.STOP).exists():
-                return
-            part = todo[first : first + size]
-            jobs = [each.words for each in part]
-            for each, returned in zip(part, launcher.launch(jobs, initial_job_idx=first)):
-                each.result = returned.return_value
-                if "error" in each.result:
-                    say(f"harness: {each.label}: {each.result['error']}", sys.stderr)
+    jobs, stop = [each.words for each in todo], folder / sweep_trial.STOP
+    results = launchers.launched(jobs, words, sweep_trial.job, group, stop)
+    for each, result in zip(todo, results, strict=False):  # a sweep that stops returns fewer
+        each.result = result
+        if "error" in result:
+            say(f"harness: {each.label}: {result['error']}", sys.stderr)
 
 
 def _summary(raced: Sequence[Planned]) -> int:

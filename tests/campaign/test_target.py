@@ -281,7 +281,8 @@ def test_a_references_time_is_measured_as_everybodys(tmp_path, monkeypatch):
         made = run(falling(last), LOSS)
         reached = last <= 2.9
         made.record.update(
-            submission="nadamw", hp={"lr": 1.0}, trial=job.trial, study=0, seed=job.seed, run_id="r",
+            submission="nadamw", hp={"lr": 1.0}, trial=job.trial, study=0, seed=job.seed,
+            run_id="r",
             outcome="reached" if reached else "out_of_budget", time=14.0 if reached else None,
             crossing={"step": 70} if reached else None, prices=None,
             workload_hash=pair.definition.hash, submission_hash="x", metric="loss",

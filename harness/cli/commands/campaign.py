@@ -1,8 +1,10 @@
 """harness campaign: tune every submission on every workload, re-run the best over new seeds."""
 
+import argparse
 import json
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from harness.campaign import plan
@@ -10,8 +12,11 @@ from harness.campaign.board import Known, commit
 from harness.campaign.pair_results import Job
 from harness.campaign.pairs import Pair, pairs_of
 from harness.campaign.running import run as run_pairs
+from harness.campaign.running import run_in_rounds
 from harness.campaign.spending import spend
+from harness.cli import campaign_launch
 from harness.cli.arguments import parser
+from harness.cli.launchers import LAUNCHERS
 from harness.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UserError
 from harness.race import configuration
 from harness.records.run_folder import FINAL
@@ -24,6 +29,7 @@ Run a campaign: tune every submission on every workload, re-run the best points 
   harness campaign plan.yaml --minutes 170   start nothing new after so long
   harness campaign plan.yaml --spend 2       then race further seeds where the board is undecided
   harness campaign plan.yaml --points        print every job with its point, race none
+  harness campaign plan.yaml --jobs 40 --launcher submitit_slurm --set hydra.launcher.partition=cpu
 """
 MORE = """\
 The plan is a YAML file:
@@ -39,7 +45,9 @@ The plan is a YAML file:
 Submissions are names, families (a folder of submissions/) or `all`; a pair that does not fit is
 left out. A ruleset is a file of conf/ruleset/; a block may change its numbers.
 
-Each trial runs in processes of its own, on one thread; the same command again continues. A job
+Each trial runs in processes of its own, on one thread; the same command again continues. With
+--launcher the trials start on a cluster (submitit_slurm, ray) or through joblib, a round at a time;
+all machines must see the results folder. A job
 whose run is in results/board/ already (same workload version, submission source, point and seed)
 is done, so a fresh clone goes on as well. After each pair the results are written where they can
 be committed: one line a run to results/board/KEY.jsonl, which `harness report` reads, and the
@@ -72,6 +80,14 @@ def run(arguments: list[str]) -> int:
         metavar="HOURS",
         help="of further seeds for neighbours on the board that are not separable, top first",
     )
+    reader.add_argument(
+        "--launcher",
+        choices=[*LAUNCHERS],
+        help="start trials through this launcher of Hydra's, in rounds, instead of from here",
+    )
+    reader.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the launcher"
+    )
     reader.add_argument("--retry", action="store_true", help="also pairs that failed before")
     reader.add_argument("--points", action="store_true", help="print the jobs, run none")
     asked = reader.parse_args(arguments)
@@ -82,6 +98,7 @@ def run(arguments: list[str]) -> int:
     if asked.spend is not None and not 0 < asked.spend < math.inf:
         raise UserError(f"--spend {asked.spend:g}", "a positive number of hours")
     results = Path(asked.results)
+    race = _racing(asked, results)
     pairs = pairs_of(plan.load(asked.plan))
     known = Known(results)
     if asked.points:
@@ -93,7 +110,7 @@ def run(arguments: list[str]) -> int:
         known.failed = lambda pair: None
     display, complete = Display(pairs, results), False
     try:
-        complete = run_pairs(pairs, asked.results, asked.jobs, known, display, asked.minutes)
+        complete = race(pairs, known, display, asked.minutes)
         if complete and asked.spend:
             commit(pairs, results)
             spend(pairs, asked.results, asked.jobs, known, display, display.say, asked.spend)
@@ -103,6 +120,20 @@ def run(arguments: list[str]) -> int:
         display.close()
         print("\n".join(commit(pairs, results)))
     return _summary(pairs, complete)
+
+
+def _racing(asked: argparse.Namespace, results: Path) -> Callable:
+    """Return the function that races pairs: from here, or through the launcher asked for."""
+    if asked.launcher is None:
+        if asked.set:
+            raise UserError(f"--set {asked.set[0]} without a launcher", do="add --launcher NAME")
+        return lambda pairs, known, report, minutes: run_pairs(
+            pairs, asked.results, asked.jobs, known, report, minutes
+        )
+    start = campaign_launch.starter(asked.launcher, asked.set, asked.jobs, results)
+    return lambda pairs, known, report, minutes: run_in_rounds(
+        pairs, asked.results, asked.jobs, known, report, start, minutes
+    )
 
 
 def _summary(pairs: list[Pair], complete: bool) -> int:
