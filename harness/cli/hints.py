@@ -35,18 +35,22 @@ def next_lines(arguments: Sequence[str], trial: Trial, outcome: str, folder: Pat
     if outcome == "reached":
         return [race(arguments, dry=None, seed=trial.seed + 1)]
     if outcome in ("out_of_budget", "hopeless", "diverged"):
-        if not _has_ranges(trial):
+        ranges = _ranges(trial)
+        if not ranges:
             return [race(arguments, dry=None, seed=trial.seed + 1)]
         first = 0 if trial.trial is None else trial.trial + 1
         points = f"range({first},{first + POINTS})"
-        return [race(arguments, sweep=True, dry=None, tuned=None, trial=points)]
+        typed = {word.lstrip("+").partition("=")[0] for word in arguments}
+        # Where every range was given a value, all trials would be the same one.
+        free = dict.fromkeys(ranges) if typed >= ranges else {}
+        return [race(arguments, sweep=True, dry=None, tuned=None, **free, trial=points)]
     return [
         f"{harness('check', naming.word(trial.card.plugin))}  # tries it in seconds",
         f"{again}  # runs this trial again, once the cause is mended",
     ]
 
 
-def _has_ranges(trial: Trial) -> bool:
-    """Return True if SPACE has a range that trials tune."""
-    space = trial.card.literals["SPACE"].values()
-    return any(isinstance(value, dict) and "goal" not in value for value in space)
+def _ranges(trial: Trial) -> set[str]:
+    """Return the settings that give a value to a range of SPACE which trials tune."""
+    space = trial.card.literals["SPACE"].items()
+    return {f"submission.{k}" for k, v in space if isinstance(v, dict) and "goal" not in v}
