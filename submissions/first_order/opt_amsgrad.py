@@ -21,7 +21,6 @@ import torch
 from harness import ops
 from harness.schedules import warmup_cosine
 
-ELEMENTWISE = True
 SPACE = {
     "lr": {"log": [5e-4, 1e-2]},
     "wd": {"log": [1e-2, 1.0]},

@@ -19,11 +19,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 WIDE = (torch.float32, torch.float64)
 # Operations that torch does not tag as pointwise, although each element depends on itself alone.
 ELEMENT_BY_ELEMENT = {
-    "_foreach_add", "_foreach_add_", "_foreach_addcdiv_", "_foreach_addcmul_", "_foreach_copy_",
-    "_foreach_div_", "_foreach_lerp_", "_foreach_mul", "_foreach_mul_", "_foreach_neg",
-    "_foreach_sub", "_foreach_sub_", "_fused_adamw_", "_fused_sgd_", "_unsafe_view", "alias",
-    "abs_", "clone", "copy_", "detach", "empty_like", "fill_", "full", "full_like", "lift_fresh",
-    "ones_like", "view", "zero_", "zeros_like",
+    "_foreach_add", "_foreach_add_", "_foreach_addcdiv", "_foreach_addcdiv_", "_foreach_addcmul_",
+    "_foreach_clamp_max_", "_foreach_clamp_min", "_foreach_clamp_min_", "_foreach_copy_",
+    "_foreach_div", "_foreach_div_", "_foreach_lerp", "_foreach_lerp_", "_foreach_maximum_",
+    "_foreach_mul", "_foreach_mul_", "_foreach_neg", "_foreach_pow", "_foreach_reciprocal_",
+    "_foreach_sign", "_foreach_sign_", "_foreach_sqrt", "_foreach_sub", "_foreach_sub_",
+    "_fused_adamw_", "_fused_sgd_", "_unsafe_view", "alias", "abs_", "clone", "copy_", "detach",
+    "empty_like", "fill_", "full", "full_like", "lift_fresh", "ones_like", "view", "zero_",
+    "zeros_like",
 }  # fmt: skip
 
 
