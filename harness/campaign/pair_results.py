@@ -69,9 +69,14 @@ class PairResults:
         where = f"{self.workload}.{self.variant}" if self.variant else self.workload
         return f"{where}/{self.submission}"
 
-    @property
+    @cached_property
     def definition(self) -> Definition:
+        """The workload's numbers as the pair first saw them; `renew` reads them again."""
         return define(self.workload, tree_of(self.workload), self.scale, self.variant)
+
+    def renew(self) -> None:
+        """Read the workload's numbers again: its goal has changed."""
+        self.__dict__.pop("definition", None)
 
     @cached_property
     def ratio(self) -> float | None:

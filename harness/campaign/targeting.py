@@ -154,6 +154,7 @@ def write(
     atomic_json(definition.frozen / f"{definition.key}.target.json", evidence)
     _freeze(definition, decision.best, decision.second)
     for pair in pairs:
+        pair.renew()
         pair.found = {job: rejudge(run, definition) for job, run in pair.found.items()}
     return commit(pairs, results)
 

@@ -262,7 +262,7 @@ def die(*_) -> None:
     "text, said",
     [
         ("submisions: [adamw]", "did you mean submissions"),
-        ("submissions: [adamv]\nworkloads: [gpt2]", "did you mean .*adamw"),
+        ("submissions: [adamww]\nworkloads: [gpt2]", "did you mean .*adamw"),
         ("submissions: [adamw]\nworkloads: [gtp2]", "did you mean gpt2"),
         ("submissions: [adamw]\nworkloads: [gpt2]\nruleset: externl", "did you mean external"),
         ("submissions: [adamw]", "workloads is empty"),
