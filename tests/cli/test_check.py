@@ -1,5 +1,7 @@
 """`harness check` refuses what a race refuses, and says what to do."""
 
+import shlex
+
 import pytest
 
 from tests.cli.test_cli import refused, typed
@@ -81,3 +83,11 @@ def test_a_file_with_the_name_of_another_submission_is_refused(tmp_path):
 def test_the_race_that_is_proposed_is_on_the_methods_track():
     out = typed("check", "wanda")[1]
     assert "race it:  python -m harness workload=compress_gpt2 submission=wanda" in out
+
+
+def test_the_race_of_a_class_that_is_proposed_can_be_typed():
+    out = typed("check", "torch.optim.RAdam")[1]
+    command = out.splitlines()[-1].partition("race it:  python -m harness ")[2]
+    assert command.endswith("class=torch.optim.RAdam submission.lr=1e-3")
+    code, out, err = typed(*shlex.split(command), "dry=true")
+    assert code == 0, err

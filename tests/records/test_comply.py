@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from harness.catalog import optimizer_classes
 from harness.cli import main
 from harness.clock.prices import load_table
 from harness.records import manifest, plausibility
@@ -23,7 +24,7 @@ from harness.report.board.board import boards
 from harness.system import machine
 from harness.system.files import atomic_json, read_json
 from tests.support import records, tiny
-from tests.support.racing import Watcher
+from tests.support.racing import OWN, Watcher
 
 GOAL = {"goal": {"relative_error": {"at_most": 0.9}}}  # gd meets it at steps 6 and 9 of 12
 
@@ -46,6 +47,34 @@ def copy(honest, tmp_path):
     folder = tmp_path / "results" / "runs" / "matrix_sensing" / "gd" / honest.name
     shutil.copytree(honest, folder)
     return folder
+
+
+def test_a_class_of_a_package_keeps_the_rules(tmp_path, monkeypatch):
+    """Its code is its package's: the hash is over the class's path and the package's release."""
+    planned = tiny.trial("torch.optim.Adagrad", tmp_path, lr=0.1)
+    assert tiny.race(planned).outcome == "out_of_budget"
+    assert not verdict(planned.folder).fails
+    assert "other source" not in verdict(planned.folder).marks
+    # another release is here, or none
+    monkeypatch.setattr(provenance, "_installed_hash", lambda plugin: "0" * 64)
+    assert "other source" in verdict(planned.folder).marks
+    monkeypatch.undo()
+    monkeypatch.setattr(optimizer_classes, "packages_distributions", dict)
+    provenance._installed_hash.cache_clear()
+    found = verdict(planned.folder)
+    assert not found.fails
+    assert "not an installed package" in str(found.opened)
+
+
+def test_a_file_with_a_dot_in_its_name_is_no_class(tmp_path):
+    (tmp_path / "my.idea.py").write_text((OWN / "list_lion.py").read_text())
+    planned = tiny.trial(tmp_path / "my.idea.py", tmp_path / "results")
+    tiny.race(planned)
+    assert not verdict(planned.folder).fails
+    kept = planned.folder / "source" / "my.idea.py"
+    kept.write_text(kept.read_text() + "\nOTHER = 1\n")
+    forge(planned.folder)
+    assert broken(planned.folder) == {"source"}
 
 
 def verdict(folder):

@@ -60,7 +60,11 @@ def _try_submission(card: Card) -> int:
     print(f"{card.plugin.name}: form {card.form}, tried on {small.workload.title}")
     if _try(laws.LAWS, small, exempt, card.plugin.path, last="runs"):
         return EXIT_FAILED
-    command = race([f"workload={_workload(card)}", *naming.settings(card.plugin)])
+    settings = [f"workload={_workload(card)}", *naming.settings(card.plugin)]
+    if card.plugin.target and "lr" in card.literals["SPACE"]:
+        # A race of a class is refused without one.
+        settings.append("submission.lr=1e-3")
+    command = race(settings)
     print(f"all well; race it:  {command}")
     return EXIT_OK
 

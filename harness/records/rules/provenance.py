@@ -41,18 +41,22 @@ def _installed(name: str, scale: str, variant: str | None) -> definition.Definit
 def source(view: RecordView) -> Finding | None:
     """Check that the source that was raced is kept, and is the one that the record names."""
     record = view.record
-    if view.folder:
-        paths = sorted((view.folder / "source").rglob("*.py"))
+    name, kept = record["submission"], view.folder and view.folder / "source"
+    shipped = discover.submissions().get(name)
+    of_package = "." in name and not (kept and (kept / f"{name}.py").exists())
+    if kept:
+        paths = sorted(kept.rglob("*.py"))
         if not paths:
             return fail("no source is kept")
-        if record["submission_hash"] not in _hashes(
-            view.folder / "source", paths, record["submission"]
-        ):
+        if not of_package and record["submission_hash"] not in _hashes(kept, paths, name):
             return fail(f"the kept files do not have the hash {record['submission_hash'][:8]}")
-    shipped = discover.submissions().get(record["submission"])
-    if shipped is None:
+    if shipped is None and not of_package:
         return None if view.folder else Finding(OPEN, "no such submission is installed")
-    installed = _installed_hash(shipped)
+    try:
+        # The code of a class is its package's: its hash is over the package's name and release.
+        installed = _installed_hash(shipped or discover.find(name))
+    except UserError as error:
+        return Finding(OPEN, str(error))
     if installed == record["submission_hash"]:
         return None
     return Finding(
