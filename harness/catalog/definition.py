@@ -18,6 +18,8 @@ DEADLINES = {"setup": 300.0, "step": 120.0, "save": 120.0}
 TINY = "tiny"
 # A key of the YAML beside the scales: a submission may answer with its own predictor.
 PREDICT = "predict"
+# Another: its steps are forward passes alone.
+FORWARD_ONLY = "forward_only"
 # Another: folders and installed packages that may hold validation data.
 HIDES = "hides"
 FUNCTIONS = tuple(contract.parameters(contract.Workload))
@@ -153,6 +155,11 @@ def allows_predictor(definition: Definition) -> bool:
     the command line cannot allow it.
     """
     return _whole_tree(definition.place or definition.name).get(PREDICT) is True
+
+
+def forward_only(definition: Definition) -> bool:
+    """Return True if the workload's file says that it offers forward passes only."""
+    return _whole_tree(definition.place or definition.name).get(FORWARD_ONLY) is True
 
 
 def places_of_data(definition: Definition) -> list[Path]:

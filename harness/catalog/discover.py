@@ -22,7 +22,7 @@ from harness.system.paths import ROOT
 
 # What `restrict` was given.
 _restricted: list[dict[str, Plugin]] = []
-TRACKS = ("train", "finetune", "compress", "continual")
+TRACKS = ("train", "finetune", "compress", "continual", "game")
 
 
 def _folder(folder: Path, package: str) -> dict[str, Plugin]:

@@ -30,4 +30,4 @@ def canonical_kind(kind: str) -> str:
     return kind_of(*parse_kind(kind))
 
 
-REFERENCE_STEP = "forward_backward"
+REFERENCE_STEP, FORWARD = "forward_backward", "forward"

@@ -5,7 +5,14 @@ from pathlib import Path
 
 from harness.catalog import discover, identity, key, kinds
 from harness.catalog.card import Card
-from harness.catalog.definition import PREDICT, Definition, allows_predictor, define
+from harness.catalog.definition import (
+    FORWARD_ONLY,
+    PREDICT,
+    Definition,
+    allows_predictor,
+    define,
+    forward_only,
+)
 from harness.clock import prices, tables
 from harness.errors import UserError
 from harness.race import point
@@ -46,6 +53,24 @@ def _check_predictor(card: Card, definition: Definition) -> None:
         )
 
 
+def _passes(card: Card, definition: Definition) -> dict[str, float]:
+    """Return the passes that a submission makes in a step.
+
+    Raises:
+        UserError: the workload does not offer one of them.
+    """
+    passes = prices.canonical_passes(card.literals.get("PASSES", {kinds.REFERENCE_STEP: 1}))
+    derivatives = [kind for kind in passes if kinds.parse_kind(kind)[0] != kinds.FORWARD]
+    if derivatives and forward_only(definition):
+        raise UserError(
+            f"submission {card.plugin.name} makes passes of the kind {derivatives[0]}, and "
+            f"{definition.name} offers forward passes only",
+            f"submissions whose PASSES are of the kind {kinds.FORWARD} alone, as mezo's",
+            f"race it where the YAML has no `{FORWARD_ONLY}: true`: harness list workloads",
+        )
+    return passes
+
+
 def _definition(config: dict, card: Card) -> Definition:
     """Return the workload that a configuration asks for; raise UserError if the two do not fit."""
     workload_tree = dict(config["workload"])
@@ -73,7 +98,7 @@ def make(config: dict) -> Trial:
     chosen = point.choose(config, card, definition)
     hp = chosen.hp
     engine = engine_for(config["engine"], definition.scale)
-    passes = prices.canonical_passes(card.literals.get("PASSES", {kinds.REFERENCE_STEP: 1}))
+    passes = _passes(card, definition)
     table = tables.prices(definition, engine, passes)
     share = budget_share(chosen.budget, definition)
     horizon = steps_of(definition.block["horizon"], share)

@@ -20,7 +20,7 @@ from harness.report.board.rows import CONSTRAINED, Board, Row, Workload
 
 # of a board's name: runs with more than a schedule's share of the budget
 SELF_TUNING = "-self-tuning"
-TRACKS = ("train", "finetune", "compress", "continual")
+TRACKS = ("train", "finetune", "compress", "continual", "game")
 SCALES = ("mini", "base", "full")
 
 
