@@ -52,7 +52,13 @@ FAMILIES = {
         "Continual streams",
         "What does a model still know after its examples came task by task?",
     ),
+    "theory": (
+        "Problems of theory",
+        "Which methods keep the promises of their theorems, and by how much do they win?",
+    ),
 }
+# Workloads of the family of theory, whose names have no first word in common.
+THEORY = ("logreg", "constrained", "game", "blackbox", "two_layer_relu")
 # Corpora, image sources and published models: a description and the licence of each.
 SOURCES = {
     "sotu": ("State of the Union addresses", "public domain"),
@@ -84,7 +90,7 @@ def names() -> list[str]:
 
 
 def family_of(name: str) -> str:
-    return name.partition("_")[0]
+    return "theory" if name in THEORY else name.partition("_")[0]
 
 
 def scales_of(tree: dict) -> list[str]:
@@ -97,6 +103,7 @@ def data_of(name: str, block: dict) -> tuple[str, str]:
     keys = list(data.get("corpora") or getattr(module, "CORPORA", []))
     keys += ["wiki"] if "language" in data else []
     keys += [data["source"]] if "source" in data else []
+    keys += ["mnist"] if "features" in data else []
     if not keys and "corpora" in data:
         return "token shards in your folder", "your copy"
     if not keys:
@@ -180,8 +187,8 @@ def index() -> str:
         "workloads have a scale `base`, sized for one GPU, or `full`, the published setting. A",
         "sweep skips workloads that do not have its scale, and names them. Goals without a",
         "reference are provisional. The reference is a tuned algorithm, with its time in",
-        "reference seconds. The signal is what the last fifth of the budget is worth, over the scatter",
-        "of ten seeds (`harness target`): below 2, seeds differ as much as methods do.",
+        "reference seconds. The signal is what the last fifth of the budget is worth, over the",
+        "scatter of five seeds (`harness target`): below 2, seeds differ as much as methods do.",
         f"The headline score is over the core: {', '.join(core)}; see [score.md](score.md).",
         "",
         "| family | workload | data | licence | parameters | goal | horizon | reference | signal |",
@@ -316,6 +323,12 @@ def caption(name: str) -> str:
         "pinn": "The reference solution of seed 0, and cuts through it",
         "stream": "Quality of each task over the reference's steps, and the matrix of accuracies",
     }
+    if name == "game":
+        return "The mean matrix of the game and its singular values"
+    if name in ("blackbox", "two_layer_relu"):
+        return "Digits in the plane of the first two components"
+    if family_of(name) == "theory":
+        return "Digits of the two groups, centred, one row a group"
     if name == "ft_minilm":
         return "Held-out articles, cut into tokens, each with its topic"
     text = "gpt2" in name or name == "ft_smollm2"

@@ -5,7 +5,8 @@ study is then raced at smaller shares of the budget until one misses (larger one
 Last, the best point of each study is raced over new seeds, at the share that was best.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from harness.campaign.pair_results import Job, PairResults
 from harness.campaign.plan import Plan
@@ -13,6 +14,7 @@ from harness.campaign.trial import settings
 from harness.catalog import discover
 from harness.race import point
 from harness.records.run import LARGEST_SHARE
+from harness.system.files import read_json
 
 # the smallest share of the budget on a ladder
 SMALLEST_SHARE = 0.05
@@ -139,12 +141,31 @@ class Pair(PairResults):
         )
 
 
-def pairs_of(made: Plan) -> list[Pair]:
-    """Return the pairs of a plan, block by block, in each by submission, each pair once."""
+def pairs_of(made: Plan, results: Path, say: Callable[[str], None] = lambda _: None) -> list[Pair]:
+    """Return the pairs of a plan, block by block, in each by submission, each pair once.
+
+    Args:
+        results: whose tuned points a block with `tuned: true` races.
+        say: is told which pairs are left out because no point is tuned.
+    """
     found: dict[str, Pair] = {}
     for block in made.blocks:
         for submission, name, variant in block.pairs():
             how = (block.until, block.hopeless, block.isolation)
             pair = Pair(name, submission, block.rules, block.scale, variant, *how)
+            if block.tuned:
+                key = f"{name}.{block.scale}"
+                point = tuned_points(results, key).get(submission)
+                if point is None:
+                    say(f"left out: {pair.name}: no point of {submission} is tuned on {key}")
+                    continue
+                pair.hp = point["hp"]
+                pair.ruleset = block.rules | {"budget": point.get("budget", 1)}
             found.setdefault(repr(pair), pair)
     return list(found.values())
+
+
+def tuned_points(results: Path, key: str) -> dict:
+    """Return the tuned points of a workload in a results folder, by submission."""
+    path = results / "tuned" / f"{key}.json"
+    return read_json(path) if path.exists() else {}

@@ -8,6 +8,10 @@ blocks:                     # done one after the other; without `blocks` the pla
     workloads: [gpt2, vit.label_noise]  # names, NAME.VARIANT, or all
     ruleset: external                   # conf/ruleset/
     trials: 8                           # any number of the ruleset can be changed
+  - submissions: [adamw]
+    workloads: [gpt2.relu]
+    ruleset: fixed
+    tuned: true                         # at the point tuned on the workload; a variant: on its base
 """
 
 import math
@@ -30,7 +34,9 @@ NUMBERS = ("studies", "trials", "seeds", "budget", "ladder")
 RACE = ("scale", "until", "hopeless", "isolation")
 # the smallest and the largest ratio of a ladder
 LADDER = (0.3, 0.95)
-OWN: dict[str, Any] = {"ruleset": "external", "submissions": None, "workloads": None}
+OWN: dict[str, Any] = {
+    "ruleset": "external", "submissions": None, "workloads": None, "tuned": False,
+}  # fmt: skip
 KEYS = (*RACE, *OWN, *NUMBERS)
 
 
@@ -43,6 +49,7 @@ class Block:
             ratio of the ladder of shares or None.
         until: "goal" or "budget". hopeless: end hopeless tuning trials early.
         isolation: the level that trials run in.
+        tuned: race the point that is tuned on the workload, or on the base of a variant.
         workloads: (name, variant or None).
     """
 
@@ -53,6 +60,7 @@ class Block:
     until: str
     hopeless: bool
     isolation: str
+    tuned: bool = False
 
     def pairs(self) -> Iterator[tuple[str, str, str | None]]:
         """(submission, workload, variant) that fit: a submission races on its tracks alone.
@@ -162,7 +170,15 @@ def _block(given: dict, where: str) -> Block:
             f"{where}until: budget and hopeless: true contradict each other",
             "trials that use up their budget, or trials that may end early",
         )
+    if not isinstance(made["tuned"], bool):
+        raise UserError(f"{where}tuned: {made['tuned']!r}", "true or false")
     rules = ruleset(made["ruleset"], where, **{key: made[key] for key in NUMBERS})
+    if made["tuned"] and rules["trials"]:
+        raise UserError(
+            f"{where}tuned: true with trials: {rules['trials']}",
+            "the point that is tuned already, or trials that tune",
+            "ruleset: fixed",
+        )
     return Block(
         rules,
         tuple(_submissions(_names(made, "submissions", where), where)),
@@ -171,6 +187,7 @@ def _block(given: dict, where: str) -> Block:
         made["until"],
         made["hopeless"],
         made["isolation"],
+        made["tuned"],
     )
 
 

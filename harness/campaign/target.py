@@ -8,10 +8,11 @@ share   the first group races over `share` of the budget; the bound is the mean 
         moved one standard error to the easier side, and rounded to that side
 stream  of each quality (the first metric, and its worst case): the worst end of the first group,
         an end being the worse of the last two values, moved to the easier side by `margin` of it
-stated  the goal's numbers are given, and stay; the first group shows the signal alone
+stated  the goal's numbers are given, and stay
 
-The signal of a workload is what a fifth of the budget is worth, over the scatter of seeds: about 1
-where seeds of one method differ as much as methods do that differ by a fifth in speed.
+The signal of a workload is how far the metric moves over the last fifth of the budget, over the
+scatter of seeds. Its inverse is the scatter of the times to a goal near the end, in fifths of the
+budget: about 1 where seeds of one method differ as much as methods that differ by a fifth in speed.
 """
 
 import math
@@ -33,7 +34,7 @@ RULES = ("share", "stream", "stated")
 # shares of the budget between which the reference meets a stated goal, at the median
 EARLIEST, LATEST = 0.5, 0.95
 AIM = 0.75  # where a new horizon would put it
-FIFTH = 0.8  # the signal compares the whole budget with this share of it
+FIFTH = 0.8  # the signal is of the budget from this share of it on
 
 
 @dataclass(frozen=True)
@@ -146,52 +147,34 @@ def _finite(values: Sequence[float]) -> bool:
     return all(map(math.isfinite, values))
 
 
-def signal(
-    first: Sequence[RecordedRun],
-    second: Sequence[RecordedRun],
-    goal: dict,
-    procedure: Procedure,
-) -> float:
-    """Return what the last fifth of the budget is worth over the scatter of seeds.
+def signal(runs: Sequence[RecordedRun], goal: dict) -> float:
+    """Return how far the metric moves over the last fifth of the budget, over the scatter of seeds.
 
-    The metric is taken by its logarithm where it must fall below a positive bound. Its change from
-    the first group's share of the budget to the whole budget is told for a share of four fifths,
-    as if it were even in the logarithm of the budget. The scatter is the standard deviation over
-    seeds of the last value, pooled over the two groups. Of a stream, which has one length, the
-    change is that of each run over the last fifth of its evaluations. nan if a value is missing.
+    The metric is taken by its logarithm where it must fall below a positive bound. The scatter is
+    the standard deviation of the runs' last values. nan if a value is missing, or there is no
+    scatter.
 
     Args:
-        first: the runs of the first group of seeds. second: of the second, at the whole budget.
+        runs: of several seeds at the whole budget.
     """
     metric, direction, bound = primary(goal)
     log = direction == "at_most" and bound > 0
 
-    def values(runs: Sequence[RecordedRun], progress: float = 1.0) -> list[float]:
-        found = []
-        for run in runs:
-            steps, horizon = run.record["evaluations"]["step"], run.record["horizon"]
-            at = next((i for i, s in enumerate(steps) if s >= progress * horizon - 1e-9), None)
-            value = None if at is None else _values(run, at).get(metric)
-            if value is None or not math.isfinite(value) or (log and value <= 0):
-                found.append(math.nan)
-            else:
-                found.append(math.log(value) if log else value)
-        return found
+    def value(run: RecordedRun, progress: float) -> float:
+        at_least = progress * run.record["horizon"] - 1e-9
+        steps = enumerate(run.record["evaluations"]["step"])
+        at = next((i for i, step in steps if step >= at_least), None)
+        found = None if at is None else _values(run, at).get(metric)
+        if found is None or not math.isfinite(found) or (log and found <= 0):
+            return math.nan
+        return math.log(found) if log else found
 
-    if procedure.rule == "stream":
-        every = [*first, *second]
-        ends = values(every)
-        change = statistics.fmean(ends) - statistics.fmean(values(every, FIFTH))
-        return _over(abs(change), [ends])
-    short, whole = values(first), values(second)
-    change = abs(statistics.fmean(whole) - statistics.fmean(short))
-    return _over(change * math.log(FIFTH) / math.log(procedure.share), [short, whole])
-
-
-def _over(change: float, groups: list[list[float]]) -> float:
-    """Return a change over the pooled standard deviation of groups of equal size."""
-    variance = statistics.fmean([statistics.variance(group) for group in groups])
-    return change / math.sqrt(variance) if variance > 0 else math.nan
+    ends = [value(run, 1.0) for run in runs]
+    before = [value(run, FIFTH) for run in runs]
+    if not _finite([*ends, *before]):
+        return math.nan
+    change, scatter = statistics.fmean(ends) - statistics.fmean(before), statistics.stdev(ends)
+    return abs(change) / scatter if scatter > 0 else math.nan
 
 
 def _stream_end(run: RecordedRun, name: str, direction: str) -> float:

@@ -29,7 +29,7 @@ class Decision:
     Attributes:
         first: the runs of the seeds that set the bounds.
         second: the runs of the seeds that must reach them; `reached` says where they do.
-        signal: what a fifth of the budget is worth, over the scatter of seeds.
+        signal: what the last fifth of the budget is worth, over the scatter of the second group.
         text: the workload's YAML with the goal in it.
     """
 
@@ -129,7 +129,7 @@ def decide(tuning: list[Pair], seeding: list[Pair], procedure: Procedure) -> Dec
     definition = define(name, tree, before.scale, before.variant)
     trials = [run for pair in tuning for _, run in sorted(pair.found.items())]
     reached = target.reached(second, definition)
-    signal = target.signal(first, second, goal, procedure)
+    signal = target.signal(second, goal)
     return Decision(definition, changed, best, trials, first, second, reached, signal, text)
 
 

@@ -273,6 +273,8 @@ def die(*_) -> None:
         ("submissions: [adamw]\nworkloads: [gpt2]\nhopeless: true\nuntil: budget", "contradict"),
         ("submissions: [adamw]\nworkloads: [gpt2]\ntrials: 0\nseeds: 0", "nothing would be"),
         ("submissions: [adamw]\nworkloads: [gpt2]\ntrials: many", "whole number"),
+        ("submissions: [adamw]\nworkloads: [gpt2]\ntuned: yes please", "true or false"),
+        ("submissions: [adamw]\nworkloads: [gpt2]\ntuned: true", "with trials: 5.*ruleset: fixed"),
     ],
 )
 def test_a_wrong_plan_is_an_error_that_names_the_right_word(tmp_path, text, said):
@@ -288,9 +290,26 @@ def test_a_plan_takes_a_rulesets_numbers_and_its_own(tmp_path):
     made = load(path)
     rules = {k: made.blocks[0].rules[k] for k in ("studies", "trials", "seeds")}
     assert rules == {"studies": 3, "trials": 7, "seeds": 0}
-    assert [(p.workload, p.submission, p.total) for p in campaign_pairs.pairs_of(made)] == [
-        ("gpt2", "adamw", 21)
-    ]
+    assert [
+        (p.workload, p.submission, p.total) for p in campaign_pairs.pairs_of(made, tmp_path)
+    ] == [("gpt2", "adamw", 21)]
+
+
+def test_a_variant_is_raced_at_the_point_that_is_tuned_on_its_base(tmp_path):
+    path, told = tmp_path / "plan.yaml", []
+    path.write_text(
+        "submissions: [adamw, lion]\nworkloads: [gpt2.relu]\nruleset: fixed\ntuned: true\n"
+    )
+    point = {"hp": {"lr": 0.5}, "budget": 0.64}
+    (tmp_path / "tuned").mkdir()
+    atomic_json(tmp_path / "tuned" / "gpt2.mini.json", {"adamw": point})
+    (pair,) = campaign_pairs.pairs_of(load(path), tmp_path, told.append)
+    assert told == ["left out: gpt2.relu/lion: no point of lion is tuned on gpt2.mini"]
+    made = [pair.config(job, "r") for job in pair.ready()]
+    assert [each["seed"] for each in made] == [1, 2, 3]
+    assert {each["variant"] for each in made} == {"relu"}
+    assert {each["budget"] for each in made} == {0.64}
+    assert made[0]["submission"] == {"name": "adamw", "lr": 0.5}
 
 
 def test_blocks_are_done_in_order_and_a_submission_races_on_its_tracks_alone(tmp_path):
@@ -300,7 +319,7 @@ def test_blocks_are_done_in_order_and_a_submission_races_on_its_tracks_alone(tmp
         "- {submissions: [adamw], workloads: [vit, ft_gpt2.trainable_1, stream_split]}\n"
         "- {submissions: [peft, lion], workloads: all, ruleset: once}\n"
     )
-    pairs = campaign_pairs.pairs_of(load(path))
+    pairs = campaign_pairs.pairs_of(load(path), tmp_path)
     assert [p.name for p in pairs][:1] == ["vit/adamw"]
     assert {p.until for p in pairs} == {"budget"}
     second = [p for p in pairs if p.ruleset["trials"] == 0]
@@ -428,7 +447,7 @@ def test_every_ruleset_makes_jobs(name):
 def test_a_self_tuning_submission_gets_one_point_and_three_budgets(tmp_path):
     path = tmp_path / "plan.yaml"
     path.write_text("submissions: [pbt]\nworkloads: [gpt2, stream_split]\nruleset: self_tuning\n")
-    (pair,) = campaign_pairs.pairs_of(load(path))  # no stream: it has its own length
+    (pair,) = campaign_pairs.pairs_of(load(path), tmp_path)  # no stream: it has its own length
     assert list(pair.ready()) == [Job(0, None, 1), Job(0, None, 2), Job(0, None, 3)]
     planned = plan.make(pair.config(Job(0, None, 1), str(tmp_path)))
     usual = plan.make(pair.config(Job(0, None, 1), str(tmp_path)) | {"budget": 1})

@@ -41,9 +41,11 @@ The plan is a YAML file:
     - {submissions: [adamw, nadamw], workloads: all, ruleset: external}
     - {submissions: all, workloads: all, ruleset: once}
     - {submissions: [lion, peft], workloads: [gpt2, ft_gpt2.trainable_1], trials: 8}
+    - {submissions: [adamw], workloads: [gpt2.relu], ruleset: fixed, tuned: true}
 
 Submissions are names, families (a folder of submissions/) or `all`; a pair that does not fit is
-left out. A ruleset is a file of conf/ruleset/; a block may change its numbers.
+left out. A ruleset is a file of conf/ruleset/; a block may change its numbers. `tuned: true` races
+the point that an earlier campaign tuned on the workload (of a variant, on its base).
 
 Each trial runs in processes of its own, on one thread; the same command again continues. With
 --launcher the trials start on a cluster (submitit_slurm, ray) or through joblib, a round at a time;
@@ -99,7 +101,7 @@ def run(arguments: list[str]) -> int:
         raise UserError(f"--spend {asked.spend:g}", "a positive number of hours")
     results = Path(asked.results)
     race = _racing(asked, results)
-    pairs = pairs_of(plan.load(asked.plan))
+    pairs = pairs_of(plan.load(asked.plan), results, lambda line: print(line, flush=True))
     known = Known(results)
     if asked.points:
         _print_points(pairs, known)

@@ -39,7 +39,8 @@ target is set; --rule and --candidates do for a workload that is not in it. In s
    less a margin; goals that the literature states stay.
 3. It races five more seeds at the whole budget. All of them must reach the target, else the
    command says what to change and writes nothing for that workload.
-4. The signal is printed: what a fifth of the budget is worth, over the scatter of seeds.
+4. The signal is printed: how far the metric moves over the last fifth of the budget in these runs,
+   over the standard deviation of their last values.
 5. With --write the reference is raced by the ruleset `answer` under the new goal, as every
    submission is: that is the reference's time.
 
