@@ -36,6 +36,19 @@ def hidden_seed(seed: int, name: str) -> int:
 
 
 @contextmanager
+def own_key() -> Iterator[None]:
+    """Within the block, this process has a new key of its own, which it writes nowhere."""
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = secrets.token_hex(16)
+    try:
+        yield
+    finally:
+        os.environ.pop(VARIABLE)
+        if before is not None:
+            os.environ[VARIABLE] = before
+
+
+@contextmanager
 def keyed_generators() -> Iterator[None]:
     """Within the block, a seed given to a torch.Generator is one of the key's.
 

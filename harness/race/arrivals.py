@@ -4,6 +4,7 @@ from pathlib import Path
 
 from harness.catalog.data import open_data, write
 from harness.catalog.definition import load_workload
+from harness.errors import UserError
 from harness.race.trial import Trial
 
 FIRST = 0
@@ -28,11 +29,22 @@ class Arrivals:
         return self._path(FIRST)
 
     def begin(self) -> None:
-        """Write what all tasks share, then the first task's part, which the runner waits for."""
+        """Write what all tasks share, then the first task's part, which the runner waits for.
+
+        Raises:
+            UserError: the stream's examples are files.
+        """
         from harness.train import arrival, order
 
         module, config = load_workload(self._trial.definition), self._trial.definition.config
         self._data = open_data(self._train)
+        if files := [name for name, value in self._data.items() if isinstance(value, Path)]:
+            name = self._trial.definition.name
+            raise UserError(
+                f"the stream {name} gives files ({files[0]}): later tasks would be there at once",
+                "tensors with one row for each example",
+                "read the files in data()",
+            )
         self._size = module.size(self._data, config)
         self._order = order.of_stream(module, self._data, config, self._trial.seed)
         examples = arrival.by_example(self._data, self._size)

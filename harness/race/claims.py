@@ -20,8 +20,6 @@ from harness.train.runner import ANCHORS
 
 SLACK_SECONDS = 0.05  # of CPU: resolution of the kernel's clock for ended processes, and waits
 INSIDE_SLACK = 1.5  # seconds in passes before training, over those the passes explain
-COPIED = 1e8  # bytes a second that copying weights takes at worst
-SAVED = 4.0  # CPU seconds of a checkpoint, over those that reading and hashing it takes here
 ANCHOR_SLACK = 1.25  # a reference step there over the one here, on average, before it is charged
 ANCHOR_LIE = 3.0  # and twice in a row, before the trial is invalid; honest steps were 0.8 to 1.5
 TIMED = 3.0  # reference steps that timing one may take
@@ -175,20 +173,6 @@ def credible_inside(trial: Trial, reply: dict, reference: float) -> float:
     unit = trial.table.of(REFERENCE_STEP).seconds
     explained = sum(n * trial.table.of(kind).seconds for kind, n in reply["counts"].items())
     return min(sum(reply["inside"].values()), INSIDE_SLACK * reference * explained / unit)
-
-
-def copying(layout_bytes: int, sets: int) -> float:
-    """Return the CPU seconds that copying so many sets of weights may take."""
-    return SLACK_SECONDS / 10 + layout_bytes * sets / COPIED
-
-
-def saving(hashing: float) -> float:
-    """Return the CPU seconds that writing or reading a checkpoint may take.
-
-    Args:
-        hashing: CPU seconds that the referee took to read and hash it.
-    """
-    return SLACK_SECONDS / 2 + SAVED * hashing
 
 
 def _must(true: bool, what: str) -> None:

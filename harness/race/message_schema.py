@@ -7,6 +7,7 @@ here before a field of it is read.
 import math
 from collections.abc import Callable
 
+from harness.system.terminal import printable
 from harness.train.shared_weights import DTYPES
 
 MOST = 1 << 53  # of a whole number; JSON keeps it exactly
@@ -39,6 +40,11 @@ def _positive(value) -> bool:
 def text(most: int) -> Check:
     """Return a check for text of at most so many letters."""
     return lambda value: isinstance(value, str) and len(value) <= most
+
+
+def plain(most: int) -> Check:
+    """Return a check for text without control characters, which a terminal can show."""
+    return lambda value: isinstance(value, str) and len(value) <= most and printable(value) == value
 
 
 def many(good: Check, most: int = NAMES) -> Check:
@@ -99,17 +105,17 @@ HAND_OVER: dict[str, Check] = {
     "own": seconds,
     "anchor": _positive,
     "merged": _truth,
-    "hooked": optional(text(TEXT)),
+    "hooked": optional(plain(TEXT)),
     "active": optional(many(_switched)),
 }
 SCHEMA: dict[str, dict[str, Check]] = {
     "built": {
         "anchor": _positive,
         "cpu": seconds,
-        "layers": many(text(100), 100),
+        "layers": many(plain(100), 100),
     },
     "ready": HAND_OVER
-    | {"layout": many(_row, 1_000_000), "setup": seconds, "warnings": many(text(TEXT), 100)},
+    | {"layout": many(_row, 1_000_000), "setup": seconds, "warnings": many(plain(TEXT), 100)},
     "handover": HAND_OVER
     | {"paused": _truth, "passed": many(whole, 1_000_000), "train_loss": optional(_loss)},
     "saved": {"own": seconds},

@@ -241,7 +241,9 @@ def evaluate(attempt: Attempt, reply: dict) -> Ending | None:
     if ending and ending[0] in JUDGED and attempt.trial.isolation == "strict":
         # Whoever verifies the record evaluates them again.
         final_weights.keep(attempt.trial.folder, weights)
-    if (ending is None or ending[0] == "reached") and reply["step"]:
+    # What trains of pretrained weights is measured from the checkpoint of step 0 on.
+    worth = reply["step"] or attempt.running.pretrained
+    if (ending is None or ending[0] == "reached") and worth:
         attempt.save()
     return ending
 

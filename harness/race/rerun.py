@@ -1,36 +1,70 @@
 """Race a recorded run again, from its record alone, in a folder of its own."""
 
 import math
-from collections.abc import Iterator
+import os
+import secrets
+import signal
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from harness.catalog import data, streams
+from harness.catalog import data, discover, streams
 from harness.catalog.definition import define, tree_of
+from harness.catalog.key import own_key
 from harness.errors import UserError
 from harness.race import plan
 from harness.race.observer import Quiet
 from harness.race.recorded import settings_of, source_of
-from harness.race.referee import race
+from harness.race.referee import Outcome, race
 from harness.race.trial import Trial
 from harness.records import run_folder
 from harness.records.collect import read_folder
 from harness.records.log import rows as read_rows
 from harness.records.run import RecordedRun
+from harness.system.files import remove_tree
 from harness.train import final_weights, shared_weights
 
 # Metrics that the weights alone do not give.
 DECLARED = ("trainable", "training_memory")
 # Relative tolerance of a metric of the same weights on another machine.
 CLOSE = 1e-4
+# Steps to the goal on another instance, over the most on the public ones; an evaluation more.
+HARDER = 1.5
+# The tensor of a hidden truth in validation data.
+TRUTH = "truth"
 ENDED = ("reached", "out_of_budget", "hopeless", "diverged", "invalid")
 
 
-def trial_of(run: RecordedRun, folder: Path | None, place: Path, file: str = "") -> Trial:
+class Interrupting(Quiet):
+    """Stops a race once, at an evaluation that nobody can foresee.
+
+    Attributes:
+        step: the step that it stops at, or None if the race has too few evaluations.
+        asked: whether it has done so.
+    """
+
+    def __init__(self, label: str, steps: list[int]):
+        super().__init__(label)
+        self.step = secrets.choice(steps) if steps else None
+        self.asked = False
+
+    def row(self, row: dict) -> None:
+        if not self.asked and self.step is not None and row["step"] >= self.step:
+            self.asked = True
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def note(self, text: str) -> None:
+        """Print nothing: whoever verifies sees the result alone."""
+
+
+def trial_of(
+    run: RecordedRun, folder: Path | None, place: Path, file: str = "", keyed: bool = False
+) -> Trial:
     """Return the trial that a record describes, to be raced in `place`.
 
     Args:
         folder: the run's folder, whose kept source is raced; None for a compact line.
         file: the path of the submission's file, where it is not an installed one.
+        keyed: whether it is another instance, drawn from a key of its own.
 
     Raises:
         UserError: the code that is here would not make the same run.
@@ -45,7 +79,7 @@ def trial_of(run: RecordedRun, folder: Path | None, place: Path, file: str = "")
         ("horizon", trial.horizon),
         ("run_id", trial.run_id),
     ):
-        if record.get(name) != mine:
+        if record.get(name) != mine and not (keyed and name == "run_id"):
             raise UserError(
                 f"{run.where}: the trial that can be raced here has another {name} "
                 f"({mine}, not {record.get(name)})",
@@ -55,17 +89,77 @@ def trial_of(run: RecordedRun, folder: Path | None, place: Path, file: str = "")
     return trial
 
 
-def again(run: RecordedRun, folder: Path | None, place: Path, file: str = "") -> RecordedRun:
-    """Race a recorded run again; return the second race's record.
+def again(
+    run: RecordedRun, folder: Path | None, place: Path, file: str = ""
+) -> tuple[RecordedRun, str]:
+    """Race a recorded run again, with an interruption; return its record, and what was done.
+
+    The race is stopped at one of its evaluations and continued in a new process, which has nothing
+    but the checkpoint: what a submission keeps elsewhere is lost.
 
     Raises:
         UserError: it cannot be raced here, or the race ends without a result.
     """
     trial = trial_of(run, folder, place, file)
-    outcome = race(trial, Quiet(trial.label))
+    steps = (run.record.get("evaluations") or {}).get("step") or []
+    observer = Interrupting(trial.label, [step for step in steps[:-1] if step])
+    outcome, done = race(trial, observer), "not interrupted"
+    if outcome.outcome == "interrupted" and observer.asked:
+        done = f"interrupted at step {outcome.record['step']}"
+        outcome = race(trial, Quiet(trial.label))
+    return _ended(run, outcome, "the second race"), done
+
+
+def is_generated(trial: Trial) -> bool:
+    """Return True if a trial's problem is drawn by code, so that its source can draw it too."""
+    if "seed" in discover.functions(trial.definition.plugin)["data"]:
+        return True
+    validation = data.prepare(trial.definition, "val", trial.seed)
+    assert validation is not None
+    return TRUTH in data.open_data(validation)
+
+
+def of_own_key(
+    run: RecordedRun, others: Sequence[RecordedRun], folder: Path | None, place: Path, file: str
+) -> str:
+    """Race another instance of a generated problem, whose key no submission can know.
+
+    Returns:
+        What was seen; "" if the problem is not a generated one, or was not solved in the record.
+
+    Raises:
+        UserError: the instance is not solved, or in many more steps than the public ones.
+    """
+    if run.record["outcome"] != "reached" or not is_generated(trial_of(run, folder, place, file)):
+        return ""
+    with own_key():
+        trial = trial_of(run, folder, place / "keyed", file, keyed=True)
+        outcome = race(trial, Quiet(trial.label))
+        for split in ("train", "val"):
+            if prepared := data.prepare(trial.definition, split, trial.seed):
+                remove_tree(prepared)
+    second = _ended(run, outcome, "the race of an instance of a key of its own")
+    known = [_crossing(each) for each in (run, *others) if each.record["outcome"] == "reached"]
+    steps = run.record["evaluations"]["step"]
+    most = HARDER * max(known) + steps[1] - steps[0]
+    if second.record["outcome"] != "reached" or _crossing(second) > most:
+        raise UserError(
+            f"{run.where}: an instance of a key of its own ended as {second.record['outcome']} at "
+            f"step {second.record['step']}; the public ones were solved by step {max(known)}"
+        )
+    return f"an instance of a key of its own solved at step {_crossing(second)}"
+
+
+def _crossing(run: RecordedRun) -> int:
+    """Return the step at which a run met its goal."""
+    return (run.record.get("crossing") or {}).get("step") or run.record["step"]
+
+
+def _ended(run: RecordedRun, outcome: Outcome, what: str) -> RecordedRun:
+    """Return the record of a race; raise UserError if it has no result."""
     if outcome.outcome not in ENDED:
         reason = outcome.record.get("reason") or "no reason is known"
-        raise UserError(f"{run.where}: the second race ended as {outcome.outcome}: {reason}")
+        raise UserError(f"{run.where}: {what} ended as {outcome.outcome}: {reason}")
     return read_folder(outcome.folder)
 
 

@@ -41,6 +41,7 @@ class RunnerHandle(ABC):
     Attributes:
         every: steps between two sets of weights that are handed over on the way; 0 for none.
         predicts: whether the submission answers with its own predictor.
+        pretrained: whether training starts from weights that the workload gives.
         state_bytes: bytes of state that the runner reported last.
         harness: CPU seconds of the harness's own work in the runner: copies, checkpoints, timing.
         held: what the attempt's checkpoints show of trained scalars, if it starts from weights.
@@ -61,6 +62,7 @@ class RunnerHandle(ABC):
         self.every = 0 if self.predicts else on_the_way
         self.fd = shared_weights.shared_file()
         self.harness = 0.0
+        self.pretrained = False
         self.held = Held()
         self.state_bytes = 0
         self.shared: shared_weights.SharedWeights  # once the layout is agreed

@@ -28,7 +28,7 @@ class InlineRunner(RunnerHandle):
         self._timed = 0
 
     def start(self, train: Path, start: Path | None) -> None:
-        self.data = train, start
+        self.data, self.pretrained = (train, start), start is not None
 
     def ready(self, layout: list) -> dict:
         reply = self._guard(self.runner.start, self._start_message(*self.data))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from harness.catalog import definition, discover, reading
 from harness.race import checkpoint_metrics, claims
 from harness.race.arrivals import Arrivals
+from harness.race.credit import MARGIN, Credit, copying
 from harness.race.message_schema import FalseClaim
 from harness.race.runner_base import RunnerHandle, TrialEnded, check_layout
 from harness.race.runner_child import RunnerChild
@@ -21,10 +22,7 @@ from harness.train import checkpoint, predictor, shared_weights
 if TYPE_CHECKING:
     from torch import Tensor
 
-CHECKPOINT_MARGIN = 1 << 20  # bytes of generators, orders and counters beside weights and state
 CHECKPOINT_TIMES = 8  # a model may have more tensors than it hands over
-# Sets of weights that a method's state may fill before writing it is charged as its own work.
-STATE_SETS = 8
 # What checks of a runner's words may raise besides FalseClaim, when the words are crafted.
 CRAFTED = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError)
 
@@ -83,7 +81,7 @@ class ProcessRunner(RunnerHandle):
         self._claims = claims.ClaimChecker(trial, self.every)
 
     def start(self, train: Path, start: Path | None) -> None:
-        self._train, self._pretrained = train, start is not None
+        self._train, self.pretrained = train, start is not None
         arrivals = None
         if self.trial.terms.streaming:
             arrivals = self._arrivals = Arrivals(self.trial, train, self.child.private / "stream")
@@ -119,9 +117,9 @@ class ProcessRunner(RunnerHandle):
             reply = self._claims.first(reply) | {"anchor": step_seconds}
             check_layout(reply["layout"], layout)
             self.shared = self._sealed(layout)
+        self._credit = Credit(self.shared)
         self.state_bytes, self._at = reply["state_bytes"], reply["step"]
-        limit = claims.saving(self._hashing()) + claims.TIMED * step_seconds
-        limit += claims.copying(self.shared.bytes, 1)
+        limit = self._credit.begin(self._hashing()) + claims.TIMED * step_seconds
         own = min(max(0.0, reply["own"] - built["cpu"]), limit)
         if self._on_cpu:
             # All that the process tree did since it loaded the submission.
@@ -149,14 +147,14 @@ class ProcessRunner(RunnerHandle):
         with crafted_words():
             known = spent if self._on_cpu else None
             reply = self._claims.next(reply, until, self.signals.asked, known)
-            limit = claims.copying(self.shared.bytes, 1 + len(reply["passed"]))
+            limit = self._credit.handing_over(len(reply["passed"]))
             limit += self._step_time.check(reply, timing)
         if part:
-            limit += claims.copying(part_bytes, 2)
+            limit += copying(part_bytes, 2)
         self.state_bytes, self._at = reply["state_bytes"], reply["step"]
         # A goal may bound the state.
         reply["state_bytes"] += self._unreported
-        own = min(reply["own"], limit) + self._own
+        own = self._credit.believed(reply["own"], limit) + self._own
         self._own, self._monitor.mark = 0.0, self._monitor.mark + spent
         if self._on_cpu:
             reply["outside"] = max(0.0, spent - sum(reply["inside"].values()) - own)
@@ -186,18 +184,20 @@ class ProcessRunner(RunnerHandle):
         own = self.child.receive("saved", self.deadlines["save"], "checkpoint")["own"]
         worked = self._monitor.clock.read() - before
         name = checkpoint.newest(self._checkpoints)
-        most = CHECKPOINT_TIMES * (self.shared.bytes + self.state_bytes + CHECKPOINT_MARGIN)
+        most = CHECKPOINT_TIMES * (self.shared.bytes + self.state_bytes + MARGIN)
         begun = time.process_time()
         if problem := checkpoint.problem(self._checkpoints / name, most):
             raise TrialEnded("invalid", f"the runner's checkpoint is not valid: {problem}")
         # Bytes beyond those expected are the submission's own, and so is the time they take.
         size = (self._checkpoints / name).stat().st_size
-        hashing = (time.process_time() - begun) * min(1.0, self._expected() / max(1, size))
-        self._own += min(own, worked, claims.saving(hashing))
+        hashing = (time.process_time() - begun) * min(
+            1.0, self._credit.expected(self.state_bytes) / max(1, size)
+        )
+        self._own += self._credit.believed(min(own, worked), self._credit.saving(hashing))
         with crafted_words():
             size = checkpoint_metrics.state_bytes(self._checkpoints / name)
             self._unreported = max(self._unreported, size - self.state_bytes)
-            if self._pretrained:
+            if self.pretrained:
                 self.held.take(self._checkpoints / name)
         return name
 
@@ -235,21 +235,14 @@ class ProcessRunner(RunnerHandle):
         shared_weights.keep_size(self.fd)
         return shared
 
-    def _expected(self) -> int:
-        """Return the bytes of a checkpoint that is written at the harness's own cost.
-
-        The runner reports the state's bytes, and a file may have holes that cost it nothing.
-        """
-        state = min(self.state_bytes, STATE_SETS * self.shared.bytes)
-        return self.shared.bytes + state + CHECKPOINT_MARGIN
-
     def _hashing(self) -> float:
         """Return the CPU seconds of reading and hashing the checkpoints that may be continued."""
         begun, paths = time.process_time(), [*self._checkpoints.iterdir()]
         for path in paths:
             checkpoint.problem(path)
         size = sum(path.stat().st_size for path in paths)
-        share = min(1.0, len(paths) * self._expected() / max(1, size))
+        expected = len(paths) * self._credit.expected(self.state_bytes)
+        share = min(1.0, expected / max(1, size))
         return (time.process_time() - begun) * share
 
     def _steps(self) -> int:

@@ -1,9 +1,18 @@
-"""Cheat: many processes, much memory, a large file, many files. None of them without end."""
+"""Cheat: many processes, much memory, large files, many files. None of them without end."""
 
+import mmap
 import os
+import sys
 import time
 
-SPACE = {"lr": 0.1, "way": {"choice": ["honest", "processes", "memory", "disk", "files"]}}
+SPACE = {
+    "lr": 0.1,
+    "way": {
+        "choice": [
+            "honest", "processes", "memory", "shared", "disk", "files", "log", "holes", "progress",
+        ]
+    },
+}  # fmt: skip
 
 
 def init(params, hp):
@@ -44,4 +53,34 @@ def disk():
 def files():
     for number in range(12_000):
         os.close(os.open(f"small-{number}", os.O_CREAT | os.O_WRONLY))
+    time.sleep(5)
+
+
+def shared():
+    """Memory that the limit on a process's data does not count."""
+    held = mmap.mmap(-1, 1_500_000_000)
+    for at in range(0, len(held), 4096):
+        held[at] = 1
+    time.sleep(5)
+
+
+def log():
+    for _ in range(300):
+        os.write(1, b"x" * 1_000_000)
+    time.sleep(5)
+
+
+def holes():
+    with open("holes", "wb") as file:
+        file.truncate(150_000_000)
+    time.sleep(5)
+
+
+def progress():
+    """The file of the step count, which lies beside the folders that it may write to."""
+    frame = sys._getframe()
+    while "message" not in frame.f_locals:
+        frame = frame.f_back
+    with open(frame.f_locals["message"]["progress"], "r+b") as file:
+        file.truncate(150_000_000)
     time.sleep(5)

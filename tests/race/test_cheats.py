@@ -4,6 +4,7 @@ The table in docs/rules.md says what each exploit gets.
 """
 
 import os
+import re
 import socket
 import sys
 from functools import cache
@@ -12,13 +13,22 @@ from pathlib import Path
 import pytest
 
 from harness.catalog.reading import literals
+from harness.errors import UserError
+from harness.race import limits, runner_child
 from harness.system import landlock, sandbox
 from tests.support import cheating
 from tests.support.cheating import SHARE, planned, run, table
 from tests.support.racing import at_work_in
 
-BURNED = {"clocks": 1.2, "workers": 0.6, "hidden_work": 0.6}  # CPU seconds, as the files have it
-LESS = {"clocks meter": 0.4}  # instead of SHARE: what can be the harness's own is believed
+# CPU seconds, as the files have it.
+BURNED = {
+    "clocks": 1.2, "workers": 0.6, "hidden_work": 0.6, "credit": 1.2, "claiming": 0.6,
+    "predicting": 1.2, "arriving": 1.2,
+}  # fmt: skip
+# Instead of SHARE: what can be the harness's own is believed.
+LESS = {"clocks meter": 0.4}
+# CPU seconds that lives before the last have burned.
+LIVES = {"crash": 2.5, "loop": 4 * 0.6}
 LEVELS = ("process", "strict")
 TABLE = table()
 QUICK = {
@@ -32,7 +42,10 @@ QUICK = {
         "workers unreaped",
     ),
 }  # fmt: skip
-ENDS = ("invalid", "diverged", "interrupted", "oom", "disk_full", "timeout")
+ENDS = ("invalid", "diverged", "interrupted", "oom", "disk_full", "timeout", "failed")
+# Outcomes that end a trial for good: the same command gives the same answer.
+FINAL = ("invalid", "diverged")
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="measured on Linux")
 
@@ -44,13 +57,17 @@ def needs(level):
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
-    """CPU seconds that honest descent is charged."""
+    """Honest descent on the workload of a file."""
 
     @cache
-    def seconds(level):
-        return run(planned("workers", "honest", level, tmp_path_factory.mktemp("n"))).reference
+    def on(name, file, level):
+        return run(planned(file, "honest", level, tmp_path_factory.mktemp("n")))
 
-    return seconds
+    def twin(file, level):
+        name, _ = cheating.place(file, "honest")
+        return on(name, "workers" if name == cheating.SENSING[0] else file, level)
+
+    return twin
 
 
 def cases():
@@ -65,14 +82,21 @@ def cases():
 def test_an_exploit_gets_what_the_table_says(exploit, level, tmp_path, plain, monkeypatch):
     needs(level)
     expected = getattr(exploit, level).split(":")[0]
+    if expected == "refused":
+        with pytest.raises(UserError, match="own predict"):
+            planned(exploit.file, exploit.way, level, tmp_path)
+        return
     special = {"network": with_a_server, "carrying": twice, "crashing": after_a_crash}
     limited(monkeypatch, exploit.way)
     seen = special.get(exploit.file, once)(exploit, level, tmp_path)
     outcome = seen.outcome
     assert at_work_in(tmp_path) == []
+    assert not CONTROL.search(outcome.record.get("reason") or "")
     if expected in ENDS:
         assert outcome.outcome == expected, outcome.record.get("reason")
         assert outcome.exit_code == {"invalid": 3, "interrupted": 75}.get(expected, 1)
+        if expected in FINAL:
+            assert once(exploit, level, tmp_path).outcome.outcome == expected
         return
     assert outcome.outcome == "out_of_budget", outcome.record.get("reason")
     assert outcome.record["time"] is None
@@ -82,26 +106,52 @@ def test_an_exploit_gets_what_the_table_says(exploit, level, tmp_path, plain, mo
         assert "GOT" in seen.said
     if expected == "charged" and exploit.file in BURNED:
         share = LESS.get(f"{exploit.file} {exploit.way}", SHARE)
-        assert seen.reference - plain(level) > share * BURNED[exploit.file]
+        assert seen.beyond(plain(exploit.file, level)) > share * BURNED[exploit.file]
     if expected == "charged" and exploit.file == "patched_torch":  # 0.25 to 0.35 of the passes
         assert outcome.record["end"]["hidden"] > 0.1 * outcome.record["end"]["counted"]
     if exploit.file == "patched_loss":
-        log = cheating.run_folder.evaluations(cheating.rows(outcome.folder / "log.jsonl"))
-        assert [row["metrics"]["relative_error"] for row in log] == pytest.approx([1.0] * len(log))
+        errors = [row["metrics"]["relative_error"] for row in log_of(outcome)]
+        assert errors == pytest.approx([1.0] * len(errors))
     if exploit.file == "pruning":
         assert outcome.record["best"]
+    if expected == "measured":
+        measured(exploit.way, log_of(outcome))
+    if exploit.way == "order":
+        # Chance, of ten classes.
+        assert max(row["metrics"]["accuracy"] for row in log_of(outcome)) < 0.3
+
+
+def log_of(outcome):
+    return cheating.run_folder.evaluations(cheating.rows(outcome.folder / "log.jsonl"))
+
+
+def measured(way, log):
+    """Check that the rows have what the referee measured, and not what the runner reported."""
+    if way == "trainable":
+        # From the second checkpoint on.
+        assert log[-1]["metrics"]["trainable"] > 0.9
+    if way == "memory":
+        assert all(row["metrics"]["training_memory"] > 1e6 for row in log)
+    if way == "state":
+        assert [row["state_bytes"] for row in log[1:]] == [400_000] * (len(log) - 1)
 
 
 def limited(monkeypatch, way):
     """Small limits, that a bomb need not be a large one."""
     if way == "memory":
         monkeypatch.setattr(sandbox, "_free_memory", lambda: 2_500_000_000)
+    free = sandbox.shutil.disk_usage("/").free
     if way == "disk":
-        monkeypatch.setattr(sandbox, "FILE_SHARE", 2e8 / sandbox.shutil.disk_usage("/").free)
+        monkeypatch.setattr(sandbox, "FILE_SHARE", 2e8 / free)
+    if way == "shared":
+        monkeypatch.setattr(runner_child, "free_memory", lambda: 1_500_000_000)
+    if way in ("log", "holes", "progress"):
+        monkeypatch.setattr(limits, "DISK_SHARE", 1e8 / free)
+        monkeypatch.setattr(limits, "LOG_BYTES", 1e6)
 
 
 def once(exploit, level, tmp_path):
-    return run(planned(exploit.file, exploit.way, level, tmp_path, exploit.more))
+    return run(planned(exploit.file, exploit.way, level, tmp_path))
 
 
 def with_a_server(exploit, level, tmp_path):
@@ -137,12 +187,17 @@ def twice(exploit, level, tmp_path):
 
 
 def after_a_crash(exploit, level, tmp_path):
+    """Start the trial again until it ends: it pays for the lives before."""
     trial = planned(exploit.file, exploit.way, level, tmp_path)
-    assert run(trial).outcome.outcome == "failed"
+    crashes = 4 if exploit.way == "loop" else 1
+    assert [run(trial).outcome.outcome for _ in range(crashes)] == ["failed"] * crashes
     seen = run(trial)
     assert "GOT" not in seen.said
-    charged = seen.outcome.record["lost_steps"] / seen.outcome.record["step"] * seen.reference
-    assert charged > 0.4 * 2.5  # of what it burned: a lost step is one of the trial's mean
+    assert seen.outcome.record["lost_steps"]
+    if exploit.way in LIVES:
+        # A lost step is one of the trial's mean.
+        charged = seen.outcome.record["lost_steps"] / seen.outcome.record["step"] * seen.reference
+        assert charged > 0.4 * LIVES[exploit.way]
     return seen
 
 
@@ -151,8 +206,7 @@ def after_a_crash(exploit, level, tmp_path):
 @pytest.mark.parametrize("file", sorted({e.file for e in TABLE}))
 def test_the_honest_twin_passes(file, level, tmp_path):
     needs(level)
-    more = next(e.more for e in TABLE if e.file == file)
-    seen = run(planned(file, "honest", level, tmp_path, more))
+    seen = run(planned(file, "honest", level, tmp_path))
     assert seen.outcome.outcome == ("reached" if file == "pruning" else "out_of_budget")
     assert seen.outcome.record["end"]["hidden"] == 0.0
     assert "GOT" not in seen.said

@@ -2,24 +2,28 @@
 
 import gzip
 import json
+import os
+from dataclasses import replace
 
 import pytest
 import torch
 
+from harness.catalog import key
 from harness.cli import main
 from harness.cli.commands import verify
 from harness.errors import UserError
 from harness.race import rerun
 from harness.records import manifest, verified
-from harness.records.collect import collect
+from harness.records.collect import collect, read_folder
 from harness.records.compact import signed, write_compact
 from harness.records.references import references
 from harness.report.board.board import boards
 from harness.system import sandbox
 from harness.system.files import BadFile, read_json
-from harness.system.paths import ROOT
+from harness.system.paths import ROOT, cache_folder
 from harness.train import final_weights, shared_weights
 from tests.support import records, tiny
+from tests.support.racing import OWN
 
 BOARD = ROOT / "results" / "board"
 WHEN = {"date": "2026-01-02", "harness": "h", "machine": "m"}
@@ -162,6 +166,109 @@ def test_harness_verify_races_a_committed_record_again(own_list, capsys):
     assert main.main(["verify", place, "--list", str(own_list)]) == 0
     assert "1 confirmed, 0 not" in capsys.readouterr().out
     assert verified.read_list(own_list)[0]["how"] == verified.AGAIN
+
+
+HIDDEN = '''"""Descent with momentum, whose buffer no checkpoint keeps."""
+import torch
+
+SPACE = {}
+
+
+class Algorithm:
+    def __init__(self, task, hp):
+        self.task = task
+        self.buffers = [torch.zeros_like(p) for p in task.params]
+
+    def step(self):
+        loss = self.task.forward_backward(self.task.next_batch())
+        for p, m in zip(self.task.params, self.buffers, strict=True):
+            m.mul_(0.9).add_(p.grad)
+            p.data.sub_(m, alpha=0.01)
+        return loss
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+'''
+DRAWING = '''"""Draws the hidden matrix by the workload's source, and starts at its factor."""
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+
+import torch
+
+SPACE = {}
+
+
+class Algorithm:
+    def __init__(self, task, hp):
+        self.task = task
+        file = sys.modules[task._workload.__name__].__file__
+        spec = spec_from_file_location("drawn", file)
+        module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        values, vectors = torch.linalg.eigh(module.data(task._config, "val")["truth"][0])
+        factor = vectors * values.clamp(min=0.0).sqrt()
+        (self.p,) = task.params
+        self.best = factor[:, -self.p.shape[1] :].to(self.p)
+
+    def step(self):
+        loss = self.task.forward_backward(self.task.next_batch())
+        self.p.data.copy_(self.best)
+        return loss
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+'''
+
+
+def run_of(folder):
+    """Return the record of a short race, with its own numbers, and the file that was raced."""
+    run = read_folder(folder)
+    whole = read_json(folder / "run.json") | {"evaluations": run.record["evaluations"]}
+    return replace(run, record=whole)
+
+
+def raced_in(tmp_path, submission, bound, monkeypatch):
+    monkeypatch.setattr(key.secrets, "token_hex", lambda size: "7" * 2 * size)
+    goal = {"goal": {"relative_error": {"at_most": bound}}}
+    return run_of(tiny.race(tiny.trial(submission, tmp_path / "first", numbers=goal)).folder)
+
+
+def test_state_that_no_checkpoint_keeps_is_not_confirmed(tmp_path, monkeypatch):
+    """The honest twin is confirmed; both races are interrupted at an evaluation."""
+    hidden, forgetful = tmp_path / "hidden.py", OWN / "forgetful.py"
+    hidden.write_text(HIDDEN)
+    for name, file, agrees in (("gd", "", True), (hidden, str(hidden), False)):
+        run = raced_in(tmp_path / str(agrees), name, 1e-6, monkeypatch)
+        second, done = rerun.again(run, None, tmp_path / f"{agrees} again", file)
+        assert "interrupted at step" in done
+        assert second.record["outcome"] == run.record["outcome"]
+        assert verified.compare(run, second, [])[0] is agrees
+    # Where the hand-over depends on it, the trial does not continue.
+    run = raced_in(tmp_path / "forgetful", forgetful, 1e-6, monkeypatch)
+    with pytest.raises(UserError, match="the weights that came back"):
+        rerun.again(run, None, tmp_path / "forgetful again", str(forgetful))
+
+
+def test_a_solution_from_the_source_solves_no_other_instance(tmp_path, monkeypatch):
+    """The honest twin solves it; the instance leaves nothing in the cache."""
+    run = raced_in(tmp_path / "honest", "gd", 0.9, monkeypatch)
+    told = rerun.of_own_key(run, [], None, tmp_path / "honest again", "")
+    assert "solved at step" in told
+    file = tmp_path / "drawing.py"
+    file.write_text(DRAWING)
+    run = raced_in(tmp_path / "cheat", file, 1e-3, monkeypatch)
+    assert run.record["outcome"] == "reached"
+    before = {path.name for path in (cache_folder() / "prepared").iterdir()}
+    with pytest.raises(UserError, match="an instance of a key of its own ended as out_of_budget"):
+        rerun.of_own_key(run, [], None, tmp_path / "cheat again", str(file))
+    assert {path.name for path in (cache_folder() / "prepared").iterdir()} == before
+    assert key.VARIABLE not in os.environ
 
 
 @pytest.fixture

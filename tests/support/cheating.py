@@ -17,10 +17,26 @@ CHEATS = Path(__file__).parents[1] / "cheats"
 HORIZON, POINTS = 30, 5
 # Share of hidden work that must show: the reference step is timed on a machine in use.
 SHARE = 0.67
+# Files, or ways of them, that are tried on another workload or with other numbers.
+IMPATIENT = ("matrix_sensing", {"deadlines": {"step": 2}})
+STREAM = ("stream_split", {"batch": 10, "evaluate": {"every": 0, "points": 5, "batch": 100}})
 GPT2 = {
     "horizon": 8, "batch": 2, "evaluate": {"points": 4, "batch": 16},
     "goal": {"loss": {"at_most": 99.0}, "sparsity": {"at_least": 0.45}},
 }  # fmt: skip
+PLACES = {
+    "pruning": ("gpt2", GPT2),
+    "predicting targets": ("gpt2", GPT2),
+    "silent": IMPATIENT,
+    "garbling half": IMPATIENT,
+    "predicting": STREAM,
+    "arriving": STREAM,
+    "solving": ("pinn_poisson", {"evaluate": {"points": 5, "batch": 2500}}),
+    "hiding": (
+        "ft_gpt2", {"horizon": 6, "batch": 2, "evaluate": {"points": 3, "batch": 16}},
+    ),
+}  # fmt: skip
+SENSING = ("matrix_sensing", {})
 
 
 @dataclass(frozen=True)
@@ -39,11 +55,6 @@ class Exploit:
     process: str
     strict: str
 
-    @property
-    def more(self) -> dict:
-        """Return the settings of the workload that the exploit is tried on."""
-        return {"pruning": GPT2, "silent": {"deadlines": {"step": 2}}}.get(self.file, {})
-
 
 def table() -> list[Exploit]:
     """Return the rows of docs/rules.md that name a test."""
@@ -53,13 +64,14 @@ def table() -> list[Exploit]:
     return [Exploit(*row) for row in rows]
 
 
-def planned(file: str, way: str, level: str, results: Path, more=(), seed=0, **hp):
-    """Return a short trial of a file in tests/cheats.
+def place(file: str, way: str) -> tuple[str, dict]:
+    """Return the workload that an exploit is tried on, and the numbers that it changes."""
+    return PLACES.get(f"{file} {way}") or PLACES.get(file) or SENSING
 
-    The workload is gpt2 if `more` names its goal, else matrix sensing.
-    """
-    more = dict(more)
-    name = "gpt2" if "batch" in more else "matrix_sensing"
+
+def planned(file: str, way: str, level: str, results: Path, seed=0, **hp):
+    """Return a short trial of a file in tests/cheats."""
+    name, more = place(file, way)
     numbers = {"horizon": HORIZON, "evaluate": {"points": POINTS, "batch": 1}} | more
     return racing.planned(
         name, CHEATS / f"{file}.py", results, numbers=numbers, hp={"way": way} | hp,
@@ -81,6 +93,19 @@ class Seen:
         end = self.outcome.record["end"]
         price = self.outcome.record["priced"][kinds.REFERENCE_STEP]["seconds"]
         return end["total"] * log[0]["anchor_seconds"] / price
+
+    @property
+    def seconds(self) -> float:
+        """Return the CPU seconds outside the passes and in set-up, before they are priced.
+
+        Pricing them compares short passes with a reference step, which is noisy on a busy machine.
+        """
+        log = run_folder.evaluations(rows(self.outcome.folder / "log.jsonl"))
+        return log[-1]["setup_seconds"] + sum(row["outside"] for row in log)
+
+    def beyond(self, plain: "Seen") -> float:
+        """Return the CPU seconds that this trial is charged beyond those of an honest one."""
+        return max(self.reference - plain.reference, self.seconds - plain.seconds)
 
 
 def run(trial) -> Seen:

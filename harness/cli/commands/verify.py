@@ -18,10 +18,12 @@ from harness.system.terminal import printable
 
 ALLOWED = "a run's folder, a compact file, or FILE.jsonl:LINE"
 EXAMPLE = "harness verify results/board/matrix_sensing.mini.jsonl:13"
-TEXT = """Race records again and compare. A record is confirmed if every evaluation is the same, or
-else if its last metric lies within the interval of the recorded seeds; its reference seconds must
-agree within 25 %. Confirmed records are added to the list of verified records, which a report asks
-before it ranks. Status 3 where a record is not confirmed."""
+TEXT = """Race records again and compare. The second race is interrupted once and continued. A
+record is confirmed if every evaluation is the same, or else if its last metric lies within the
+interval of the recorded seeds; its reference seconds must agree within 25 %. A generated problem
+must also be solved in another instance, from a key that no submission can know. Confirmed records
+are added to the list of verified records, which a report asks before it ranks. Status 3 where a
+record is not confirmed."""
 
 
 def run(arguments: list[str]) -> int:
@@ -81,11 +83,13 @@ def _verify(place: Path, run: RecordedRun, file: str) -> tuple[bool, str]:
         with tempfile.TemporaryDirectory() as results:
             folder = place if place.is_dir() else None
             kept = rerun.evaluate_weights(read_json(folder / "run.json"), folder) if folder else ""
-            second = rerun.again(run, folder, Path(results), file)
+            second, done = rerun.again(run, folder, Path(results), file)
+            seeds = _seeds(place, run)
+            agree, seen = verified.compare(run, second, seeds)
+            other = rerun.of_own_key(run, seeds, folder, Path(results), file) if agree else ""
     except UserError as error:
         return False, str(error)
-    agree, seen = verified.compare(run, second, _seeds(place, run))
-    return agree, f"{seen}; {kept}" if kept else seen
+    return agree, "; ".join(filter(None, (seen, done, other, kept)))
 
 
 def _seeds(path: Path, run: RecordedRun) -> list[RecordedRun]:

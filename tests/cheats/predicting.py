@@ -1,0 +1,42 @@
+"""Cheat: a predictor that works for nothing, answers by the order of examples, or reads targets."""
+
+import time
+
+import torch
+
+SPACE = {"lr": 0.05, "way": {"choice": ["honest", "work", "order", "targets"]}}
+TRACKS = ["train", "continual"]
+BURNED = 1.2  # CPU seconds, in all
+CALLS = 11  # evaluations: five points, and the ends of five tasks
+
+
+class Algorithm:
+    def __init__(self, task, hp):
+        self.task, self.hp = task, hp
+
+    def step(self):
+        loss = self.task.forward_backward(self.task.next_batch())
+        with torch.no_grad():
+            for p in self.task.params:
+                p.sub_(p.grad, alpha=self.hp.lr)
+        return loss
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+
+def predict(algorithm, inputs):
+    scores = algorithm.task.model(inputs)
+    if algorithm.hp.way == "work":
+        until = time.thread_time() + BURNED / CALLS
+        while time.thread_time() < until:
+            pass
+    if algorithm.hp.way == "order":
+        # Stored examples are sorted by class.
+        scores = torch.zeros_like(scores)
+        each = -(-len(scores) // scores.shape[1])
+        scores[torch.arange(len(scores)), torch.arange(len(scores)) // each] = 1.0
+    return scores
