@@ -7,7 +7,7 @@ Defazio et al., "The Road Less Scheduled", arXiv 2405.15682; the RAdam form is t
 
 Training uses y; evaluation uses x = (y − (1 − β1)z)/β1.
 State: z and v, two words per parameter; the step, lr_max, the sum of weights, β1.
-Departures from the authors' code: none; their `silent_sgd_phase` is on.
+Departures from the paper: none; `silent_sgd_phase` of the authors' code is on.
 """
 
 import torch

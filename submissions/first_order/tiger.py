@@ -5,7 +5,7 @@ J. Su, "Tiger: A Tight-fisted Optimizer", 2023 (blog and code bojone/tiger).
     m ← β·m + (1 − β)g;  p ← p − lr·(sign(m) + wd·p)
 
 State: m, one word per parameter.
-Departures from the author's code: one learning rate for all tensors, as in the text's equations.
+Departures from the paper: one learning rate for all tensors.
 """
 
 import torch
