@@ -20,6 +20,8 @@ from harness.records.judging import crossing, interpolated_time
 from harness.records.references import references
 from harness.report.board import score, stats
 from harness.report.board.board import boards
+from harness.report.board.cells import Choice
+from harness.report.board.rows import robust
 from harness.report.board.stats import Cell, Sample
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "algoperf_v05_external.csv"
@@ -352,3 +354,23 @@ def test_the_speedruns_tests():
     )
     assert stats.claim([3.2], 3.28, "at_most") == 1.0
     assert stats.claim([0.9, 0.91], 0.8, "at_least") < 0.05
+
+
+def test_robust_counts_variants_of_what_counts_and_how_much_longer_they_take():
+    def choice(*times: float) -> Choice:
+        return Choice(cell(*times, reference=40.0), [], [], {}, True)
+
+    choices = {
+        "gpt2.mini": choice(20.0, 20.0),
+        "gpt2.mini.relu": choice(30.0, 30.0),
+        "gpt2.mini.deep": choice(20.0, 20.0),
+        "gpt2.mini.wide": choice(math.inf, math.inf),
+        "gpt2.mini.relu@500": choice(5.0),  # another horizon
+        "other.mini.relu": choice(5.0),  # its base does not count
+        "vit.mini.relu": choice(5.0),  # its base was not raced: nothing to compare with
+    }
+    found = robust(choices, {"gpt2.mini", "vit.mini"})
+    assert (found.met, found.raced) == (3, 4)
+    assert found.slower == pytest.approx(math.sqrt(1.5))
+    assert str(found) == "3/4, 1.22×"
+    assert robust({"gpt2.mini": choices["gpt2.mini"]}, {"gpt2.mini"}) is None

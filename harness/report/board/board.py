@@ -16,7 +16,7 @@ from harness.records.run import LARGEST_SHARE, RecordedRun, described
 from harness.report.board import score
 from harness.report.board.cells import by_workload, choose, unfit
 from harness.report.board.marks import marks_of
-from harness.report.board.rows import CONSTRAINED, Board, Row, Workload
+from harness.report.board.rows import CONSTRAINED, Board, Row, Workload, robust
 
 # of a board's name: runs with more than a schedule's share of the budget
 SELF_TUNING = "-self-tuning"
@@ -79,6 +79,7 @@ def _board(
         core = {k: choice for k, choice in row.choices.items() if k in board.references}
         row.counted = core or {k: c for k, c in row.choices.items() if "@" not in k} or row.choices
         row.headline = score.headline(row.cells, board.references if core else every)
+        row.robust = robust(row.choices, {w.key for w in board.bases})
         row.marks = marks_of(row, board, row.name in complaints)
     _rank(board)
     return board

@@ -34,6 +34,38 @@ class Workload:
         return self.measured or (self.reference["time"] if self.reference else None)
 
 
+@dataclass(frozen=True)
+class Robust:
+    """How a submission does on the variants of workloads that count, at the points it was given.
+
+    Attributes:
+        met: variants whose goal its median seed reached, of those that were raced.
+        slower: geometric mean over these of its time over that on the base; None without one.
+    """
+
+    met: int
+    raced: int
+    slower: float | None
+
+    def __str__(self) -> str:
+        """Return "5/6, 1.10×", or "0/6"."""
+        return f"{self.met}/{self.raced}" + (f", {self.slower:.2f}×" if self.slower else "")
+
+
+def robust(choices: dict[str, Choice], bases: set[str]) -> Robust | None:
+    """Return how a row does on variants (BASE.VARIANT) of `bases`; None if none was raced."""
+    met, raced, logs = 0, 0, []
+    for key, choice in choices.items():
+        base = key.rpartition(".")[0]
+        if base not in bases or "@" in key:
+            continue
+        raced, met = raced + 1, met + choice.cell.met
+        if choice.cell.met and base in choices and choices[base].cell.met:
+            logs.append(math.log(choice.cell.time / choices[base].cell.time))
+    slower = math.exp(sum(logs) / len(logs)) if logs else None
+    return Robust(met, raced, slower) if raced else None
+
+
 @dataclass
 class Row:
     """One submission on one board.
@@ -53,6 +85,7 @@ class Row:
     headline: score.Headline | None = None
     algoperf: float | None = None
     rank: tuple[int, int] | None = None
+    robust: Robust | None = None
     marks: list[str] = field(default_factory=list)
 
     @property

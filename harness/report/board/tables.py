@@ -14,7 +14,7 @@ from harness.system.terminal import printable
 COLUMNS = (
     "track", "scale", "rank_best", "rank_worst", "submission", "score", "score_low", "score_high",
     "algoperf", "reached", "workloads", "seeds", "tuning_trials", "state_bytes", "step_share",
-    "marks", "badge", "arxiv", "submission_hash",
+    "variants_reached", "variants", "variants_slower", "marks", "badge", "arxiv", "submission_hash",
 )  # fmt: skip
 LISTED = 50  # records left out that LEADERBOARD.md names
 FORMULA = ("=", "+", "-", "@")  # a spreadsheet runs text that begins so
@@ -46,12 +46,13 @@ def tables(boards: list[Board]) -> dict[str, Table]:
 def _flat(board: Board, row: Row) -> list:
     h = row.headline
     rank = row.rank or (None, None)
+    robust = (row.robust.met, row.robust.raced, row.robust.slower) if row.robust else [None] * 3
     score = (h.score, h.low, h.high) if h else (None, None, None)
     marks = " ".join(m.replace(" ", "_") for m in row.marks)
     return [
         board.track, board.scale, *rank, row.name, *score, row.algoperf, row.reached,
-        len(row.counted), row.n, row.trials, row.memory, row.steps, marks, row.badge, row.arxiv,
-        row.source,
+        len(row.counted), row.n, row.trials, row.memory, row.steps, *robust, marks,
+        row.badge, row.arxiv, row.source,
     ]  # fmt: skip
 
 
@@ -129,8 +130,8 @@ def markdown(boards: list[Board], collection: Collection, drawn: list[Figures]) 
 def _table(board: Board) -> list[str]:
     lines = [
         "| rank | submission | speed-up | 95 % interval | AlgoPerf | reached | seeds | trials "
-        "| state | steps | marks | paper |",
-        "| --- | --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- | --- |",
+        "| state | steps | robust | marks | paper |",
+        "| --- | --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- | --- | --- |",
     ]
     for row in board.rows:
         paper = f"[{row.arxiv}](https://arxiv.org/abs/{row.arxiv})" if row.arxiv else ""
@@ -145,6 +146,7 @@ def _table(board: Board) -> list[str]:
             str(row.trials),
             size(row.memory),
             f"{row.steps:.0%}" if row.steps else "–",
+            str(row.robust or "–"),
             ", ".join([*([row.badge] if row.badge else []), *row.marks]),
             paper,
         ]
