@@ -91,9 +91,15 @@ def _sample(definition) -> Figure:
     data = module.data(definition.config, "val", *drawn)
     frozen = reference(definition)
     kinds = {"images": _images, "windows": _text, "tokens": _topics}
-    kinds |= {"truth": _matrix, "values": _solution}
+    kinds |= {"truth": _matrix, "values": _solution, "solution": _game, "inputs": _points}
     kind = next(kind for key, kind in kinds.items() if key in data)
-    panels = {_images: (4.0,), _matrix: (2.7, 2.7), _solution: (3.4, 2.8)}.get(kind, (5.2,))
+    panels = {
+        _images: (4.0,),
+        _matrix: (2.7, 2.7),
+        _game: (2.7, 2.7),
+        _solution: (3.4, 2.8),
+        _points: (4.0,),
+    }.get(kind, (5.2,))
     widths = [*panels, 3.2] if frozen else [*panels]
     figure, axes = pyplot.subplots(
         1,
@@ -246,6 +252,46 @@ def _matrix(axes, data, definition) -> None:
     axes[1].axvspan(rank + 0.5, widest + 0.5, color=GRID)
     axes[1].set_title("singular values" + ("; spare columns grey" if columns > rank else ""))
     axes[1].set_xlabel("number")
+
+
+def _game(axes, data, definition) -> None:
+    """Draw the mean of the players' matrices, and its singular values."""
+    terms = load_workload(definition).data(definition.config, "train")
+    matrix = terms["matrices"].mean(0)
+    bound = float(matrix.abs().quantile(0.99))
+    axes[0].imshow(matrix.numpy(), cmap="RdBu_r", vmin=-bound, vmax=bound, interpolation="nearest")
+    axes[0].set_title("mean matrix")
+    axes[0].set_xticks([])
+    axes[0].set_yticks([])
+    bare(axes[1])
+    values = torch.linalg.svdvals(matrix).numpy()
+    axes[1].plot(range(1, len(values) + 1), values, ".", color=RUN)
+    _powers(axes[1])
+    axes[1].set(title="singular values", xlabel="number")
+
+
+def _points(axes, data, definition) -> None:
+    """Draw inputs as pictures, a row for each group, or ten classes in a plane."""
+    inputs, targets = data["inputs"], data["targets"]
+    side = round(inputs.shape[1] ** 0.5)
+    if side * side == inputs.shape[1]:
+        groups = [inputs[targets == sign] for sign in (1, -1)]
+        rows = [group[torch.arange(9) * len(group) // 9] for group in groups]
+        sheet = np.concatenate(
+            [np.concatenate(list(row.view(-1, side, side).numpy()), axis=1) for row in rows]
+        )
+        bound = np.percentile(np.abs(sheet), 99)
+        axes[0].imshow(sheet, cmap="RdBu_r", vmin=-bound, vmax=bound, interpolation="nearest")
+        axes[0].set_axis_off()
+        return
+    bare(axes[0])
+    for i, c in enumerate(sorted({*targets.int().tolist()}, reverse=True)):
+        for x, y in inputs[targets == c][:, :2][:40].tolist():
+            name = {1: "+", -1: "−"}[c] if len(targets.unique()) == 2 else str(c)
+            axes[0].text(x, y, name, color=f"C{i}", fontsize=6, ha="center", va="center")
+    low, high = inputs[:, :2].quantile(0.01, dim=0), inputs[:, :2].quantile(0.99, dim=0)
+    axes[0].set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+    axes[0].set(xlabel="first component", ylabel="second component")
 
 
 def _solution(axes, data, definition) -> None:

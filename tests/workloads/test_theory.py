@@ -630,3 +630,54 @@ def test_cbo_without_noise_contracts_to_the_best_particle_and_refuses_large_mode
     assert float(sub.algorithm.particles.std(dim=0).mean()) == pytest.approx(spread * 0.9**10)
     with pytest.raises(UserError, match="cbo is for up to 10,000 parameters"):
         at_work(task_of("gpt2"), "cbo")
+
+
+def dense(task):
+    """F and G of convex_admm as whole matrices, over the patterns it will draw, and y."""
+    x, y = task._data["inputs"].numpy(), task._data["targets"].numpy()
+    (directions,) = drawn(task, ((6, 10),), 1)
+    active = (x @ directions[0] >= 0).T
+    half = np.hstack([d[:, None] * x for d in active])
+    F = np.hstack([half, -half])
+    blocks = [(2.0 * d - 1)[:, None] * x for d in active] * 2
+    G = np.zeros((20 * len(x), 20 * 6))
+    for b, block in enumerate(blocks):
+        G[b * len(x) : (b + 1) * len(x), b * 6 : (b + 1) * 6] = block
+    return F, G, y
+
+
+def test_convex_admm_equals_its_formula():
+    task = task_of("two_layer_relu")
+    F, G, y = dense(task)
+    rho, weight = 0.2, len(y) * task.model.ridge
+    sub = at_work(task, "convex_admm", rho=rho)
+    v, dual, s, slack = np.zeros(120), np.zeros(120), np.zeros(len(G)), np.zeros(len(G))
+    system = np.eye(120) + F.T @ F / rho + G.T @ G
+    for _ in range(15):
+        u = np.linalg.solve(system, F.T @ y / rho + v - dual + G.T @ (s - slack))
+        moved = (u + dual).reshape(20, 6)
+        norms = np.sqrt((moved**2).sum(1, keepdims=True))
+        v = (np.maximum(1 - weight / (rho * norms), 0) * moved).ravel()
+        s = np.maximum(G @ u + slack, 0)
+        dual, slack = dual + u - v, slack + G @ u - s
+        advance(task, sub)
+        np.testing.assert_allclose(sub.algorithm.v.numpy().ravel(), v, rtol=1e-8, atol=1e-11)
+
+
+def test_convex_admm_ends_at_a_network_with_the_objective_of_the_convex_problem():
+    task = task_of("two_layer_relu")
+    F, G, y = dense(task)
+    sub = at_work(task, "convex_admm", rho=0.2)
+    advance(task, sub, 800)
+    v = sub.algorithm.v.numpy().ravel()
+    assert (G @ v).min() > -1e-4, "every block is active where its pattern says"
+    norms = np.sqrt((v.reshape(20, 6) ** 2).sum(1))
+    convex_value = ((F @ v - y) ** 2).mean() / 2 + task.model.ridge * norms.sum()
+    loss = float(task.forward(task.next_batch()))
+    assert loss == pytest.approx(convex_value, abs=1e-4)
+    assert loss < 0.5, "the network of zeros"
+    other = task_of("two_layer_relu")
+    with pytest.raises(UserError, match="convex_admm needs a two-layer ReLU model"):
+        at_work(task_of("logreg"), "convex_admm")
+    advance(other, at_work(other, "adam", lr=0.02), 40)
+    assert loss < float(other.forward(other.next_batch()))
