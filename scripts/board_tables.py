@@ -1,0 +1,119 @@
+"""Write the tables of the train board into README.md and docs/findings.md, from the records.
+
+    python scripts/board_tables.py            # write them
+    python scripts/board_tables.py --check    # write nothing; exit 1 if one is out of date
+
+A table stands between `<!-- NAME -->` and `<!-- end -->`. README has the ranked rows of the board,
+docs/findings.md their times on each workload of the core.
+"""
+
+import argparse
+import math
+import re
+import sys
+
+from harness.catalog.discover import ROOT
+from harness.errors import UserError
+from harness.records.collect import collect
+from harness.records.references import references
+from harness.report.board.board import boards
+from harness.report.board.cells import Choice
+from harness.report.board.rows import Board, Row
+from harness.system.files import atomic_write
+
+PLACES = {ROOT / "README.md": "ranked", ROOT / "docs" / "findings.md": "times"}
+
+
+def train() -> Board:
+    """Return the board of training from scratch at mini, by the committed records."""
+    return next(
+        board
+        for board in boards(collect([ROOT / "results"]), references())
+        if (board.track, board.scale) == ("train", "mini")
+    )
+
+
+def shown(board: Board) -> list[Row]:
+    """Return the rows that have a rank; if none has, those that were raced on most of the core."""
+    ranked = [row for row in board.rows if row.rank]
+    most = max(len(row.choices.keys() & board.references.keys()) for row in board.rows)
+    return ranked or [
+        row for row in board.rows if len(row.choices.keys() & board.references.keys()) == most
+    ]
+
+
+def ranked(board: Board) -> list[str]:
+    """Return the table of ranks, speed-ups and intervals."""
+    lines = [
+        "| rank | submission | speed-up | 95 % interval | goals reached |",
+        "| --- | --- | ---: | --- | ---: |",
+    ]
+    for row in shown(board):
+        h = row.headline
+        score = f"{h.score:.2f}×" if h else "–"
+        interval = f"{h.low:.2f}–{h.high:.2f}" if h and h.low is not None else "–"
+        reached = f"{row.reached}/{len(row.counted)}"
+        lines.append(f"| {row.rank_text()} | {row.name} | {score} | {interval} | {reached} |")
+    return lines
+
+
+def times(board: Board) -> list[str]:
+    """Return the table of times on the core, in reference seconds."""
+    keys = list(board.references)
+    names = [f"`{key.removesuffix('.mini')}`" for key in keys]
+    lines = [
+        f"| submission | rank | {' | '.join(names)} |",
+        f"| --- | --- |{' ---: |' * len(keys)}",
+    ]
+    for row in shown(board):
+        cells = [cell(row.choices.get(key)) for key in keys]
+        lines.append(f"| {row.name} | {row.rank_text()} | {' | '.join(cells)} |")
+    reference = [f"{time:.1f}" for time in board.references.values()]
+    return [*lines, f"| *reference* | | {' | '.join(reference)} |"]
+
+
+def cell(choice: Choice | None) -> str:
+    """Return a time, with the number of seeds that reached the goal where not all did."""
+    if choice is None:
+        return "not raced"
+    if not choice.runs:
+        return "cannot"
+    reached = sum(math.isfinite(run.time) for run in choice.runs)
+    some = f" ({reached})" if 0 < reached < len(choice.runs) else ""
+    return (f"{choice.cell.time:.1f}" if choice.cell.met else "miss") + some
+
+
+def texts() -> dict:
+    """Return the new text of each file by its path.
+
+    Raises:
+        UserError: a file has no place for its table.
+    """
+    board, made = train(), {}
+    for path, name in PLACES.items():
+        lines = {"ranked": ranked, "times": times}[name](board)
+        place = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", re.S)
+        text = path.read_text()
+        if not place.search(text):
+            raise UserError(f"{path} has no place for its table", f"<!-- {name} --> <!-- end -->")
+        made[path] = place.sub(
+            lambda found, lines=lines: found[1] + "\n".join(lines) + found[2], text
+        )
+    return made
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description="Write the tables of the train board.")
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    asked = parser.parse_args(arguments)
+    old = [path for path, text in texts().items() if text != path.read_text()]
+    if asked.check:
+        print("\n".join(f"{path.relative_to(ROOT)} is out of date" for path in old))
+        return 1 if old else 0
+    for path, text in texts().items():
+        atomic_write(path, text.encode())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
