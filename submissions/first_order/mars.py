@@ -7,8 +7,8 @@ Yuan et al., "MARS: Unleashing the Power of Variance Reduction for Training Larg
     AdamW with c for tensors of two dimensions and more; others: AdamW with g and their own betas
 
 State: m, v and the last gradient, three words per parameter; the step.
-Departures from the paper: the approximate form, which takes the last gradient where the exact one
-needs the last batch's gradient at p. The last gradient is 0 at first, as in the authors' code.
+Departures from the paper: the approximate form, which takes the last gradient where mars_exact
+takes the gradient at the last p. The last gradient is 0 at first, as in the authors' code.
 """
 
 import torch

@@ -375,7 +375,29 @@ def median_batch(params, batches, lr, wd, kind, rounds):
             params[i] = (1 - lr * wd) * params[i] - lr * u[i]
 
 
+def mars_exact(params, batches, lr, wd, beta1, beta2, gamma):
+    """Algorithm 2 of arXiv 2411.10438: both gradients on one batch; AdamW for the vector."""
+    m, v, last = [0.0 * p for p in params], [0.0 * p for p in params], [p.copy() for p in params]
+    for t in range(1, STEPS + 1):
+        batch = batches()
+        g, old = mean_gradients(params, batch), mean_gradients(last, batch)
+        last = [p.copy() for p in params]
+        for i in range(len(params)):
+            c, b1, b2 = g[i], 0.9, 0.95
+            if c.ndim == 2:
+                b1, b2 = beta1, beta2
+                c = c + gamma * beta1 / (1 - beta1) * (c - old[i])
+                c = c / max(1.0, norm([c]))
+            m[i] = b1 * m[i] + (1 - b1) * c
+            v[i] = b2 * v[i] + (1 - b2) * c * c
+            u = (m[i] / (1 - b1**t)) / (np.sqrt(v[i] / (1 - b2**t)) + 1e-8)
+            params[i] = params[i] - lr * (u + wd * params[i])
+
+
 OWNERS = [
+    Row("mars_exact", mars_exact,
+        {"lr": 0.05, "wd": 0.1, "beta1": 0.95, "beta2": 0.99, "gamma": 0.1}, package="",
+        float32=2e-5),
     Row("momo", momo, {"lr": 2.0, "wd": 0.01, "beta": 0.9, "lower": 0.0}, package=""),
     Row("momo_adam", momo_adam,
         {"lr": 0.3, "wd": 0.01, "beta1": 0.9, "beta2": 0.99, "lower": 0.9, "eps": 1e-8},
