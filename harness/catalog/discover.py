@@ -5,7 +5,7 @@ milliseconds and never runs their code.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -149,10 +149,18 @@ def find(name: str) -> Plugin:
         file = find(fallback).path if fallback else Path(optimizer_classes.__file__)
         return Plugin(name, file, "class", None, target)
     if name not in submissions():
-        raise UserError(
-            f"no submission is called {name!r}", nearest(name, submissions()), "harness list"
-        )
+        raise unknown(name, "submission", submissions())
     return submissions()[name]
+
+
+def unknown(name: str, what: str, known: Iterable[str]) -> UserError:
+    """Return the error for a name that no plugin has; it finds a file here of that name."""
+    beside = name if Path(name).is_dir() else f"{name}.py"
+    if Path(beside).exists():
+        return UserError(
+            f"no {what} is called {name!r}", do=f"./{beside} is the one that lies here"
+        )
+    return UserError(f"no {what} is called {name!r}", nearest(name, known), f"harness list {what}s")
 
 
 def find_workload(name: str) -> Plugin:
@@ -173,9 +181,7 @@ def find_workload(name: str) -> Plugin:
             )
         return Plugin(path.stem, path, "", None)
     if name not in workloads():
-        raise UserError(
-            f"no workload is called {name!r}", nearest(name, workloads()), "harness list workloads"
-        )
+        raise unknown(name, "workload", workloads())
     return workloads()[name]
 
 

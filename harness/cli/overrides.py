@@ -113,9 +113,7 @@ def _check_options(
         discover.find_workload(name)
     for name in chosen.get("submission", []):
         if name not in plugins:
-            raise UserError(
-                f"no submission is called {name!r}", nearest(name, plugins), "harness list"
-            )
+            raise discover.unknown(name, "submission", plugins)
     for group in GROUPS:
         options = [path.stem for path in (CONF / group).glob("*.yaml")]
         for name in chosen.get(group, []):

@@ -1,7 +1,5 @@
 """The command line as a user meets it: quick, in one line, with the nearest right name."""
 
-import contextlib
-import io
 import os
 import subprocess
 import sys
@@ -17,23 +15,20 @@ from harness.cli import main
 from harness.cli.arguments import COMMANDS
 from harness.records import run_folder
 from tests.support import records
-from tests.support.racing import HORIZON, OWN, ROOT, SHORT, command, environment, harness, log_of
+from tests.support.racing import (
+    HORIZON,
+    OWN,
+    ROOT,
+    SHORT,
+    SMALL,
+    command,
+    environment,
+    harness,
+    log_of,
+    typed,
+)  # fmt: skip
 
 HEAVY = {"torch", "pandas", "matplotlib", "wandb", "tensorboard", "scipy"}
-
-
-def typed(*arguments):
-    """Run a command line in this process: exit status, stdout, stderr."""
-    out, err, before = io.StringIO(), io.StringIO(), sys.argv
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            try:
-                code = main.main([str(a) for a in arguments])
-            except SystemExit as error:  # argparse, on a command's own options
-                code = error.code
-    finally:
-        sys.argv = before
-    return code, out.getvalue(), err.getvalue()
 
 
 def refused(*arguments):
@@ -282,8 +277,11 @@ def test_a_new_submission_can_be_raced_at_once(tmp_path, monkeypatch):
     assert "exists already" in refused("new", "submission", "my_idea")
     assert "cannot name a submission" in refused("new", "submission", "my idea")
     assert "is the name of a shipped submission" in refused("new", "submission", "lion")
+    said = "no submission is called 'my_idea'; ./my_idea.py is the one that lies here"
+    assert said in refused("check", "my_idea")
+    assert said in refused("submission=my_idea")
     assert "would run a file harness.py" in refused("new", "workload", "harness")
-    code, out, err = typed("submission=./my_idea.py", "isolation=inline", "results=r", *SHORT)
+    code, out, err = typed("submission=./my_idea.py", "isolation=inline", "results=r", *SMALL)
     assert code == 0, err
     assert "out of budget" in out
     assert "did you mean my_idea.py" in refused("submission=./my_ideas.py")
@@ -316,12 +314,12 @@ def test_any_path_will_do_and_a_done_trial_is_not_run_again(tmp_path):
     strange.mkdir()
     own = strange / "une idée.py"
     own.write_text((OWN / "list_lion.py").read_text())
-    line = [f"submission={own}", f"results={strange / 'ré sultats'}", *SHORT]
+    line = [f"submission={own}", f"results={strange / 'ré sultats'}", *SMALL]
     assert typed(*line, "dry=true")[1].startswith("to run")
-    first = harness(*line)
-    assert first.returncode == 0, first.stderr
-    assert "out of budget" in first.stdout
-    (folder,) = (strange / "ré sultats").glob("runs/gpt2/une idée/*")
+    code, out, err = typed(*line)
+    assert code == 0, err
+    assert "out of budget" in out
+    (folder,) = (strange / "ré sultats").glob("runs/small_net/une idée/*")
     assert run_folder.finished(folder)["submission"] == "une idée"
     assert (folder / "curve.png").stat().st_size > 1000
     before = (folder / "log.jsonl").read_bytes()
@@ -338,11 +336,11 @@ def test_a_file_with_the_name_of_another_submission_is_refused(tmp_path):
 
 
 def test_a_sweep_races_all_and_has_the_worst_status(tmp_path):
-    line = [f"submission=lion,{OWN / 'faulty.py'}", "seed=0,1", f"results={tmp_path}", *SHORT]
-    swept = harness(*line, "-m", cwd=tmp_path)
+    line = [f"submission=lion,{OWN / 'faulty.py'}", "seed=0,1", f"results={tmp_path}", *SMALL]
+    swept = harness(*line, "-m", "isolation=inline", cwd=tmp_path)
     assert swept.returncode == 1, swept.stderr
     rows = [line.split() for line in swept.stdout.splitlines()]
-    found = sorted((row[1], row[2], row[4]) for row in rows if row and row[0] == "gpt2")
+    found = sorted((row[1], row[2], row[4]) for row in rows if row and row[0] == "small_net")
     assert found == [
         ("faulty", "0", "failed"),
         ("faulty", "1", "failed"),
@@ -350,21 +348,21 @@ def test_a_sweep_races_all_and_has_the_worst_status(tmp_path):
         ("lion", "1", "out"),
     ]
     assert {path.name for path in tmp_path.iterdir()} == {"runs"}  # nothing of Hydra's
-    for folder in tmp_path.glob("runs/gpt2/lion/*"):
+    for folder in tmp_path.glob("runs/small_net/lion/*"):
         assert [row["event"] for row in log_of(folder)].count("started") == 1
 
 
 def test_a_sweep_leaves_out_what_has_not_its_scale(tmp_path):
     line = ["submission=adamw", "dry=true", f"results={tmp_path}", "jobs=1"]
-    swept = harness("-m", "workload=ft_minilm,gpt2", *line)
-    assert swept.returncode == 0, swept.stderr
-    assert swept.stderr.startswith("harness: left out: workload ft_minilm has no scale 'mini'")
-    row, count = swept.stdout.splitlines()
+    code, out, err = typed("-m", "workload=ft_minilm,gpt2", *line)
+    assert code == 0, err
+    assert err.startswith("harness: left out: workload ft_minilm has no scale 'mini'")
+    row, count = out.splitlines()
     assert row.split()[2] == "gpt2.mini"
     assert count.startswith("1 trial: 0 done, 1 to run")
-    nothing = harness("-m", "workload=ft_minilm,ft_smollm2", *line)
-    assert (nothing.returncode, nothing.stdout) == (2, "")
-    assert nothing.stderr.count("left out") == 2
+    code, out, err = typed("-m", "workload=ft_minilm,ft_smollm2", *line)
+    assert (code, out) == (2, "")
+    assert err.count("left out") == 2
     assert "has no scale 'mini'; known: base; scale=base" in refused("workload=ft_minilm")
 
 
@@ -410,7 +408,7 @@ def edited(draw):
     return words
 
 
-@hypothesis_settings(max_examples=60)
+@hypothesis_settings(max_examples=40)
 @given(edited())
 def test_no_line_gives_a_traceback(words):
     code, _, err = typed("dry=true", *words)
