@@ -19,8 +19,9 @@ from harness.train import depth, shared_weights
 class Evaluator:
     """Builds the workload's model and validation data once, then scores weights it is handed."""
 
-    # The order of the questions.
+    # The order of all questions, and the numbers of those that were asked last.
     _order: Tensor | None = None
+    _asked: Tensor
     # The answers to them, [examples, ...], if a submission predicts by itself.
     _answers: Tensor | None = None
 
@@ -109,16 +110,23 @@ class Evaluator:
         whole = [int(s) if s.is_integer() else s for s in sums.tolist()]
         return [list(pair) for pair in zip(whole[:count], self._totals, strict=False)]
 
-    def questions(self) -> Tensor:
-        """Return the inputs of all validation examples, without labels, [N, ...].
+    def questions(self, count: int | None = None) -> Tensor:
+        """Return the inputs of validation examples, without labels, [N, ...].
 
         Their order is unknown to every submission: stored examples are sorted by class.
+
+        Args:
+            count: take those of the first `count` groups alone; a stream's later tasks are not
+                shown before they begin.
         """
         if self._order is None:
             size = self._module.size(self._data, self._config)
             generator = torch.Generator().manual_seed(key.hidden_seed(self._seed, "questions"))
             self._order = torch.randperm(size, generator=generator)
-        batch = self._module.batch(self._data, self._order, self._config)
+        self._asked = self._order
+        if count is not None:
+            self._asked = self._order[self._data["group"].cpu()[self._order] < count]
+        batch = self._module.batch(self._data, self._asked, self._config)
         if "inputs" not in batch:
             raise UserError(
                 f"workload {self._module.__name__} has no inputs apart from labels: "
@@ -128,18 +136,19 @@ class Evaluator:
 
     @torch.inference_mode()
     def answer(self, scores: Tensor) -> None:
-        """Evaluate these answers to `questions` from now on, instead of the model's own scores.
+        """Evaluate these answers to the last `questions`, instead of the model's own scores.
 
         Raises:
             ValueError: they are not of the shape of the model's.
         """
-        questions = self.questions()
-        ours = self._model(questions[:1].to(self._device))
-        if scores.shape != (len(questions), *ours.shape[1:]):
-            expected = [len(questions), *ours.shape[1:]]
+        first = self._module.batch(self._data, self._asked[:1], self._config)["inputs"]
+        ours = self._model(first.to(self._device))
+        if scores.shape != (len(self._asked), *ours.shape[1:]):
+            expected = [len(self._asked), *ours.shape[1:]]
             raise ValueError(f"the predictor's answers are {list(scores.shape)}, not {expected}")
-        self._answers = torch.empty_like(scores)
-        self._answers[self._order] = scores
+        size = self._module.size(self._data, self._config)
+        self._answers = scores.new_zeros(size, *scores.shape[1:])
+        self._answers[self._asked] = scores
         self._answers = self._answers.to(self._device, ours.dtype)
 
     def _answering(self, index: Tensor):

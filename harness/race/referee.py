@@ -197,7 +197,7 @@ def _take(attempt: Attempt, reply: dict, score: bool) -> tuple[dict, dict, dict]
     try:
         # Before the ledger, which charges the predictions to the row that they answer.
         if score:
-            attempt.scoring.ask()
+            attempt.scoring.ask(reply["step"])
         ledger = attempt.ledger(reply)
         with attempt.running.frozen():
             weights = attempt.running.weights()

@@ -25,13 +25,14 @@ class Scorer:
         self._block, self._terms = trial.definition.block, trial.terms
         self._evaluator, self._runner = evaluator, runner
 
-    def ask(self) -> None:
-        """Let a submission that has its own predictor answer.
+    def ask(self, step: int) -> None:
+        """Let a submission that has its own predictor answer, for what is evaluated at a step.
 
         Raises:
             ValueError: its answers are not scores of the validation examples.
         """
-        predictor.ask(self._evaluator, self._runner)
+        count = watched(self._block, step) if self._terms.streaming else None
+        predictor.ask(self._evaluator, self._runner, count)
 
     def score(self, reply: dict, weights: dict) -> dict:
         """Return the row's part that depends on the weights: metrics, or a stream's raw counts.

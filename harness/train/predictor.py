@@ -3,8 +3,9 @@
 Some methods cannot be evaluated as the workload's model with one set of weights, for example
 supermasks and class means. Such a submission defines `predict(algorithm, inputs) -> scores`. The
 referee calls it at every hand-over, with all validation examples at once, in an order that does not
-depend on their classes. Its seconds are charged, since they cannot be distinguished from training.
-Steps between hand-overs are not evaluated. The record has the mark `own_predictor`.
+depend on their classes. Of a stream, these are the examples of the tasks that are evaluated then.
+The seconds of a call are charged, since they cannot be distinguished from training. Steps between
+hand-overs are not evaluated. The record has the mark `own_predictor`.
 """
 
 import base64
@@ -49,14 +50,17 @@ def unpack(message: dict) -> "Tensor":
         raise ValueError(f"not a tensor: {error!r}") from None
 
 
-def ask(evaluator, runner) -> None:
+def ask(evaluator, runner, count: int | None = None) -> None:
     """Give the evaluator the scores of the submission's own predictor, if it has one.
+
+    Args:
+        count: ask for the first `count` groups of validation examples alone.
 
     Raises:
         ValueError: the answers are not scores of these examples.
     """
     if runner.predicts:
-        evaluator.answer(runner.predict(evaluator.questions()))
+        evaluator.answer(runner.predict(evaluator.questions(count)))
 
 
 def answers(submission, questions: "Tensor") -> "Tensor":

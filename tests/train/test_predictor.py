@@ -23,6 +23,21 @@ def test_questions_have_no_labels_and_no_order():
     assert torch.equal(asked, own.questions())
 
 
+def test_a_streams_later_tasks_are_not_shown_before_they_begin():
+    """The answers to the tasks that were asked for are judged as before."""
+    task, plain, asked = make_task(), judge(), judge()
+    weights, groups = dict(task.model.state_dict()), plain._data["group"]
+    task.model.eval()
+    for count in (1, 3):
+        questions = asked.questions(count)
+        inputs = plain._module.batch(plain._data, torch.arange(len(groups)), plain._config)
+        known = inputs["inputs"][groups < count]
+        assert sorted(map(tuple, questions.tolist())) == sorted(map(tuple, known.tolist()))
+        with torch.no_grad():
+            asked.answer(task.model(questions))
+        assert asked.groups(weights, None, count) == plain.groups(weights, None, count)
+
+
 def test_the_order_of_questions_is_known_to_nobody_but_a_key(monkeypatch):
     """Stored examples are sorted by class, so an order that can be derived gives the labels."""
     assert not torch.equal(judge().questions(), judge().questions())
@@ -45,8 +60,10 @@ def test_answers_of_the_model_itself_are_judged_as_the_model():
 
 @pytest.mark.parametrize("shape", [(1, 10), (100, 9), (100,)])
 def test_answers_of_another_shape_are_refused(shape):
+    asked = judge()
+    asked.questions()
     with pytest.raises(ValueError, match="answers"):
-        judge().answer(torch.zeros(shape))
+        asked.answer(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("tensor", [torch.rand(3, 4), torch.zeros(0, 5), torch.ones(2).byte()])
