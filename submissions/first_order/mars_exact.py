@@ -22,7 +22,7 @@ SPACE = mars.SPACE
 class Algorithm:
     def __init__(self, task, hp):
         self.task, self.hp = task, hp
-        self.state = mars.init(task.params, hp) | {"before": ops.copies(task.params)}
+        self.state: dict = mars.init(task.params, hp) | {"before": ops.copies(task.params)}
 
     def step(self):
         task, state = self.task, self.state

@@ -27,16 +27,21 @@ SPACE = {
 }
 
 
+def squares(rows, center):
+    """Return the squared distance of each example's row to the center, over all tensors: [B]."""
+    each = [(r - c).square().sum(dim=1) for r, c in zip(rows, center, strict=True)]
+    return torch.stack(each).sum(dim=0)
+
+
 def geometric(examples, rounds):
     """Return the point of least total distance to the rows of the tensors [B, *shape]."""
     rows = [g.flatten(1) for g in examples]
+    largest = float(squares(rows, [torch.zeros_like(r[0]) for r in rows]).max()) ** 0.5
     center = [r.mean(dim=0) for r in rows]
-    largest = sum(r.square().sum(dim=1) for r in rows).max().sqrt()
     for _ in range(rounds):
-        square = sum((r - c).square().sum(dim=1) for r, c in zip(rows, center, strict=True))
-        weights = 1.0 / square.sqrt().clamp(min=1e-8 * float(largest) + 1e-30)
+        weights = 1.0 / squares(rows, center).sqrt().clamp(min=1e-8 * largest + 1e-30)
         weights /= weights.sum()
-        center = [weights.to(r.dtype) @ r for r in rows]
+        center = [weights @ r for r in rows]
     return [c.view(g.shape[1:]) for c, g in zip(center, examples, strict=True)]
 
 

@@ -31,7 +31,7 @@ class Algorithm:
     def __init__(self, task, hp):
         self.task, self.hp = task, hp
         copies = {key: ops.copies(task.params) for key in ("start", "y", "average")}
-        self.state = copies | {"sum": ops.zeros(task.params), "square": 0.0, "step": 0}
+        self.state: dict = copies | {"sum": ops.zeros(task.params), "square": 0.0, "step": 0}
 
     def put(self, point):
         """Move the model to the average of `point` with weight t and of the steps before."""

@@ -60,11 +60,11 @@ def update(params, grads, state, hp, progress):
         state["v"].zero_()
     chosen = int(state["order"][turn % hp.blocks])
     members = [i for i, block in enumerate(state["block"]) if int(block) == chosen]
-    moments = [[], []]
+    views = []
     for i in members:
-        first = int(state["offset"][i])
-        for kept, key in zip(moments, ("m", "v"), strict=True):
-            kept.append(state[key][first : first + params[i].numel()].view(params[i].shape))
+        place = slice(int(state["offset"][i]), int(state["offset"][i]) + params[i].numel())
+        views.append([state[key][place].view(params[i].shape) for key in ("m", "v")])
+    m, v = ([view[k] for view in views] for k in (0, 1))
     p, g = [params[i] for i in members], [grads[i] for i in members]
     lr, betas = hp.lr * warmup_cosine(progress, hp.warmup), (hp.beta1, hp.beta2)
-    ops.adam_(p, g, *moments, inner + 1, lr, betas, hp.eps, hp.wd)
+    ops.adam_(p, g, m, v, inner + 1, lr, betas, hp.eps, hp.wd)
