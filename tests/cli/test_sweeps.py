@@ -1,34 +1,21 @@
 """A sweep says what it will do, shows how far it is, stops when asked, and lists every trial."""
 
-import contextlib
 import io
 import os
 import re
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
 
-from harness.cli import main, sweep_plan, sweep_trial, sweep_watch
+from harness.cli import sweep_plan, sweep_trial, sweep_watch
 from harness.report.run.live import SweepLines
 from harness.report.run.text import duration, table
 from harness.system.files import locked
-from tests.support.racing import ROOT, SHORT, command, environment, log_of
+from tests.support.racing import ROOT, SHORT, command, environment, log_of, typed
 
 QUICK = [*SHORT, "isolation=inline", "hydra/launcher=basic", "submission=lion"]
-
-
-def typed(*arguments):
-    """Run a command line in this process: exit status, stdout, stderr."""
-    out, err, before = io.StringIO(), io.StringIO(), sys.argv
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            status = main.main([str(argument) for argument in arguments])
-    finally:
-        sys.argv = before
-    return status, out.getvalue(), err.getvalue()
 
 
 def columns_of(line):

@@ -14,7 +14,7 @@ from harness.errors import UserError
 from harness.laws import laws
 from harness.laws.small_run import SmallRun
 from harness.laws.verdicts import BROKEN, KEPT, NOT_APPLICABLE, Violation, try_law
-from tests.support.racing import environment
+from tests.support.racing import environment, typed
 
 NAMES = sorted(discover.submissions())
 
@@ -178,22 +178,29 @@ def test_check_says_a_line_a_law(tmp_path):
     assert rows[-1].endswith(" submission=./mine.py")
 
 
-def test_check_says_what_is_broken_and_where(tmp_path):
+def check(tmp_path, monkeypatch, text):
+    """Run `harness check` on a file in this process: exit status, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(text)
+    return typed("check", "mine.py")
+
+
+def test_check_says_what_is_broken_and_where(tmp_path, monkeypatch):
     bad = GOOD.replace("m.lerp_(g,", "m.lerp_(g.mul_(0.5),") + 'SKIPS = {"masks": "a trial"}\n'
-    done, _ = checked(tmp_path, bad)
-    assert done.returncode == 1
-    (row,) = [row for row in done.stdout.splitlines() if row.startswith("FAIL")]
+    code, out, _ = check(tmp_path, monkeypatch, bad)
+    assert code == 1
+    (row,) = [row for row in out.splitlines() if row.startswith("FAIL")]
     line = bad.splitlines().index("def update(params, grads, state, hp, progress):") + 1
     assert f"mine.py:{line})" in row
-    assert re.search(r"^skip  masks +a trial$", done.stdout, re.MULTILINE)
+    assert re.search(r"^skip  masks +a trial$", out, re.MULTILINE)
 
 
-def test_check_ends_at_a_file_that_does_not_run(tmp_path):
-    done, _ = checked(tmp_path, GOOD.replace("hp.beta)", "hp.bta)"))
-    assert done.returncode == 2  # SPACE has beta, which nothing reads
-    assert "nothing reads hp.beta" in done.stderr
-    done, _ = checked(tmp_path, GOOD.replace("zip(params", "zap(params"))
+def test_check_ends_at_a_file_that_does_not_run(tmp_path, monkeypatch):
+    code, _, err = check(tmp_path, monkeypatch, GOOD.replace("hp.beta)", "hp.bta)"))
+    assert code == 2  # SPACE has beta, which nothing reads
+    assert "nothing reads hp.beta" in err
+    code, out, err = check(tmp_path, monkeypatch, GOOD.replace("zip(params", "zap(params"))
     line = GOOD.splitlines().index('    for p, g, m in zip(params, grads, state["m"]):') + 1
-    assert done.returncode == 1
-    assert f"mine.py:{line}, in update)" in done.stdout
-    assert "Traceback" not in done.stdout + done.stderr
+    assert code == 1
+    assert f"mine.py:{line}, in update)" in out
+    assert "Traceback" not in out + err

@@ -87,9 +87,9 @@ def end_of(planned, watcher=None):
 @pytest.mark.parametrize(
     "code, stride",
     [
-        (errno.EIO, 1),
-        (errno.ENOSPC, 5),  # the way is the same, the name of the end is another
-        pytest.param(errno.ENOSPC, 1, marks=pytest.mark.slow),
+        (errno.EIO, 4),
+        (errno.ENOSPC, 7),  # the way is the same, the name of the end is another
+        *(pytest.param(code, 1, marks=pytest.mark.slow) for code in (errno.EIO, errno.ENOSPC)),
     ],
 )
 def test_any_write_of_a_trial_may_fail(code, stride, whole, tmp_path, monkeypatch):
@@ -112,7 +112,7 @@ def test_any_write_of_a_trial_may_fail(code, stride, whole, tmp_path, monkeypatc
     assert at > 50
 
 
-@pytest.mark.parametrize("stride", [3, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_trial_may_die_in_any_write(stride, whole, tmp_path):
     """As by a power failure: the process ends in the call, half of what it writes is written."""
     for at in itertools.count(1, stride):
@@ -180,7 +180,7 @@ def test_a_referee_out_of_memory_is_named_and_goes_on(error, whole, tmp_path, mo
 
 
 @given(data=st.data())
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_a_damaged_trial_goes_on_or_says_what_to_do(whole, tmp_path_factory, data):
     planned = tiny.trial("lion", tmp_path_factory.mktemp("damaged"))
     asked = []
@@ -278,12 +278,6 @@ def test_any_path_will_do(name, whole, tmp_path, capsys):
     assert main.main(["report", str(tmp_path / name), "--out", str(tmp_path / f"{name} out")]) == 0
 
 
-def test_a_runner_finds_its_way_along_a_strange_path(whole, tmp_path):
-    planned = tiny.trial("lion", tmp_path / "two words\né", isolation="process")
-    assert end_of(planned)[0] == whole.outcome
-    assert curve(planned.folder) == curve(whole.folder)
-
-
 # Signals, and processes beside each other
 
 
@@ -331,7 +325,7 @@ def test_many_at_once_in_one_folder_run_every_trial_once(tmp_path):
         assert events == ["started", "evaluation", *between, "evaluation", "ended"]
 
 
-@pytest.mark.parametrize("ends", ["stdout", "both"])
+@pytest.mark.parametrize("ends", ["stdout", pytest.param("both", marks=pytest.mark.slow)])
 def test_a_reader_that_goes_away_does_not_end_a_race(ends, whole, tmp_path):
     """As `harness ... | head -1` does, or a terminal that is closed."""
     words = [*tiny.WORDS, "submission=lion", f"results={tmp_path}", "isolation=inline"]
@@ -368,23 +362,28 @@ def test_a_clock_that_jumps_changes_no_result(whole, tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not soak.LINUX, reason="reads the runner's folder in /proc")
 def test_a_machine_that_sleeps_beyond_a_deadline_ends_nothing(tmp_path):
-    """Suspended or stopped (Ctrl-Z), the steps' deadline of one second passes; nobody hung."""
-    words = [*soak.APART[3:], "workload.mini.deadlines.step=1", f"results={tmp_path}"]
-    user = subprocess.Popen(
-        command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=environment(), start_new_session=True,
+    """Suspended or stopped (Ctrl-Z), the steps' deadline of two seconds passes; nobody hung.
+
+    The path is a strange one, which the runner has to find as well.
+    """
+    whole = tiny.race(tiny.trial("unhurried", tmp_path / "whole", wait=0))
+    planned = tiny.trial(
+        "unhurried", tmp_path / "two words\né", isolation="process",
+        numbers={"deadlines": {"step": 2}}, wait=0.1,
     )  # fmt: skip
-    while user.poll() is None and soak.progress(tmp_path) < 3:
+    planned.results.mkdir()
+    referee = soak.attempt(planned)
+    while soak.progress(planned.results) < 3:
         time.sleep(0.01)
-    (runner,) = at_work_in(tmp_path)
-    for pid in (runner, user.pid):
+    (runner,) = at_work_in(planned.results)
+    for pid in (runner, referee):
         os.kill(pid, signal.SIGSTOP)
-    time.sleep(2.5)
-    os.kill(user.pid, signal.SIGCONT)  # the referee wakes first, and has seen no step for long
+    time.sleep(3.5)
+    os.kill(referee, signal.SIGCONT)  # it wakes first, and has seen no step for long
     time.sleep(0.3)
     os.kill(runner, signal.SIGCONT)
-    out, err = user.communicate(timeout=120)
-    assert user.returncode == 0, out + err
+    assert soak.waited(referee) == 0, (planned.results / "errors").read_text()
+    same(planned.folder, whole)
 
 
 @pytest.mark.slow
@@ -423,9 +422,9 @@ def test_a_broken_tracker_changes_no_result(changes, whole, tmp_path):
 
 def test_random_faults_change_nothing_but_the_time(tmp_path):
     tally = soak.Tally()
-    soak.run(tally, tmp_path / "soak", faults=40, minutes=2, share=0)
+    soak.run(tally, tmp_path / "soak", faults=20, minutes=2, share=0)
     assert tally.problems == []
-    assert sum(tally.faults.values()) > 30
+    assert sum(tally.faults.values()) > 12
 
 
 def test_the_soak_notices_what_went_wrong(whole, tmp_path):

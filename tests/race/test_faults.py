@@ -11,9 +11,10 @@ import pytest
 from benches import soak
 from harness.race import runner_child
 from harness.records import run_folder
+from harness.records.rules.verdict import examine
 from tests.support.racing import (
     HORIZON,
-    SHORT,
+    SMALL,
     Watcher,
     at_work_in,
     command,
@@ -95,7 +96,7 @@ def test_a_failed_trial_is_run_again_and_leaves_no_stale_record(tmp_path):
     assert min(step for step, _ in seen) == 3  # from its checkpoint on
 
 
-@pytest.mark.parametrize("fault", ["os_exit", "fork"])
+@pytest.mark.parametrize("fault", [pytest.param("os_exit", marks=pytest.mark.slow), "fork"])
 def test_a_runner_that_vanishes_is_noticed(fault, tmp_path):
     """Also when a child of its own keeps the line to the referee open."""
     began = time.monotonic()
@@ -213,14 +214,11 @@ def test_a_damaged_record_is_made_again(whole, tmp_path):
 # What happens to its processes
 
 
-def start(
-    tmp_path,
-    *arguments,
-    numbers=("workload.mini.horizon=3000", "workload.mini.evaluate.points=100"),
-):
+def start(tmp_path):
     """A long race in a process group of its own, once it has made some steps."""
+    numbers = ["workload.mini.horizon=1000000", "workload.mini.evaluate.points=1000"]
     user = subprocess.Popen(
-        command(*SHORT, *numbers, f"results={tmp_path}", "submission=lion", *arguments),
+        command(*SMALL, *numbers, f"results={tmp_path}", "submission=lion"),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         env=environment(), cwd=tmp_path,
     )  # fmt: skip
@@ -230,7 +228,9 @@ def start(
     return user, folders()[0]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGINT]
+)
 def test_a_signal_to_the_whole_group_saves_and_exits_75(number, tmp_path):
     """A terminal's Ctrl-C reaches the runner too, which leaves it to the referee."""
     user, folder = start(tmp_path)
@@ -249,22 +249,51 @@ def checkpoints_of(folder):
 
 
 def test_the_runner_leaves_an_interrupt_to_the_referee(tmp_path):
-    user, folder = start(tmp_path)
+    planned = trial("unhurried", tmp_path, isolation="process", numbers={"horizon": 5000})
+    referee, folder = soak.attempt(planned), planned.folder
+    wait_until(lambda: steps_of(folder) > 5)
     (runner,) = at_work_in(tmp_path / "private")
     os.kill(runner, signal.SIGINT)
     before = steps_of(folder)
     wait_until(lambda: steps_of(folder) > before + 3)
     for _ in range(2):
-        os.killpg(user.pid, signal.SIGINT)
+        os.killpg(referee, signal.SIGINT)
         time.sleep(0.05)
     began = time.monotonic()
-    user.communicate(timeout=60)
+    assert soak.waited(referee) == 75
     assert time.monotonic() - began < 15
-    assert user.returncode == 75
     assert at_work_in(tmp_path) == []
 
 
+def strike(planned, victim, step):
+    """Kill the referee or the runner of a trial once it has made `step` steps; its exit status."""
+    pid = soak.attempt(planned)
+    wait_until(lambda: steps_of(planned.folder) >= step)
+    (runner,) = at_work_in(planned.results)
+    os.kill(pid if victim == "referee" else runner, signal.SIGKILL)
+    status = soak.waited(pid)
+    assert soak.orphans(planned.results) == []
+    return status
+
+
 def test_kills_change_nothing_but_the_time(tmp_path):
+    """The referee dies before the first checkpoint, at step 75, and the runner after it."""
+    numbers = {"horizon": 300, "evaluate": {"points": 4, "batch": 60}}
+    whole = race(trial("unhurried", tmp_path / "whole", numbers=numbers, wait=0))
+    planned = trial("unhurried", tmp_path / "struck", numbers=numbers, isolation="process")
+    planned.results.mkdir()
+    assert strike(planned, "referee", 20) == -signal.SIGKILL
+    assert strike(planned, "runner", 110) == run_folder.exit_code("killed") == 75
+    outcome = race(planned)
+    assert outcome.outcome == whole.outcome == "out_of_budget"
+    assert curve(outcome.folder) == curve(whole.folder)
+    assert outcome.record["lost_steps"] >= 20 + 110 - 75
+    (verdict,) = examine([outcome.folder])
+    assert verdict.fails == []
+
+
+@pytest.mark.slow
+def test_kills_of_a_command_line_change_nothing_but_the_time(tmp_path):
     tally = soak.Tally()
     chance = random.Random(2)
     while sum(tally.faults.values()) < 3 and tally.trials < 4:  # a trial may end before it is hit

@@ -21,7 +21,8 @@ from harness.train import shared_weights
 from harness.train.submission import Submission
 from harness.train.task import Task
 from submissions.continual import agem, ewc, gem, mas
-from tests.support.racing import harness, log_of
+from tests.support import racing
+from tests.support.racing import log_of
 from workloads import stream_rotated, stream_scole, stream_split
 
 CONF = Path(__file__).parents[2] / "conf/workload"
@@ -168,7 +169,7 @@ def example(number, label=0):
 
 
 def test_a_reservoir_keeps_every_example_with_the_same_probability():
-    kept, trials = torch.zeros(40), 2000
+    kept, trials = torch.zeros(40), 500
     for trial in range(trials):
         rng, memory = torch.Generator().manual_seed(trial), Buffer(10 * 12)
         for first in range(0, 40, 8):
@@ -413,18 +414,14 @@ def test_evaluating_every_step_or_never_trains_the_same_weights():
 
 
 def test_a_race_with_evaluation_every_step_or_never_hands_over_the_same_weights(tmp_path):
-    """From end to end: another process evaluates, and the referee's copies are compared."""
+    """From end to end: another process trains, and the referee's copies are compared."""
     handed = {}
-    for every in (0, 1):
-        results = tmp_path / str(every)
-        done = harness(
-            "workload=stream_split", "submission=er", "tracker=none", f"results={results}",
-            "variant=online", f"workload.mini.evaluate.every={every}",
-            "workload.mini.evaluate.points=4",
+    for every, isolation in ((0, "inline"), (1, "process")):
+        planned = racing.planned(
+            "stream_split", "er", tmp_path, variant="online", isolation=isolation,
+            numbers={"evaluate": {"every": every, "points": 4, "batch": 100}},
         )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        (folder,) = (results / "runs" / "stream_split" / "er").iterdir()
-        found = run_folder.evaluations(log_of(folder))
+        found = run_folder.evaluations(log_of(racing.race(planned).folder))
         handed[every] = {row["step"]: row["weights"] for row in found}
         assert sum(len(row.get("trace", [])) for row in found) == (
             40 - len(found) + 1 if every else 0

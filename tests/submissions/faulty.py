@@ -34,7 +34,8 @@ def fail(fault, params, grads, state):
     if fault == "raise":
         raise ValueError("five is too many")
     if fault == "explode":
-        params[0].mul_(1e30)
+        for p in params:
+            p.mul_(1e30)
     elif fault == "nan_state":
         for m in state["m"]:
             m.fill_(float("nan"))
@@ -55,7 +56,7 @@ def fail(fault, params, grads, state):
     elif fault == "allocate":
         torch.empty(2**50)
     elif fault == "disk":
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, 4_000))  # less than a checkpoint)
     elif fault == "fork" and os.fork() == 0:
         time.sleep(3600)
     elif fault == "fork":

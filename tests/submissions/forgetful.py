@@ -12,7 +12,7 @@ class Algorithm:
 
     def step(self):
         loss = self.task.forward_backward(self.task.next_batch())
-        self.scale += 1.0
+        self.scale += 0.01
         with torch.no_grad():
             for p in self.task.params:
                 p.add_(p.grad, alpha=-self.hp.lr)

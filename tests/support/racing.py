@@ -1,14 +1,18 @@
-"""Short trials of the real gpt2 workload: in this process, or as a user starts them.
+"""Short trials, in this process or as a user starts them.
 
-The trials change only numbers that the prepared data does not depend on.
+`trial` races the workload small_net.py beside this file: a step takes a millisecond. The words of
+`SHORT` race gpt2; they change only numbers that the prepared data does not depend on.
 """
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 from harness.catalog.definition import tree_of
+from harness.cli import main
 from harness.race import configuration, plan, referee
 from harness.race.observer import Observer
 from harness.records import run_folder
@@ -16,8 +20,9 @@ from harness.records.log import rows
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN = Path(__file__).parents[1] / "submissions"
-HORIZON, POINTS = 12, 4
-NUMBERS = {"horizon": HORIZON, "batch": 2, "evaluate": {"points": POINTS, "batch": 16}}
+SMALL_NET = Path(__file__).with_name("small_net.py")
+HORIZON, POINTS = 12, 4  # those of small_net.yaml
+SMALL = ["tracker=none", f"workload={SMALL_NET}"]
 SHORT = [
     "tracker=none",
     f"workload.mini.horizon={HORIZON}",
@@ -55,10 +60,9 @@ def planned(workload, submission, results, *, numbers=None, hp=None, **changes):
 
 
 def trial(submission, results, *, isolation="inline", seed=0, numbers=None, **hp):
-    """Return a planned trial of gpt2; `submission` is a name, or a stem of tests/submissions."""
-    numbers = NUMBERS | (numbers or {})
+    """Return a planned trial of small_net; `submission` as in `planned`."""
     return planned(
-        "gpt2", submission, results, numbers=numbers, hp=hp, isolation=isolation, seed=seed
+        str(SMALL_NET), submission, results, numbers=numbers, hp=hp, isolation=isolation, seed=seed
     )
 
 
@@ -89,6 +93,20 @@ def harness(*arguments, cwd=None, **changes):
     return subprocess.run(
         command(*arguments), capture_output=True, text=True, cwd=cwd, env=environment(**changes)
     )
+
+
+def typed(*arguments):
+    """Run a command line in this process: exit status, stdout, stderr."""
+    out, err, before = io.StringIO(), io.StringIO(), sys.argv
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                code = main.main([str(a) for a in arguments])
+            except SystemExit as error:  # argparse, on a command's own options
+                code = error.code
+    finally:
+        sys.argv = before
+    return code, out.getvalue(), err.getvalue()
 
 
 def at_work_in(folder):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
 
 from harness.errors import UserError
 from scripts import prepare_shards
@@ -73,18 +74,24 @@ def test_fetching_does_not_import_torch():
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
-def test_sides_of_the_split_are_disjoint_and_together_everything():
-    for corpus in text.CORPORA.values():
-        train, val = corpus("train"), corpus("val")
-        assert not train.keys() & val.keys()
-        assert not set(train.values()) & set(val.values())
-        share = sum(map(len, val.values())) / sum(map(len, [*train.values(), *val.values()]))
-        assert 0.04 < share < 0.09
-    assert len(text.sotu("train")) + len(text.sotu("val")) == 249
+@pytest.fixture(scope="module")
+def sotu():
+    """The training and validation addresses, by name."""
+    return text.sotu("train"), text.sotu("val")
 
 
-def test_validation_addresses_spread_over_the_years_and_repeat_no_training_text():
-    train, val = text.sotu("train"), text.sotu("val")
+@pytest.mark.parametrize("name", ["sotu", pytest.param("wiki", marks=pytest.mark.slow), "sympy"])
+def test_sides_of_the_split_are_disjoint_and_together_everything(name, sotu):
+    train, val = sotu if name == "sotu" else map(text.CORPORA[name], ("train", "val"))
+    assert not train.keys() & val.keys()
+    assert not set(train.values()) & set(val.values())
+    share = sum(map(len, val.values())) / sum(map(len, [*train.values(), *val.values()]))
+    assert 0.04 < share < 0.09
+    assert len(train) + len(val) == 249 or name != "sotu"
+
+
+def test_validation_addresses_spread_over_the_years(sotu):
+    _, val = sotu
     years = sorted(int(name[:4]) for name in val)
     assert (len(years), years[0], years[-1]) == (13, 1802, 2018)
     assert max(np.diff(years)) == 18
@@ -95,6 +102,11 @@ def test_validation_addresses_spread_over_the_years_and_repeat_no_training_text(
     ):
         assert len({name in val for name in pair}) == 1
 
+
+@pytest.mark.slow
+def test_validation_addresses_repeat_no_training_text(sotu):
+    train, val = sotu
+
     def runs(texts):
         words = (document.lower().split() for document in texts.values())
         return {hash(tuple(w[i : i + 12])) for w in words for i in range(len(w) - 11)}
@@ -103,11 +115,11 @@ def test_validation_addresses_spread_over_the_years_and_repeat_no_training_text(
     assert len(held_out & runs(train)) / len(held_out) < 0.002
 
 
-def test_the_same_text_gives_the_same_bpe():
-    texts = list(text.sotu("val").values())
+def test_the_same_text_gives_the_same_bpe(sotu):
+    texts = list(sotu[1].values())[:3]
     first, second = (text.train_bpe(texts, 600).to_str() for _ in range(2))
     assert first == second
-    assert text.train_bpe(texts, 600).get_vocab_size() == 600
+    assert Tokenizer.from_str(first).get_vocab_size() == 600
 
 
 @pytest.fixture(scope="module", params=["trained", "gpt2"])
@@ -115,8 +127,8 @@ def encoder(request):
     return text.gpt2() if request.param == "gpt2" else text.trained(["sotu"], 1024)
 
 
-def test_encoding_is_lossless(encoder):
-    texts = [*text.sotu("val").values(), "naïve 日本 🙂\r\n\t  x", "not a <|endoftext|> separator"]
+def test_encoding_is_lossless(encoder, sotu):
+    texts = [*list(sotu[1].values())[:3], "naïve 日本 🙂\r\n\t  x", "not a <|endoftext|> separator"]
     stream = encoder.encode(texts)
     starts = np.flatnonzero(stream == encoder.separator)
     assert len(starts) == len(texts)
@@ -124,8 +136,8 @@ def test_encoding_is_lossless(encoder):
     assert [encoder.tokenizer.decode(part[1:]) for part in parts] == texts
 
 
-def test_token_lengths_add_up_to_the_bytes_of_the_text(encoder):
-    for document in [*text.sotu("val").values(), "naïve 日本 🙂"]:
+def test_token_lengths_add_up_to_the_bytes_of_the_text(encoder, sotu):
+    for document in [*list(sotu[1].values())[3:6], "naïve 日本 🙂"]:
         tokens = encoder.encode([document])
         assert encoder.lengths()[tokens].sum(dtype=int) == len(document.encode())
 
@@ -136,9 +148,9 @@ def test_gpt2_tokens_are_the_published_ones():
 
 
 @pytest.fixture(scope="module")
-def addresses(tmp_path_factory):
+def addresses(tmp_path_factory, sotu):
     folder = tmp_path_factory.mktemp("addresses")
-    for name, document in list(text.sotu("train").items())[:30]:
+    for name, document in list(sotu[0].items())[:30]:
         (folder / f"{name}.txt").write_text(document, encoding="utf-8")
     return folder
 

