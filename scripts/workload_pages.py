@@ -328,7 +328,7 @@ def caption(name: str) -> str:
     if name in ("blackbox", "two_layer_relu"):
         return "Digits in the plane of the first two components"
     if family_of(name) == "theory":
-        return "Digits of the two groups, centred, one row a group"
+        return "Digits of the two groups, centred, three rows each"
     if name == "ft_minilm":
         return "Held-out articles, cut into tokens, each with its topic"
     text = "gpt2" in name or name == "ft_smollm2"

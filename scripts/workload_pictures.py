@@ -271,12 +271,13 @@ def _game(axes, data, definition) -> None:
 
 
 def _points(axes, data, definition) -> None:
-    """Draw inputs as pictures, a row for each group, or ten classes in a plane."""
+    """Draw inputs as pictures, three rows for each group, or classes in a plane."""
     inputs, targets = data["inputs"], data["targets"]
     side = round(inputs.shape[1] ** 0.5)
     if side * side == inputs.shape[1]:
         groups = [inputs[targets == sign] for sign in (1, -1)]
-        rows = [group[torch.arange(9) * len(group) // 9] for group in groups]
+        chosen = [group[torch.arange(27) * len(group) // 27] for group in groups]
+        rows = [row for group in chosen for row in group.chunk(3)]
         sheet = np.concatenate(
             [np.concatenate(list(row.view(-1, side, side).numpy()), axis=1) for row in rows]
         )
