@@ -4,7 +4,7 @@
     l1 ball    subject to ‖w‖₁ ≤ radius: a sparse solution at the edge
     equality   subject to Cw = 1: the mean score of each of the digits 0 to 4 is 1
 
-    mini    2,000 MNIST digits of 14 x 14 pixels, 0 to 4 against 5 to 9, 196 parameters, full batch
+    mini    500 MNIST digits of 14 x 14 pixels, 0 to 4 against 5 to 9, 196 parameters, full batch
 
 The data are logreg's, in float64. The set is offered as a projection (task.composite.prox),
 and the ball as a linear minimisation oracle (task.composite.lmo). A method that knows of neither

@@ -15,7 +15,7 @@ relative to the start: gap = (f(w) - f*)/(f(0) - f*). The referee has f*, from 1
 proximal gradient steps; the runner does not. For `separable`, f* is 0, and the goal is that each
 example is on its side (accuracy).
 
-Goal at mini: the gap of the tuned reference (sgd, adam) at three quarters of the budget, rule
+Goal at mini: the gap of the tuned reference, sgd, at three quarters of the budget, rule
 `share` of conf/targets.yaml. Budget: `horizon` reference steps.
 """
 

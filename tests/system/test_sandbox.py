@@ -22,6 +22,8 @@ FAMILY = {"matrix": "matrix_sensing", "samplers": "pinn_poisson"}
 TRACK = {"train": "gpt2", "finetune": "ft_vit", "compress": "compress_vit"}
 TRACK["continual"] = "stream_split"
 OWN = {"alternating_minimisation": "matrix_completion", "elr": "vit", "tpsgd": "vit"}
+OWN |= dict.fromkeys(("frank_wolfe", "pairwise_frank_wolfe"), "constrained")
+OWN |= dict.fromkeys(("cbo", "cbo_isotropic"), "blackbox") | {"convex_admm": "two_layer_relu"}
 STEPS, POINTS = 4, 2
 # many passes at once
 LONG = {"alternating_minimisation": 40, "eggroll": 40, "lora_sb": 400, "snip": 400}
