@@ -31,6 +31,7 @@ from harness.report.run.frame import name_lines
 LINES = 14  # submissions in a panel of dots
 NAMED = 5  # curves of a panel with a name and a colour
 BEHIND = 25  # pale curves of a panel
+LONGEST = 38  # letters of a name beside a panel, as many as every_run has room for
 FAR = 20.0  # the largest time over the smallest from which times are on a logarithmic axis
 Curve = list[tuple[float, float]]
 
@@ -199,14 +200,16 @@ def _panel(
     axis.set_ylabel(metric.replace("_", " "))
     for curve in behind:
         axis.plot(*zip(*curve), color=PALE, linewidth=0.7, zorder=1)
-    labels = []
+    labels, written = [], set()
     if reference:
         axis.plot(*zip(*reference), **REFERENCE_LINE, zorder=2)
         labels.append((reference[-1][1], "reference", REFERENCE))
     for name, curve, colour in named:
         axis.plot(*zip(*curve), color=colour, linewidth=1.4, zorder=3)
-        if name not in [text for _, text, _ in labels]:  # seeds of a point share its name
-            labels.append((curve[-1][1], name, colour))
+        if name not in written:  # seeds of a point share its name
+            text = name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+            labels.append((curve[-1][1], text, colour))
+            written.add(name)
     axis.axhline(target, **GOAL_LINE, zorder=2)
     shown = [curve for _, curve, _ in named] + [reference] * bool(reference)
     values = [y for curve in shown for _, y in curve] + [target]
@@ -262,13 +265,14 @@ def every_run(board: Board):
 
 
 def _named_runs(runs: list[tuple]) -> list[tuple[str, Curve]]:
-    """Return (name, curve) of runs, the best first; a name has what differs between the points."""
-    settings = varied([run for run, _ in runs])
+    """Return (name, curve) of runs, the best first; a name has what differs between its points."""
+    settings = {name: varied([run for run, other in runs if other == name]) for _, name in runs}
     found = []
     for run, name in sorted(runs, key=lambda item: tuning_order(item[0])):
-        point = [
-            f"{key} {short(run.record['hp'][key])}" for key in settings if key in run.record["hp"]
-        ]
+        hp = run.record["hp"]
+        # the learning rate first: a long name is cut when it is drawn
+        keys = sorted(settings[name], key=lambda key: key != "lr")
+        point = [f"{key} {short(hp[key])}" for key in keys if key in hp]
         curve = finite(run.curve)
         if len(curve) > 1:
             found.append((plain(" ".join([name, *point])), curve))

@@ -46,7 +46,7 @@ def svg(figure) -> str:
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.S)
     text = re.sub(
         r' width="([0-9.]+)pt" height="[0-9.]+pt"',
-        r' width="100%" style="max-width: \1pt" role="img"',
+        r' width="100%" style="--natural: \1pt; max-width: \1pt" role="img"',
         text,
         count=1,
     )
