@@ -12,6 +12,7 @@ from harness.catalog.definition import define, load_workload, tree_of
 from harness.errors import UserError
 from harness.laws import small_workloads
 from harness.train.submission import Submission
+from harness.train.task import Task
 from tests.support.racing import planned
 from workloads import blackbox, game, logreg
 from workloads.data import convex
@@ -681,3 +682,64 @@ def test_convex_admm_ends_at_a_network_with_the_objective_of_the_convex_problem(
         at_work(task_of("logreg"), "convex_admm")
     advance(other, at_work(other, "adam", lr=0.02), 40)
     assert loss < float(other.forward(other.next_batch()))
+
+
+# Who wins, at the numbers of mini
+
+
+def full_task(name, steps):
+    module, config = present(name)
+    torch.manual_seed(0)
+    return Task(module, config, module.data(config, "train"), module.model(config), 0, steps)
+
+
+def ends(name, metric, steps, methods):
+    """The metric after so many forward-backward passes, by method."""
+    module, config = present(name)
+    held = module.data(config, "val")
+    batch = module.batch(held, torch.arange(module.size(held, config)), config)
+    found = {}
+    for method, hp in methods.items():
+        per_step = discover.read(discover.find(method)).literals.get("PASSES", {})
+        count = int(steps / per_step.get("forward_backward", 1))
+        task = full_task(name, count)
+        sub = at_work(task, method, **hp)
+        advance(task, sub, count)
+        with sub.evaluated():
+            found[method] = scored(module, task.model, batch)[metric]
+    return found
+
+
+MOMENTUM = {"lr": 0.05, "momentum": 0.9, "nesterov": True, "wd": 1e-6}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_acceleration_and_variance_reduction_win_on_logistic_regression():
+    methods = {"sgd": MOMENTUM, "svrg": {"lr": 0.2}, "fista": {"lr": 0.4}}
+    gaps = ends("logreg", "gap", 7200, methods)
+    assert gaps["fista"] < 0.1 * gaps["sgd"]
+    assert gaps["svrg"] < 0.1 * gaps["sgd"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_projections_win_over_vertices_and_vertices_over_a_penalty():
+    methods = {"fista": {"lr": 0.33}, "frank_wolfe": {}, "sgd": MOMENTUM | {"lr": 0.03}}
+    gaps = ends("constrained", "gap", 2000, methods)
+    assert gaps["fista"] < 1e-9
+    assert gaps["frank_wolfe"] < 1e-3
+    assert gaps["sgd"] > gaps["frank_wolfe"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_extragradient_and_anchors_win_on_the_game_where_descent_stalls():
+    methods = {
+        "extragradient": {"lr": 0.45}, "halpern": {"lr": 0.45}, "optimistic_gradient": {"lr": 0.25},
+        "sgd": SGD | {"lr": 0.03}, "adam": {"lr": 3e-3, "wd": 0.0},
+    }  # fmt: skip
+    distance = ends("game", "distance", 6000, methods)
+    assert distance["halpern"] < distance["extragradient"] < 0.6
+    assert distance["optimistic_gradient"] < 0.6
+    assert min(distance["sgd"], distance["adam"]) > 0.8
