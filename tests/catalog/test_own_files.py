@@ -7,7 +7,7 @@ from harness.catalog.definition import define, split_variant, tree_of
 from harness.cli.commands import new
 from harness.errors import UserError
 from harness.records.log import rows
-from tests.support.racing import ROOT, harness
+from tests.support.racing import ROOT, harness, typed
 
 FILES = {
     "idea.py": '''"""Momentum in several files."""
@@ -112,13 +112,20 @@ def test_a_variant_of_a_file_is_named_after_a_colon(folder):
 
 
 @pytest.mark.parametrize("isolation", ["inline", "process", "strict"])
-def test_several_files_race_alike_in_every_isolation(isolation, folder):
-    done = harness(
+def test_several_files_race_alike_in_every_isolation(isolation, folder, monkeypatch):
+    """Inline, the files' modules are imported into an interpreter of its own."""
+    words = [
         "workload=./rings.py", "submission=./idea.py:slow", "submission.lr=1.0",
         f"isolation={isolation}", "tracker=none", "workload.mini.horizon=8",
-        "workload.mini.evaluate.points=2", "until=budget", cwd=folder,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+        "workload.mini.evaluate.points=2", "until=budget",
+    ]  # fmt: skip
+    if isolation != "process":
+        done = harness(*words, cwd=folder)
+        code, err = done.returncode, done.stderr
+    else:
+        monkeypatch.chdir(folder)
+        code, _, err = typed(*words)
+    assert code == 0, err
     (log,) = (folder / "results" / "runs" / "rings" / "slow").glob("*/log.jsonl")
     kept = {p.relative_to(log.parent / "source").as_posix() for p in log.parent.rglob("*.py")}
     assert kept == set(FILES) - {"unused.py"}

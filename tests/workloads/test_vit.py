@@ -73,16 +73,16 @@ def test_label_noise_strikes_a_fixed_share_of_the_training_labels_only(val):
 
 def test_score_is_the_mean_over_all_images_however_they_are_batched(val, rough):
     sums = dict.fromkeys(("nats", "right", "count"), 0.0)
+    every = torch.arange(0, 1000, 4)
     with torch.no_grad():
-        for index in torch.arange(1000).split(300):
+        for index in every.split(90):
             for key, value in vit.metric(rough, vit.batch(val, index, MINI)).items():
                 sums[key] += float(value)
-        logp = rough(vit.batch(val, torch.arange(1000), MINI)["inputs"]).double().log_softmax(1)
-    found = vit.score(sums)
-    assert found["loss"] == pytest.approx(
-        -logp[torch.arange(1000), val["labels"]].mean().item(), rel=1e-5
-    )
-    assert found["accuracy"] == (logp.argmax(1) == val["labels"]).double().mean().item()
+        logp = rough(vit.batch(val, every, MINI)["inputs"]).double().log_softmax(1)
+    found, labels = vit.score(sums), val["labels"][every]
+    mean = -logp[torch.arange(len(every)), labels].mean().item()
+    assert found["loss"] == pytest.approx(mean, rel=1e-5)
+    assert found["accuracy"] == (logp.argmax(1) == labels).double().mean().item()
 
 
 def test_losses_and_sampled_labels_agree_with_the_loss(val, rough):
@@ -99,7 +99,7 @@ def test_losses_and_sampled_labels_agree_with_the_loss(val, rough):
 
 def test_start_is_near_the_uniform_guess_and_training_learns(model, val):
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, fused=True)
-    batch = vit.batch(val, torch.arange(0, 1000, 20), MINI)
+    batch = vit.batch(val, torch.arange(0, 1000, 40), MINI)
     first = vit.loss(model, batch).item()
     assert first == pytest.approx(math.log(10), abs=0.1)
     for _ in range(25):
