@@ -8,18 +8,22 @@ import sys
 import time
 from pathlib import Path
 
+import torch
+
 SPACE = {
     "lr": 0.1,
     "way": {"choice": ["honest", "crash", "loop", "swap", "nested", "package"]},
 }
 BURNED = {"crash": 2.5, "loop": 0.6}  # CPU seconds of a life
 MARK = 12345.0
-FIRST = []  # the first step of this life
+FIRST, LIVES = [], []  # the first step of this life, and its number
 CODE = 'import os; os.write(1, b"GOT a package\\n")'
 
 
 def init(params, hp):
-    return {"step": 0, "lives": 1 + any(progress_file().read_bytes()), "mark": params[0].sum() * 0}
+    # Not in the state, which a checkpoint would bring back.
+    LIVES.append(1 + any(progress_file().read_bytes()))
+    return {"step": 0, "mark": torch.zeros(())}
 
 
 def update(params, grads, state, hp, progress):
@@ -32,14 +36,14 @@ def update(params, grads, state, hp, progress):
     if hp.way == "loop" and state["step"] == FIRST[0] + 8 and state["step"] < 30:
         burn(BURNED["loop"])
         os._exit(1)
-    if hp.way in ("swap", "nested", "package") and state["step"] == 8 and state["lives"] == 1:
+    if hp.way in ("swap", "nested", "package") and state["step"] == 8 and LIVES == [1]:
         globals()[hp.way](state)
         os._exit(1)
     if state["step"] == 4 and hp.way == "crash":
         note = Path("note")
         if note.exists():
             os.write(1, b"GOT what was kept\n")
-        if state["lives"] == 1:
+        if LIVES == [1]:
             burn(BURNED["crash"])
             note.write_bytes(b"weights")
             os._exit(1)
@@ -57,10 +61,19 @@ def swap(state):
 
     folder = Path(message()["checkpoint"])
     step, tensors, meta = checkpoint.load(folder)
-    meta["submission"]["state"]["mark"] = state["mark"] + MARK
+    marked(meta["submission"], state["mark"] + MARK)
     for path in folder.glob("step-*"):
         path.unlink()
     checkpoint.save(folder, step, tensors, meta)
+
+
+def marked(inner, value):
+    """Set each `mark` in a nested state."""
+    for name, part in inner.items() if isinstance(inner, dict) else enumerate(inner):
+        if name == "mark":
+            inner[name] = value
+        elif isinstance(part, dict | list):
+            marked(part, value)
 
 
 def nested(state):
