@@ -15,8 +15,7 @@ def pytest_run(folder, *arguments):
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "harness.laws.plugin", "-p", "no:cacheprovider",
          "--pyargs", "harness.laws", "-q", *arguments],
-        capture_output=True, text=True, cwd=folder,
-        env=environment(PYTEST_DISABLE_PLUGIN_AUTOLOAD="1"),
+        capture_output=True, text=True, cwd=folder, env=environment(),
     )  # fmt: skip
 
 
