@@ -122,7 +122,7 @@ def is_generated(trial: Trial) -> bool:
 def of_own_key(
     run: RecordedRun, others: Sequence[RecordedRun], folder: Path | None, place: Path, file: str
 ) -> str:
-    """Race another instance of a generated problem, whose key no submission can know.
+    """Race another instance of a generated problem, from a key that no submission can know.
 
     Returns:
         What was seen; "" if the problem is not a generated one, or was not solved in the record.
