@@ -5,8 +5,8 @@
     mini    4,000 MNIST digits as 20 principal components, 1,000 held out; 210 parameters, float64
 
 The loss is constant but for jumps, so its gradient is zero wherever it exists, and automatic
-differentiation says so. Only forward passes are offered (`forward_only` in the YAML): a submission
-that declares any other pass is refused. Finite differences need a distance that moves some digits
+differentiation says so. Only forward passes are offered: a submission that declares any other pass
+is refused. Finite differences need a distance that moves some digits
 over a boundary, and a surrogate such as cross-entropy is not what is asked for: the loss alone is
 told. Licence of MNIST: none stated.
 

@@ -41,6 +41,9 @@ def lint(table: dict) -> list[str]:
             if operation == EACH:
                 # This kind may compute many more FLOPs than the gradient of a mean.
                 most *= max(1.0, (row["flops"] or 0) / (base["flops"] or 1))
+            if operation == "forward" and row["flops"] and row["flops"] == base["flops"]:
+                # The gradient is zero: the backward pass has no arithmetic of its own.
+                most = 1.0
             if not least <= share <= most:
                 problems.append(f"{kind} is {share:.3g} of forward_backward, not {least} to {most}")
     for (_, axis, _), points in lines.items():

@@ -58,3 +58,12 @@ def test_the_hash_of_a_table_shows_every_swap():
     for original in TABLES:
         assert table_hash(original) == original["hash"]
         assert all(table_hash(table) != original["hash"] for table in swaps(original))
+
+
+def test_where_a_backward_pass_has_no_arithmetic_a_forward_pass_may_cost_as_much():
+    row = {"seconds": 1e-3, "low": 0.9e-3, "high": 1.1e-3, "flops": 1000}
+    cheaper = {n: 0.8 * row[n] for n in NUMBERS}
+    table = {"prices": {"forward_backward": row, "forward": row | cheaper}, "checks": {}}
+    assert lint(table) == []
+    halved = changed(table, {"forward": row | cheaper | {"flops": 300}})
+    assert lint(halved) != []
