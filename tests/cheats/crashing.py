@@ -80,7 +80,7 @@ def nested(state):
     """Nest folders deeper than a path's name may be long, where the next attempt begins."""
     for place in (Path.cwd(), Path(message()["checkpoint"])):
         os.chdir(place)
-        for _ in range(3000):
+        for _ in range(1000):
             os.mkdir("inner")
             os.chdir("inner")
 

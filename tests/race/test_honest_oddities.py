@@ -34,7 +34,7 @@ class Algorithm:
         pass
 """
 GROUPS = """
-def optimizer(params, roles, hp, horizon):
+def optimizer(params, hp):
     groups = [{"params": [p], "lr": 1e-4 * (i + 1)} for i, p in enumerate(params)]
     return torch.optim.Adam(groups)
 """
