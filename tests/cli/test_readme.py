@@ -3,6 +3,9 @@
 import re
 import shlex
 
+import pytest
+
+from harness.catalog import discover
 from harness.catalog.discover import ROOT
 from tests.support.racing import typed
 
@@ -47,6 +50,34 @@ def test_every_other_command_runs(tmp_path, monkeypatch):
     assert ran >= 5
     races = sum(words[0] == "python" for words in commands())
     assert len(list(tmp_path.glob("results/runs/*/*/*/run.json"))) >= races
+
+
+def examples() -> dict[str, str]:
+    """The submissions on docs/submissions.md, by the first words of their docstrings."""
+    page = (ROOT / "docs" / "submissions.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.S)
+    return {block[3:].partition("\n")[0]: block for block in blocks if block.startswith('"""')}
+
+
+def test_the_page_has_an_example_of_each_form(tmp_path):
+    forms = []
+    for number, text in enumerate(examples().values()):
+        path = tmp_path / f"example{number}.py"
+        path.write_text(text)
+        forms.append(discover.read(discover.find(str(path))))
+    assert [card.form for card in forms].count("c") == 3
+    assert {card.form for card in forms} == {"a", "b", "c"}
+    assert {track for card in forms for track in discover.tracks(card)} >= {"train", "continual"}
+    assert any("adapt" in card.functions for card in forms)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", examples())
+def test_examples_of_the_page_keep_the_laws(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "example.py").write_text(examples()[name])
+    code, out, err = typed("check", "./example.py")
+    assert code == 0, out + err
 
 
 def test_links_and_pictures_exist():
