@@ -128,8 +128,9 @@ def log_of(outcome):
 def measured(way, log):
     """Check that the rows have what the referee measured, and not what the runner reported."""
     if way == "trainable":
-        # From the second checkpoint on.
-        assert log[-1]["metrics"]["trainable"] > 0.9
+        # From the second checkpoint on. The head and rows of unseen tokens do not count.
+        assert log[1]["metrics"]["trainable"] == 0.0
+        assert min(row["metrics"]["trainable"] for row in log[2:]) > 0.3
     if way == "memory":
         assert all(row["metrics"]["training_memory"] > 1e6 for row in log)
     if way == "state":
