@@ -117,7 +117,9 @@ def _whole_tree(name: str) -> dict:
     if not path.exists():
         raise UserError(f"workload {name} has no numbers: there is no {path}")
     try:
-        tree = yaml.safe_load(path.read_text())
+        # The loader in C gives the same values ten times as fast.
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        tree = yaml.load(path.read_text(), Loader=loader)
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict) or not scales_of(tree):

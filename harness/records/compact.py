@@ -56,10 +56,17 @@ def signed(row: dict) -> str:
     return json.dumps(row | {"digest": digest(canonical(row))[:16]}, separators=(",", ":"))
 
 
-def read_compact(path: Path, left_out: list) -> Iterator[RecordedRun]:
-    """Yield the runs of a compact file; add (place, reason) to `left_out` for each other line."""
+def read_compact(path: Path, left_out: list, submission: str = "") -> Iterator[RecordedRun]:
+    """Yield the runs of a compact file; add (place, reason) to `left_out` for each other line.
+
+    Args:
+        submission: lines of runs that do not have this name are skipped unread.
+    """
     environments: dict[str, dict] = {}
+    name = json.dumps(submission).encode()
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        if submission and b'"run_id"' in line and name not in line:
+            continue
         where = f"{path.name} line {number}"
         try:
             row = _content(line)

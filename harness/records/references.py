@@ -80,5 +80,7 @@ def _evidence(path: Path, _: int, submission: str) -> tuple[RecordedRun, ...]:
     Args:
         _: when the file was last changed: a changed file is read again.
     """
-    runs = (run for run in read_compact(path, []) if run.record["submission"] == submission)
+    runs = (
+        run for run in read_compact(path, [], submission) if run.record["submission"] == submission
+    )
     return tuple(by_present_rules(run) for run in runs if run.record["trial"] is None)
