@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Collection
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -210,6 +210,10 @@ class ProcessRunner(RunnerHandle):
     def close(self) -> None:
         self.child.close()
         os.close(self.fd)
+        # The record lists the files of its folder, and a submission may have nested folders there.
+        with suppress(OSError):
+            names = [path.name for path in self._checkpoints.iterdir()]
+            checkpoint.keep_only(self._checkpoints, names)
 
     def _wait_for_hand_over(self) -> None:
         """Wait while the runner trains; show its steps, and pass a request to stop on."""
