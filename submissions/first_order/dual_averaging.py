@@ -10,7 +10,7 @@ s is the loss's smooth part and prox of the rest (task.composite): with an l1 pe
 are sparse, which a subgradient's are not.
 
 State: w₀ and ḡ, two words per parameter; t.
-Departures from the papers: the last point is evaluated, not the average.
+Departures from the paper: the last point is evaluated, not the average.
 """
 
 import torch

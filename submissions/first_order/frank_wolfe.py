@@ -14,7 +14,7 @@ does not read it. The weights are a mean of vertices from the first step on, whi
 vertex.
 
 State: t; pairwise: the vertices in use and their weights.
-Departures from the papers: none.
+Departures from the paper: none.
 """
 
 import torch

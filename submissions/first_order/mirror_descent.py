@@ -9,7 +9,7 @@ As β grows it is gradient descent with rate lr·β; as β falls, large paramete
 exp(±lr·g) and small ones stay small, which suits sparse solutions.
 
 State: none.
-Departures from the papers: the constant step is scheduled like everybody's.
+Departures from the paper: the constant step is scheduled like everybody's.
 """
 
 import torch

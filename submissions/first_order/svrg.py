@@ -11,7 +11,7 @@ s is the loss's smooth part and prox of the rest (task.composite). A step is one
 part: first the batches of μ, one pass each, during which w rests; then the inner steps of two.
 
 State: w̃ and μ, two words per parameter; the place in the cycle.
-Departures from the papers: batches come in shuffled epochs instead of independent draws; the next
+Departures from the paper: batches come in shuffled epochs instead of independent draws; the next
 snapshot is the last inner point (the first paper's option I) instead of the average.
 """
 

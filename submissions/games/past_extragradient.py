@@ -12,7 +12,7 @@ F is the gradient as `backward` leaves it. Without a set or penalty and with one
 the same up to which point is evaluated (z, or h for optimistic) and to the start.
 
 State: the last gradient or point, one word per parameter.
-Departures from the papers: an optional cosine decay of lr, for stochastic gradients.
+Departures from the paper: an optional cosine decay of lr, for stochastic gradients.
 """
 
 import torch

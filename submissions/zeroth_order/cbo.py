@@ -10,7 +10,7 @@ The weights are c. Particles start around the model's start, N(0, width²) from 
 in each step.
 
 State: the particles, 20 words per parameter; c; α.
-Departures from the papers: 20 particles, a constant of the file, decide the price.
+Departures from the paper: 20 particles, a constant of the file, decide the price.
 """
 
 import torch

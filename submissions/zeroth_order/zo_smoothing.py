@@ -11,7 +11,7 @@ g estimates the gradient of f averaged over a ball of radius γ, which is smooth
 y is evaluated. After `restart` steps k and A are 0 again, and z is y.
 
 State: y and z, two words per parameter; A and k.
-Departures from the papers: restarts, because α grows without bound and the noise of g with it.
+Departures from the paper: restarts, because α grows without bound and the noise of g with it.
 """
 
 import torch

@@ -13,7 +13,7 @@ from harness.records import manifest, run_folder
 from harness.records.compact import read_compact
 from scripts import identities, old_identities, rekey, rekey_runs
 from scripts.old_identities import Change, Keys
-from tests.support.racing import ROOT, race, trial
+from tests.support.racing import ROOT, planned, race
 
 RESULTS = ROOT / "results"
 BOARD = "stream_scole.mini"
@@ -140,15 +140,17 @@ def test_a_record_of_an_old_source_keeps_its_hash_alone(old_results, tmp_path):
 
 
 def test_a_run_folder_gets_its_new_name_ids_chain_and_manifest(tmp_path, capsys):
-    planned = trial("list_sgd", tmp_path)
-    race(planned)
+    # a workload that had identities of the first version
+    numbers = {"horizon": 12, "batch": 2, "evaluate": {"points": 4, "batch": 16}}
+    one_trial = planned("gpt2", "list_sgd", tmp_path, numbers=numbers, isolation="inline")
+    race(one_trial)
     (folder,) = run_folder.runs(tmp_path)
     before = names(folder)
     record = json.loads((folder / "run.json").read_text())
     # Make it older: the same program, from new ids to old ones.
-    one = replace(planned.definition, block=record["config"])
+    one = replace(one_trial.definition, block=record["config"])
     changes = {n: Change(c.new, c.old) for n, c in old_identities.workload(one).items()}
-    plugin = planned.card.plugin
+    plugin = one_trial.card.plugin
     changes["submission_hash"] = Change(
         identity.source_hash(plugin), old_identities.source_hash(plugin)
     )
@@ -170,7 +172,7 @@ def test_a_run_folder_gets_its_new_name_ids_chain_and_manifest(tmp_path, capsys)
     changed = {name for name in before if after.get(name) != before[name]}
     assert changed <= {"config.yaml", "run.json", "log.jsonl", "MANIFEST"}
     again = json.loads((folder / "run.json").read_text())
-    assert again["run_id"] == record["run_id"] == planned.run_id
+    assert again["run_id"] == record["run_id"] == one_trial.run_id
     assert not manifest.problems(folder, again["manifest"])
     assert main.main(["comply", str(tmp_path)]) == 0
     assert "1 pass, 0 fail" in capsys.readouterr().out

@@ -16,7 +16,7 @@ ALLOWED = {
     ("clock/calibrate.py", "gpt2"),
 }
 # Names of methods that are words of the harness or of torch: a scale, a track, an argument.
-WORDS = {"full", "fixed", "uniform", "l2", "finetune", "game", "amsgrad"}
+WORDS = {"full", "fixed", "uniform", "l2", "finetune", "game", "amsgrad", "stable_adamw"}
 
 
 def constants(path):

@@ -7,6 +7,7 @@ import random
 import re
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from harness.report.board.board import boards
 from harness.report.board.cells import Choice
 from harness.report.board.rows import robust
 from harness.report.board.stats import Cell, Sample
+from scripts import board_tables
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "algoperf_v05_external.csv"
 GOAL = {"loss": {"at_most": 1.0}}
@@ -273,25 +275,21 @@ def test_docs_score_works_on_the_committed_records(train):
     assert [line for line in precision.table([str(ROOT / "results")])[:6] if line not in text] == []
 
 
-def test_docs_findings_has_the_times_of_the_records(train):
-    table = re.search(
-        r"## The core.*?(\| sub.*?)\n\n", (ROOT / "docs/findings.md").read_text(), re.S
-    )
-    header, _, *lines = [line.strip("| ").split(" | ") for line in table[1].splitlines()]
-    names = [name.strip("`") for name in header[2:]]
-    assert len(names) == 4
-    *lines, reference = [[value.strip(" |") for value in line] for line in lines]
-    for name, rank, *values in lines:
-        row = next(row for row in train.rows if row.name == name)
-        assert row.rank_text() == rank
-        for workload, value in zip(names, values, strict=True):
-            choice = row.choices[f"{workload}.mini"]
-            reached = sum(math.isfinite(run.time) for run in choice.runs)
-            some = f" ({reached})" if 0 < reached < len(choice.runs) else ""
-            time = f"{choice.cell.time:.1f}" if choice.cell.met else "miss"
-            assert value == ("cannot" if not choice.runs else time + some), (name, workload)
-    times = [f"{train.references[f'{name}.mini']:.1f}" for name in names]
-    assert reference[-4:] == times
+def test_the_tables_of_the_board_are_those_of_the_records():
+    for path, text in board_tables.texts().items():
+        assert text == path.read_text(), f"python scripts/board_tables.py: {path}"
+
+
+def test_a_time_says_how_many_seeds_reached_the_goal():
+    def choice(*times):
+        runs = [SimpleNamespace(time=t) for t in times]
+        return Choice(cell(*times, reference=40.0), runs, [], {}, True)
+
+    assert board_tables.cell(choice(20.0, 20.0, 20.0)) == "20.0"
+    assert board_tables.cell(choice(20.0, math.inf, math.inf)) == "miss (1)"
+    assert board_tables.cell(choice(math.inf)) == "miss"
+    assert board_tables.cell(Choice(cell(math.inf), [], [], {}, True)) == "cannot"
+    assert board_tables.cell(None) == "not raced"
 
 
 def test_studies_are_resampled_before_seeds():
