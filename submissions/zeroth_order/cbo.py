@@ -29,7 +29,8 @@ SPACE = {
     "width": {"log": [0.01, 3.0], "default": 0.1},
     "anisotropic": True,
 }
-VARIANTS = {"cbo_isotropic": {"anisotropic": False}}
+# The noise of each coordinate is that of the whole distance, so it must be smaller.
+VARIANTS = {"cbo_isotropic": {"anisotropic": False, "sigma": 0.1, "width": 0.02}}
 # α beyond which the weights are those of the best particle alone.
 HOTTEST = 1e15
 

@@ -37,6 +37,7 @@ SAMPLES = {
     "B": "lion",
     "RUN_FOLDER": "results",
     "PLAN": "plan.yaml",
+    "conf/plans/field.yaml": str(ROOT / "conf" / "plans" / "field.yaml"),
     "FOLDER": "results",
     "WORKLOAD": "gpt2",
     "workload=NAME": "workload=gpt2",
@@ -163,6 +164,8 @@ def type_in(words: list[str], monkeypatch) -> tuple[int, str, str]:
             return 0, "", ""
         if "--submission" in words:  # the record is of another method: it is refused
             words = words[: words.index("--submission")]
+    if words[0] == "target":
+        words = ["gpt2" if word == "lion" else word for word in words]
     if words[0] == "compare":
         words = ["muon" if word == "my_idea" else word for word in words]
     monkeypatch.setattr("harness.cli.commands.calibrate.measure", stop)
@@ -187,7 +190,7 @@ def marked() -> Iterator:
     for command in sorted(commands()):
         slow = command.startswith(("harness report", "harness comply", "harness check"))
         # What only the slow tests' environment has installed.
-        slow |= "launcher=submitit" in command or "launcher=ray" in command
+        slow |= any(f"launcher{s}{name}" in command for s in "= " for name in ("submitit", "ray"))
         yield pytest.param(command, marks=[pytest.mark.slow] if slow else [])
 
 

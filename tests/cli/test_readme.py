@@ -83,20 +83,3 @@ def test_examples_of_the_page_keep_the_laws(name, tmp_path, monkeypatch):
 def test_links_and_pictures_exist():
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert target.startswith("http") or (ROOT / target).exists(), target
-
-
-def test_the_leaderboard_is_that_of_the_records():
-    from harness.records.collect import collect
-    from harness.records.references import references
-    from harness.report.board.board import boards
-    from harness.report.board.tables import interval_text, score_text
-
-    board = boards(collect([ROOT / "results"]), references())[0]
-    cells = [
-        (r.rank_text(), r.name, score_text(r), interval_text(r), f"{r.reached}/{len(r.counted)}")
-        for r in board.rows
-        if r.rank
-    ]
-    rows = [f"| {' | '.join(row)} |" for row in cells]
-    assert len(rows) > 2
-    assert re.findall(r"^\| \d[\d–]* \| .*$", README, re.M) == rows

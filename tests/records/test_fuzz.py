@@ -24,7 +24,7 @@ from harness.system.paths import ROOT
 from tests.support import tiny
 
 BOARD = ROOT / "results" / "board"
-FILES = ("matrix_sensing.mini", "stream_split.mini", "ft_vit.mini.trainable_1")
+FILES = ("matrix_sensing.mini", "stream_split.mini", "ft_gpt2.mini.trainable_1")
 NASTY = [
     None, True, -1, 0, 10**18, 10**30, 10**400, 1e308, -1e308, 5e-324, float("nan"), float("inf"),
     "", "..", "../../x", "a/b", "...py", "=1+1", "@x", "\t=1", "<script>", "a|b", "\x1b[31m",

@@ -51,7 +51,7 @@ def raced(tmp_path_factory):
 
 def test_every_record_of_the_project_is_listed_as_it_is():
     runs = collect([BOARD.parent]).runs
-    assert len(runs) >= 700
+    assert len(runs) >= 500
     assert [run.where for run in runs if run.verified not in verified.HOW] == []
 
 

@@ -118,7 +118,7 @@ def test_every_evaluation_of_a_closure_is_a_counted_pass(target, passes):
         ("torch.optim.Muon+adamw", {"handles": "factor"}, "nothing to act on"),
         ("torch.optim.AdamW", {"inner": "torch.optim.SGD"}, "wraps no optimizer"),
         ("torch.optim.Muon+sam", {}, "owns its step"),
-        ("torch.optim.Muon+adamv", {}, "did you mean .*adamw"),
+        ("torch.optim.Muon+adamww", {}, "did you mean .*adamw"),
         ("torch.optim.AdamW", {"fallback_lr": 0.1}, "without a fallback"),
         ("torch.optim.AdamW", {"keys": "rank"}, "name:value"),
         ("torch.optim.AdamW", {"weight_decay": -1.0}, "constructor fails.*weight_decay"),

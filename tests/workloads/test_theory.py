@@ -669,7 +669,7 @@ def test_convex_admm_ends_at_a_network_with_the_objective_of_the_convex_problem(
     task = task_of("two_layer_relu")
     F, G, y = dense(task)
     sub = at_work(task, "convex_admm", rho=0.2)
-    advance(task, sub, 800)
+    advance(task, sub, 2000)
     v = sub.algorithm.v.numpy().ravel()
     assert (G @ v).min() > -1e-4, "every block is active where its pattern says"
     norms = np.sqrt((v.reshape(20, 6) ** 2).sum(1))

@@ -3,6 +3,7 @@
 import copy
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -43,9 +44,20 @@ def rough():
     return vit.model(configured("mini", "init_scale"))
 
 
-def test_held_out_images_are_a_fifth_of_every_class_and_never_trained_on(val):
+def test_held_out_images_are_of_every_class_and_never_trained_on(val):
     train = vit.data(MINI, "train")
-    assert vit.size(train, MINI) == 4000
+    assert (vit.size(train, MINI), vit.size(val, MINI)) == (24000, 5000)
+    assert min(val["labels"].bincount()) > 450
+    assert min(train["labels"].bincount()) > 2300
+    seen = {image.numpy().tobytes() for image in train["images"]}
+    again = sum(image.numpy().tobytes() in seen for image in val["images"])
+    assert again == 0
+
+
+def test_of_a_source_without_a_test_set_every_fifth_image_is_held_out():
+    digits = SimpleNamespace(**vars(MINI.data) | {"source": "mnist"})
+    config = SimpleNamespace(**vars(MINI) | {"data": digits})
+    train, val = vit.data(config, "train"), vit.data(config, "val")
     assert val["labels"].bincount().tolist() == [100] * 10
     assert train["labels"].bincount().tolist() == [400] * 10
     both = torch.cat([train["images"], val["images"]]).flatten(1)

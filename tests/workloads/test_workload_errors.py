@@ -6,7 +6,7 @@ import pytest
 
 from harness.catalog import definition
 from tests.support.racing import harness, typed
-from workloads.data import fetch
+from workloads.data import fetch, images
 
 SHORT = ["submission=adamw", "tracker=none"]
 OFFLINE = {
@@ -67,6 +67,7 @@ def test_a_wheel_of_other_bytes(tmp_path, monkeypatch, refused):
     file = tmp_path / "cache" / "wheels" / fetch.WHEELS["mnist"].file
     file.parent.mkdir(parents=True)
     file.write_bytes(b"something else")
+    images.mnist.cache_clear()
     said = refused("workload=stream_split")
     assert "sha256" in said
     assert "kept aside" in said

@@ -50,7 +50,7 @@ def _check_name(name: str, what: str, shipped: dict[str, Plugin]) -> None:
         )
     if name == "harness":
         raise UserError(
-            "python -m harness would run a file harness.py of the current folder in our place",
+            "a file harness.py of the current folder would run in our place",
             do="choose another name",
         )
     if name in shipped:
