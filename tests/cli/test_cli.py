@@ -280,7 +280,7 @@ def test_a_new_submission_can_be_raced_at_once(tmp_path, monkeypatch):
     said = "no submission is called 'my_idea'; ./my_idea.py is the one that lies here"
     assert said in refused("check", "my_idea")
     assert said in refused("submission=my_idea")
-    assert "would run a file harness.py" in refused("new", "workload", "harness")
+    assert "harness.py of the current folder would run" in refused("new", "workload", "harness")
     code, out, err = typed("submission=./my_idea.py", "isolation=inline", "results=r", *SMALL)
     assert code == 0, err
     assert "out of budget" in out

@@ -18,9 +18,7 @@ from benches import precision
 from harness.catalog.discover import ROOT
 from harness.records.collect import collect
 from harness.records.judging import crossing, interpolated_time
-from harness.records.references import references
 from harness.report.board import score, stats
-from harness.report.board.board import boards
 from harness.report.board.cells import Choice
 from harness.report.board.rows import robust
 from harness.report.board.stats import Cell, Sample
@@ -253,7 +251,7 @@ def test_the_noise_of_the_simulation_is_measured():
 @pytest.fixture(scope="module")
 def train():
     """The board of training from scratch by the committed records."""
-    return boards(collect([ROOT / "results"]), references())[0]
+    return board_tables.train()
 
 
 def test_docs_score_works_on_the_committed_records(train):
@@ -272,7 +270,11 @@ def test_docs_score_works_on_the_committed_records(train):
     for column in (first["evaluations"]["metrics"]["loss"], first["evaluations"]["seconds"]):
         for value in column[at - 1 : at + 1]:
             assert re.search(rf"\b({value:.5f}|{value:.2f})\b", text), value
-    assert [line for line in precision.table([str(ROOT / "results")])[:6] if line not in text] == []
+    assert [
+        line
+        for line in precision.table([str(file) for file in board_tables.BOARD.glob("*.jsonl")])[:6]
+        if line not in text
+    ] == []
 
 
 def test_the_tables_of_the_board_are_those_of_the_records():
