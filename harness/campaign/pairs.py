@@ -146,7 +146,7 @@ def pairs_of(made: Plan, results: Path, say: Callable[[str], None] = lambda _: N
 
     Args:
         results: whose tuned points a block with `tuned: true` races.
-        say: is told which pairs are left out because no point is tuned.
+        say: called with a line for each pair that is left out because no point is tuned.
     """
     found: dict[str, Pair] = {}
     for block in made.blocks:

@@ -13,12 +13,13 @@ from pathlib import Path
 
 from harness.campaign.board import commit
 from harness.campaign.pairs import Pair
-from harness.campaign.running import KnownRuns, run
 from harness.records.collect import collect
 from harness.records.references import references
 from harness.report.board.board import boards
 from harness.report.board.rows import Board, Row
 
+# Races every job of pairs, starting none after so many minutes (None: no limit); True if all began.
+Race = Callable[[list[Pair], float | None], bool]
 # seeds of a point beyond which a tie stays a tie
 MOST = 25
 
@@ -76,16 +77,15 @@ def _choices(board: Board, first: Row, second: Row, known: dict) -> Iterator[tup
 
 def spend(
     pairs: list[Pair],
-    results: str,
-    jobs: int,
-    known: KnownRuns,
-    report: Callable,
+    results: Path,
+    race: Race,
     say: Callable[[str], None],
     hours: float,
 ) -> bool:
     """Race further seeds until every order is decided or the hours are over.
 
     Args:
+        race: races pairs for so many minutes, as the campaign's own trials are raced.
         say: called with a line for each decision, and one at the end.
 
     Returns:
@@ -105,8 +105,8 @@ def spend(
         for pair in decision.pairs:
             pair.more = max(pair.more, decision.seeds - pair.ruleset["seeds"])
         before = sum(len(pair.found) for pair in decision.pairs)
-        run(list(decision.pairs), results, jobs, known, report, left / 60)
-        commit(decision.pairs, Path(results))
+        race(list(decision.pairs), left / 60)
+        commit(decision.pairs, results)
         if sum(len(pair.found) for pair in decision.pairs) == before:
             say("no trial brought a record: nothing more is raced")
             return False

@@ -108,10 +108,14 @@ def evidence(
     trials: Sequence[RecordedRun],
     first: Sequence[RecordedRun],
     second: Sequence[RecordedRun],
+    signal: float,
     command: str,
 ) -> dict:
     """Return what the target rests on: every trial of every candidate, and the seeds' curves."""
     goal = definition.block["goal"]
+
+    def ending(run: RecordedRun) -> float | None:
+        return or_none(abs(last(run, goal)))
 
     def seeds(runs: Sequence[RecordedRun]) -> list[dict]:
         found = reached(runs, definition)
@@ -120,7 +124,7 @@ def evidence(
                 "run_id": run.record["run_id"],
                 "seed": run.record["seed"],
                 "budget": run.share,
-                "last": or_none(last(run, goal)) and abs(last(run, goal)),
+                "last": ending(run),
                 "reached_at": or_none(share),
                 "time": or_none(time),
                 "curve": [[step, value] for step, _, value in run.curve],
@@ -139,12 +143,14 @@ def evidence(
                 "submission": run.record["submission"],
                 "trial": run.record["trial"],
                 "hp": run.record["hp"],
-                "last": abs(last(run, goal)) if math.isfinite(last(run, goal)) else None,
+                "last": ending(run),
             }
             for run in trials
         ],
         "first": seeds(first),
         "seeds": seeds(second),
+        "signal": or_none(signal),
+        "share": reached(second, definition).share,
     }
 
 

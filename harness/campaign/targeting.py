@@ -147,10 +147,14 @@ def write(
     atomic_write(numbers_path(definition.plugin), decision.text)
     definition.frozen.mkdir(parents=True, exist_ok=True)
     evidence = target_files.evidence(
-        definition, procedure, decision.trials, decision.first, decision.second, command
+        definition,
+        procedure,
+        decision.trials,
+        decision.first,
+        decision.second,
+        decision.signal,
+        command,
     )
-    evidence["signal"] = target_files.or_none(decision.signal)
-    evidence |= {"share": decision.reached.share}
     atomic_json(definition.frozen / f"{definition.key}.target.json", evidence)
     _freeze(definition, decision.best, decision.second)
     for pair in pairs:

@@ -56,11 +56,8 @@ class Simulated:
 
     def spend(self, monkeypatch, hours=1.0):
         lines = []
-        monkeypatch.setattr(spending, "run", self.run)
         monkeypatch.setattr(spending, "commit", lambda *_: [])
-        done = spending.spend(
-            self.pairs, str(self.results), 1, None, lambda *_: None, lines.append, hours
-        )
+        done = spending.spend(self.pairs, self.results, self.run, lines.append, hours)
         return done, lines
 
 

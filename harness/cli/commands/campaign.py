@@ -4,7 +4,6 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from harness.campaign import plan
@@ -64,6 +63,39 @@ result, else 0
 
 def run(arguments: list[str]) -> int:
     """Race every job of a plan that no record covers, and write what can be committed."""
+    asked = _asked(arguments)
+    results = Path(asked.results)
+    start = _starter(asked, results)
+    pairs = pairs_of(plan.load(asked.plan), results, lambda line: print(line, flush=True))
+    known = Known(results)
+    if asked.points:
+        _print_points(pairs, known)
+        return EXIT_OK
+    total = sum(pair.total for pair in pairs)
+    print(f"{len(pairs)} pairs of submission and workload, {total} trials at most", flush=True)
+    if asked.retry:
+        known.failed = lambda pair: None
+    display, complete = Display(pairs, results), False
+
+    def race(pairs: list[Pair], minutes: float | None) -> bool:
+        where = (pairs, asked.results, asked.jobs, known, display)
+        return run_in_rounds(*where, start, minutes) if start else run_pairs(*where, minutes)
+
+    try:
+        complete = race(pairs, asked.minutes)
+        if complete and asked.spend:
+            commit(pairs, results)
+            spend(pairs, results, race, display.say, asked.spend)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+    finally:
+        display.close()
+        print("\n".join(commit(pairs, results)))
+    return _summary(pairs, complete)
+
+
+def _asked(arguments: list[str]) -> argparse.Namespace:
+    """Return the arguments, parsed and checked."""
     usual = configuration.defaults()
     reader = parser("campaign", TEXT, MORE)
     reader.add_argument("plan", type=Path, help="the plan's YAML file")
@@ -99,43 +131,16 @@ def run(arguments: list[str]) -> int:
         raise UserError(f"--jobs {asked.jobs}", "a whole number from 1 up")
     if asked.spend is not None and not 0 < asked.spend < math.inf:
         raise UserError(f"--spend {asked.spend:g}", "a positive number of hours")
-    results = Path(asked.results)
-    race = _racing(asked, results)
-    pairs = pairs_of(plan.load(asked.plan), results, lambda line: print(line, flush=True))
-    known = Known(results)
-    if asked.points:
-        _print_points(pairs, known)
-        return EXIT_OK
-    total = sum(pair.total for pair in pairs)
-    print(f"{len(pairs)} pairs of submission and workload, {total} trials at most", flush=True)
-    if asked.retry:
-        known.failed = lambda pair: None
-    display, complete = Display(pairs, results), False
-    try:
-        complete = race(pairs, known, display, asked.minutes)
-        if complete and asked.spend:
-            commit(pairs, results)
-            spend(pairs, asked.results, asked.jobs, known, display, display.say, asked.spend)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-    finally:
-        display.close()
-        print("\n".join(commit(pairs, results)))
-    return _summary(pairs, complete)
+    return asked
 
 
-def _racing(asked: argparse.Namespace, results: Path) -> Callable:
-    """Return the function that races pairs: from here, or through the launcher asked for."""
-    if asked.launcher is None:
-        if asked.set:
-            raise UserError(f"--set {asked.set[0]} without a launcher", do="add --launcher NAME")
-        return lambda pairs, known, report, minutes: run_pairs(
-            pairs, asked.results, asked.jobs, known, report, minutes
-        )
-    start = campaign_launch.starter(asked.launcher, asked.set, asked.jobs, results)
-    return lambda pairs, known, report, minutes: run_in_rounds(
-        pairs, asked.results, asked.jobs, known, report, start, minutes
-    )
+def _starter(asked: argparse.Namespace, results: Path) -> campaign_launch.Start | None:
+    """Return what starts trials through the launcher asked for; None: they start from here."""
+    if asked.launcher:
+        return campaign_launch.starter(asked.launcher, asked.set, asked.jobs, results)
+    if asked.set:
+        raise UserError(f"--set {asked.set[0]} without a launcher", do="add --launcher NAME")
+    return None
 
 
 def _summary(pairs: list[Pair], complete: bool) -> int:
