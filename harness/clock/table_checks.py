@@ -20,6 +20,9 @@ STREAMED, LOOSE = 1e10, 1.35
 # Seconds per FLOP of a kind, in those of forward_backward: at most this; the second is for a step
 # below SHORT seconds, whose time is calls rather than arithmetic.
 PER_FLOP, PER_CALL, SHORT = 3.0, 6.0, 1e-2
+# Factor on the largest ratio of per_example_gradients for such a step: 600 examples of two_layer_relu
+# cost 11 times their mean's gradient.
+MATERIALISED = 2.0
 # Up to this batch ratio shapes count as similar. Beyond it the margin is OUTGROWN.
 CACHED, OUTGROWN = 4, 1.6
 
@@ -41,6 +44,8 @@ def lint(table: dict) -> list[str]:
             if operation == EACH:
                 # This kind may compute many more FLOPs than the gradient of a mean.
                 most *= max(1.0, (row["flops"] or 0) / (base["flops"] or 1))
+                # In a short step its time is memory: a gradient for each example is written.
+                most *= MATERIALISED if base["seconds"] < SHORT else 1.0
             if operation == "forward" and row["flops"] and row["flops"] == base["flops"]:
                 # The gradient is zero: the backward pass has no arithmetic of its own.
                 most = 1.0
