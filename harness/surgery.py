@@ -64,8 +64,8 @@ def begin(model: nn.Module, start: dict[str, Tensor]) -> dict[str, Tensor]:
 class Adapted(nn.Module):
     """A linear map that replaces another: frozen weight [out, in] and bias, and what is added.
 
-    A subclass defines `dense()`, the matrix in effect, and may define a cheaper `forward`; both
-    must be the same map.
+    A subclass defines `dense()`, the matrix in effect; `dense_bias()` too where the bias changes.
+    It may define a cheaper `forward`, which must be the same map.
     """
 
     role = "hidden"
@@ -79,8 +79,12 @@ class Adapted(nn.Module):
         """Return the matrix in effect, [out, in]."""
         raise NotImplementedError
 
+    def dense_bias(self) -> Tensor | None:
+        """Return the bias in effect, [out], or None; by default the frozen one."""
+        return self.bias
+
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.dense(), self.bias)
+        return F.linear(x, self.dense(), self.dense_bias())
 
 
 def replace(model: nn.Module, make: Callable[[nn.Module], nn.Module]) -> list[nn.Module]:
@@ -148,6 +152,9 @@ def export(model: nn.Module) -> dict[str, Tensor]:
             inside = {f"{prefix}.{name}" for name in module.state_dict()}
             extra |= inside - {f"{prefix}.weight", f"{prefix}.bias"}
             tensors[f"{prefix}.weight"] = module.dense().detach()
+            bias = module.dense_bias()
+            if bias is not None:
+                tensors[f"{prefix}.bias"] = bias.detach()
     return {name: t for name, t in tensors.items() if name not in extra}
 
 
