@@ -4,16 +4,19 @@ import math
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness import roles, surgery
 from harness.catalog import data, key
 from harness.catalog.definition import Definition, load_workload
+from harness.catalog.goal import primary
 from harness.errors import UserError
-from harness.race import weight_metrics
+from harness.race import constraints, weight_metrics
 from harness.race.checkpoint_metrics import Held
 from harness.seeds import derive
 from harness.train import depth, shared_weights
+
+REDUCED = 4  # examples on which a reduced model must give the dense one's outputs
 
 
 class Evaluator:
@@ -47,8 +50,11 @@ class Evaluator:
         head = {id(p) for p in surgery.head(self._model)}
         self._head = {name for name, p in self._model.named_parameters() if id(p) in head}
         self._prunable = [name for name, role in kinds.items() if role.kind == "hidden"]
-        bounded = bool({"sparsity", "two_four", "bits"} & definition.block["goal"].keys())
-        self._compressed = bounded or definition.track == "compress"
+        goal = definition.block["goal"]
+        self._compressed = constraints.needs_matrices(goal) or definition.track == "compress"
+        self._asked_for = constraints.Constraints(goal)
+        self._asked_for.impose(self._model)
+        self._other = _retained(definition, device, seed)
 
     @torch.inference_mode()
     def __call__(
@@ -65,6 +71,22 @@ class Evaluator:
             declared: the runner's counts: trained scalars, whether they are merged, memory.
             held: what the trial's checkpoints show of that.
         """
+        scored, finite = self._scores(tensors, active)
+        if not finite:
+            return scored
+        measured = self._constraints(tensors, declared, held or Held())
+        measured |= self._reduced()
+        for name, (metric, changed) in self._asked_for.relatives(self._model, tensors).items():
+            measured[name] = self._scores(changed, active)[0].get(metric, math.nan)
+        if self._other is not None:
+            evaluator, metric = self._other
+            measured[constraints.RETAINED] = evaluator._scores(tensors, active)[0][metric]
+        return scored | measured
+
+    def _scores(
+        self, tensors: dict[str, Tensor], active: list[bool] | None
+    ) -> tuple[dict[str, float], bool]:
+        """Return the workload's metrics of these weights, and whether they could be computed."""
         self._take(tensors, active)
         sums: dict[str, float] = {}
         size = self._module.size(self._data, self._config)
@@ -74,10 +96,9 @@ class Evaluator:
             for name, value in self._module.metric(self._answering(index), batch).items():
                 sums[name] = sums.get(name, 0.0) + float(value)
         try:
-            scored = {name: float(value) for name, value in self._module.score(sums).items()}
+            return {name: float(v) for name, v in self._module.score(sums).items()}, True
         except (OverflowError, ValueError):
-            return dict.fromkeys(sums, math.nan)
-        return scored | self._constraints(tensors, declared, held or Held())
+            return dict.fromkeys(sums, math.nan), False
 
     @torch.inference_mode()
     def groups(
@@ -172,5 +193,42 @@ class Evaluator:
             params = dict(self._model.named_parameters())
             measured = weight_metrics.of_change(tensors, start, head, params, declared, held)
         if self._compressed:
-            measured |= weight_metrics.of_matrices([tensors[name] for name in self._prunable])
-        return measured
+            matrices = [tensors[name] for name in self._prunable]
+            measured |= weight_metrics.of_matrices(matrices) | self._asked_for.of_matrices(matrices)
+        return measured | self._asked_for.of_change(tensors, start, head)
+
+    def _reduced(self) -> dict[str, float]:
+        """Return `size` and `flops` of the model as it is, where the goal names them."""
+        if not self._asked_for.reduced:
+            return {}
+        index = torch.arange(min(REDUCED, self._module.size(self._data, self._config)))
+        batch = self._module.batch(self._data, index, self._config)
+        batch = {k: _doubled(v.to(self._device)) for k, v in batch.items()}
+
+        def run(model: nn.Module) -> Tensor:
+            outputs: list[Tensor] = []
+
+            def recording(inputs: Tensor) -> Tensor:
+                outputs.append(model(inputs))
+                return outputs[-1]
+
+            self._module.metric(recording, batch)
+            return outputs[0]
+
+        # Operations are not counted in inference mode.
+        with torch.inference_mode(False), torch.no_grad():
+            return self._asked_for.shares(self._model, run)
+
+
+def _doubled(value: Tensor) -> Tensor:
+    """Return numbers as float64, and anything else as it is."""
+    return value.double() if value.is_floating_point() else value
+
+
+def _retained(definition: Definition, device: str, seed: int) -> tuple["Evaluator", str] | None:
+    """Return the evaluator of what must not be forgotten, and its metric; None if nothing must."""
+    if (other := constraints.retained(definition)) is None:
+        return None
+    folder = data.prepare(other, "val", seed)
+    assert folder is not None
+    return Evaluator(other, folder, device, seed), primary(other.block["goal"])[0]

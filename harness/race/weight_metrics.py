@@ -1,8 +1,12 @@
-"""What the referee measures on handed-over weights themselves: sparsity, 2:4 pattern, bits, change.
+"""What the referee measures on handed-over weights themselves: zeros, patterns, bits, change.
 
     sparsity         share of exact zeros in the hidden matrices
     two_four         share of groups of four consecutive inputs with two or more zeros, in those
     bits             bits per weight of the hidden matrices, rows on uniform grids, no grids counted
+    pattern_N_M      share of groups of M consecutive inputs, at most N of them not zero
+    block_A_B        share of tiles of A outputs and B inputs that are all zero
+    stored_bits      bits per weight of the hidden matrices, formats counted (stored_bits.py)
+    delta            bytes that turn the pretrained weights outside the head into these
     changed          weights outside the head that differ from the pretrained ones, over all
     trainable        scalars trained, the head's not counted, over all of the dense model's
     training_memory  bytes of a step, analytic (harness/train/training_memory.py)
@@ -16,14 +20,20 @@ is at least the bytes of the weights, of a gradient of each trained scalar, and 
 checkpoint.
 """
 
+import re
+
 import torch
 from torch import Tensor, nn
 
+from harness.errors import UserError
 from harness.race.checkpoint_metrics import Held
 
 NEAR = 1e-3  # of a grid step: what float32 may be off a grid of 256 levels
 ROUNDING = 2.0**-24  # of float32
 LEVELS = 255  # steps of the finest grid looked for
+NUMBER, PLACE = 4, 4  # bytes of a scalar, and of its place in a tensor
+# Metrics with two whole numbers in their names.
+PATTERN = re.compile(r"(pattern|block)_([1-9]\d*)_([1-9]\d*)")
 
 
 def of_change(
@@ -80,17 +90,64 @@ def two_four(weights: list[Tensor]) -> float:
     return good / total
 
 
+def named_pattern(name: str, weights: list[Tensor]) -> float | None:
+    """Return the value of pattern_N_M or block_A_B; None if the name is another metric's.
+
+    Raises:
+        UserError: N is not below M, or no matrix has a whole group or tile.
+    """
+    match = PATTERN.fullmatch(name)
+    if not match:
+        return None
+    first, second = int(match[2]), int(match[3])
+    if match[1] == "pattern" and first >= second:
+        raise UserError(
+            f"the goal's {name} keeps {first} of {second}", "pattern_N_M with N below M"
+        )
+    measure = pattern if match[1] == "pattern" else zero_tiles
+    value = measure(weights, first, second)
+    if value is None:
+        raise UserError(f"the goal names {name}, and no hidden matrix is that large")
+    return value
+
+
+def pattern(weights: list[Tensor], kept: int, of: int) -> float | None:
+    """Return the share of groups of `of` inputs of a row with at most `kept` other than zero.
+
+    A rest of fewer inputs does not count; None if there is no whole group.
+    """
+    good = total = 0
+    for w in weights:
+        groups = (w != 0)[:, : w.shape[1] // of * of].reshape(-1, of).sum(1)
+        good, total = good + int((groups <= kept).sum()), total + len(groups)
+    return good / total if total else None
+
+
+def zero_tiles(weights: list[Tensor], rows: int, columns: int) -> float | None:
+    """Return the share of tiles [rows, columns] without a value other than zero.
+
+    A rest of fewer rows or columns does not count; None if there is no whole tile.
+    """
+    good = total = 0
+    for w in weights:
+        down, across = w.shape[0] // rows, w.shape[1] // columns
+        whole = (w != 0)[: down * rows, : across * columns]
+        tiles = whole.reshape(down, rows, across, columns).any(3).any(1)
+        good, total = good + int((~tiles).sum()), total + tiles.numel()
+    return good / total if total else None
+
+
 def bits(weights: list[Tensor]) -> float:
     """Return the mean bits per weight if a row is stored as whole numbers, a step and an offset.
 
     A row's grid is the coarsest whose points are all its values; 32 bits where 256 levels are too
     few.
     """
-    total = sum(float(_row_bits(w).sum()) * w.shape[1] for w in weights)
+    total = sum(float(row_bits(w).sum()) * w.shape[1] for w in weights)
     return total / sum(w.numel() for w in weights)
 
 
-def _row_bits(w: Tensor) -> Tensor:
+def row_bits(w: Tensor) -> Tensor:
     """Return the bits of a weight in each row of one matrix, [rows]."""
     low, high = w.amin(1, keepdim=True), w.amax(1, keepdim=True)
     place = (w - low) / (high - low).clamp(
@@ -120,18 +177,44 @@ def described(tensors: dict[str, Tensor], start: dict[str, Tensor], head: set[st
 
     A tensor's change is described by its changed entries, or by two factors of its rank.
     """
+    changes = _changes(tensors, start, head)
+    return sum(
+        entries if factors is None else min(entries, factors) for entries, factors in changes
+    )
+
+
+def delta(tensors: dict[str, Tensor], start: dict[str, Tensor], head: set[str]) -> float:
+    """Return the bytes that turn the pretrained weights outside the head into these.
+
+    The least for each tensor: all of it; its changed entries, each with its place; two factors.
+    """
+    sizes = [start[name].numel() for name in start if name not in head]
     total = 0
+    for size, (entries, factors) in zip(sizes, _changes(tensors, start, head), strict=True):
+        least = min(NUMBER * size, (NUMBER + PLACE) * entries)
+        total += least if factors is None else min(least, NUMBER * factors)
+    return float(total)
+
+
+def _changes(
+    tensors: dict[str, Tensor], start: dict[str, Tensor], head: set[str]
+) -> list[tuple[int, int | None]]:
+    """Return for each tensor outside the head its changed entries, and the scalars of two factors.
+
+    The latter are None where the tensor is no matrix, or not finite.
+    """
+    result: list[tuple[int, int | None]] = []
     for name in start:
-        change = tensors[name].double() - start[name].to(tensors[name].device).double()
-        if name in head or not (count := int((change != 0).sum())):
+        if name in head:
             continue
-        if change.ndim == 2 and bool(change.isfinite().all()):
+        change = tensors[name].double() - start[name].to(tensors[name].device).double()
+        entries, factors = int((change != 0).sum()), None
+        if entries and change.ndim == 2 and bool(change.isfinite().all()):
             # What the rounding of merged weights leaves lies below a third of this.
             noise = ROUNDING * float(start[name].abs().max()) * max(change.shape) ** 0.5
-            rank = int((torch.linalg.svdvals(change) > noise).sum())
-            count = min(count, rank * sum(change.shape))
-        total += count
-    return total
+            factors = int((torch.linalg.svdvals(change) > noise).sum()) * sum(change.shape)
+        result.append((entries, factors))
+    return result
 
 
 def changed(
