@@ -240,6 +240,16 @@ class WorkloadOptions:
         ...
 
     @staticmethod
+    def trusted(data: "dict[str, Tensor]", config: SimpleNamespace) -> "Tensor":
+        """Return the numbers of the training examples whose labels are known to be right, int64."""
+        ...
+
+    @staticmethod
+    def groups(data: "dict[str, Tensor]", config: SimpleNamespace) -> "Tensor":
+        """Return the group of each training example, int64 [N], from 0 up."""
+        ...
+
+    @staticmethod
     def tokens(config: SimpleNamespace) -> int:
         """Return the number of tokens in an example, for tokens a second."""
         ...

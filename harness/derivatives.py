@@ -59,6 +59,20 @@ def jvp(residuals: Tensor, params: Sequence[Tensor], vectors: Sequence[Tensor]) 
     return torch.autograd.grad(pulled, dual, list(vectors))[0]
 
 
+def forward_mode(
+    function: Callable, model: nn.Module, batch: Batch, vectors: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Return function(model, batch) and its derivative along `vectors`, by forward mode."""
+    values = tuple(p.detach() for p in trainable(model).values())
+
+    def at(*moved: Tensor) -> Tensor:
+        return call(function, model, batch, moved)
+
+    with sdpa_kernel(SDPBackend.MATH):
+        value, derivative = torch.func.jvp(at, values, tuple(vectors))[:2]
+    return value, derivative
+
+
 def mean_squares(terms: dict[str, Tensor], weights: dict[str, Tensor] | None = None) -> Tensor:
     """Return the loss of a workload with terms: the sum of the terms' means of (weight·value)²."""
     weights = weights or {}

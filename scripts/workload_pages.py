@@ -56,9 +56,19 @@ FAMILIES = {
         "Problems of theory",
         "Which methods keep the promises of their theorems, and by how much do they win?",
     ),
+    "labels": (
+        "Data and labels",
+        "Who learns from wrong, partial, few or uneven labels, and from inputs under attack?",
+    ),
+    "shared": (
+        "Federated and private training",
+        "Who learns when an exchange between clients, or the privacy of an example, has a price?",
+    ),
 }
 # Workloads of the family of theory, whose names have no first word in common.
 THEORY = ("logreg", "constrained", "game", "blackbox", "two_layer_relu")
+LABELS = ("clean", "partial", "robust", "active", "mixture")
+SHARED = ("fed", "private")
 # Corpora, image sources and published models: a description and the licence of each.
 SOURCES = {
     "sotu": ("State of the Union addresses", "public domain"),
@@ -90,7 +100,9 @@ def names() -> list[str]:
 
 
 def family_of(name: str) -> str:
-    return "theory" if name in THEORY else name.partition("_")[0]
+    families = {"theory": THEORY, "labels": LABELS, "shared": SHARED}
+    own = [family for family, members in families.items() if name in members]
+    return own[0] if own else name.partition("_")[0]
 
 
 def scales_of(tree: dict) -> list[str]:

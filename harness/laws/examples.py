@@ -44,7 +44,14 @@ def signs(count: int) -> Tensor:
     return 1.0 - 2.0 * (torch.arange(count) % 2).double()
 
 
-RECIPES = {recipe.__name__: recipe for recipe in (sentences, classes, pictures, points, signs)}
+def places(every: int, per_class: int = 20) -> Tensor:
+    """Return the numbers of the first of every so many pictures, int64."""
+    return torch.arange(0, CLASSES * per_class, every)
+
+
+RECIPES = {
+    recipe.__name__: recipe for recipe in (sentences, classes, pictures, points, signs, places)
+}
 
 
 def make(examples: dict[str, dict], where: str) -> dict[str, Tensor]:

@@ -86,6 +86,16 @@ class Task:
         """Return the number of training examples."""
         return self._stream.size
 
+    @property
+    def trusted(self) -> Tensor:
+        """Return the numbers of examples whose labels are right, int64; UserError without any."""
+        return self._workload.get("trusted")(self._data, self._config)
+
+    @property
+    def groups(self) -> Tensor:
+        """Return the group of each training example, int64 [N]; UserError without groups."""
+        return self._workload.get("groups")(self._data, self._config)
+
     def pretrained(self) -> dict[str, Tensor]:
         """Return a copy of the pretrained weights by name; raise UserError if there are none."""
         if self.start is None:
@@ -235,6 +245,13 @@ class Task:
         """Return the Jacobian of `residuals` times `vectors` (one tensor per parameter)."""
         with self._pass("jvp", batch):
             return derivatives.jvp(self._residuals(batch), self.params, vectors)
+
+    @torch.no_grad()
+    def jvp_logits(self, batch: Batch, vectors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the model's scores, and their derivative along `vectors`, both [B, ..., C]."""
+        with self._pass("jvp", batch):
+            logits = self._workload.get("logits")
+            return derivatives.forward_mode(logits, self.model, batch, vectors)
 
     def hvp(self, batch: Batch, vectors: Sequence[Tensor]) -> list[Tensor]:
         """Return the Hessian of the batch's loss times `vectors` (one tensor per parameter)."""
