@@ -116,6 +116,22 @@ def fitting(model: nn.Module, rank: int, share: float, size: Callable[[int, int,
     return rank
 
 
+def pattern(scores: Tensor, kept: int, of: int) -> Tensor:
+    """Return the mask [out, in] of the `kept` largest scores of `of` consecutive inputs of a row.
+
+    Groups do not straddle rows, and of equal scores the first stay. A rest of fewer than `of`
+    inputs is kept whole, as the referee does not count it.
+    """
+    rows, inputs = scores.shape
+    whole = inputs // of * of
+    groups = scores[:, :whole].reshape(-1, of)
+    order = groups.argsort(dim=1, descending=True, stable=True)[:, :kept]
+    mask = torch.ones_like(scores, dtype=torch.bool)
+    chosen = torch.zeros_like(groups, dtype=torch.bool).scatter_(1, order, True)
+    mask[:, :whole] = chosen.view(rows, whole)
+    return mask
+
+
 @torch.no_grad()
 def calibrated(model: nn.Module, x: Tensor) -> Iterator[tuple[nn.Module, Tensor]]:
     """Return each hidden linear map, and what it is called with when the model is called with x.

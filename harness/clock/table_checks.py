@@ -20,8 +20,8 @@ STREAMED, LOOSE = 1e10, 1.35
 # Seconds per FLOP of a kind, in those of forward_backward: at most this; the second is for a step
 # below SHORT seconds, whose time is calls rather than arithmetic.
 PER_FLOP, PER_CALL, SHORT = 3.0, 6.0, 1e-2
-# Factor on the largest ratio of per_example_gradients for such a step: 600 examples of two_layer_relu
-# cost 11 times their mean's gradient.
+# Factor on the largest ratio of per_example_gradients for such a step: 600 examples of
+# two_layer_relu cost 11 times their mean's gradient.
 MATERIALISED = 2.0
 # Up to this batch ratio shapes count as similar. Beyond it the margin is OUTGROWN.
 CACHED, OUTGROWN = 4, 1.6

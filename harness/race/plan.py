@@ -79,10 +79,12 @@ def _definition(config: dict, card: Card) -> Definition:
     )
     tracks = discover.tracks(card)
     if definition.track not in tracks:
+        shipped = discover.submissions().get(card.plugin.name) == card.plugin
+        own = f', or write TRACKS = ["{definition.track}"] in {card.plugin.path.name}'
         raise UserError(
             f"submission {card.plugin.name} is for the track {' and '.join(tracks)}; "
             f"{definition.key} is of the track {definition.track}",
-            do=f"harness list --track {definition.track}",
+            do=f"harness list --track {definition.track}" + ("" if shipped else own),
         )
     _check_predictor(card, definition)
     return definition

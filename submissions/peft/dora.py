@@ -9,6 +9,7 @@ State: AdamW's for A, B and m: r(in + out) + out scalars a matrix.
 Departures from the paper: no dropout. The paper's columns are those of the transposed matrix.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import nn
 
@@ -34,7 +35,9 @@ class DoRA(lora.LoRA):
 
     def dense(self):
         v = super().dense()
-        return (self.m / v.detach().norm(dim=1))[:, None] * v
+        # A row of zeros has no direction, and stays.
+        length = v.detach().norm(dim=1).clamp_min(torch.finfo(v.dtype).tiny)
+        return (self.m / length)[:, None] * v
 
     def forward(self, x):
         return F.linear(x, self.dense(), self.bias)

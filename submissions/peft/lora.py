@@ -39,6 +39,8 @@ class LoRA(surgery.Adapted):
     def __init__(self, linear, rank, scale, start="zero"):
         super().__init__(linear)
         out, inputs = self.weight.shape
+        if start == "pissa":
+            rank = min(rank, out, inputs)
         self.scale = scale
         self.A = nn.Parameter(
             self.weight.new_empty(rank, inputs).uniform_(-(inputs**-0.5), inputs**-0.5)

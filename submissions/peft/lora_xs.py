@@ -53,8 +53,8 @@ def adapt(model, task, hp):
 
     def framed(linear):
         u, s, v = torch.linalg.svd(linear.weight.detach(), full_matrices=False)
-        r = torch.randn(rank, rank).to(u) * hp.deviation
         a = s[:rank, None] * v[:rank]
+        r = torch.randn(len(a), len(a)).to(u) * hp.deviation
         return Framed(linear, hp.alpha / rank, u[:, :rank], r, a)
 
     surgery.replace(model, framed)

@@ -31,8 +31,7 @@ SPACE = {
 def kept(scores, sparsity, scope="global", two_four=False):
     """Return masks that keep (True) the largest scores; `scores`: [out, in] for each matrix."""
     if two_four:
-        groups = [s.reshape(-1, 4) for s in scores]
-        return [top(g, 2).view_as(s) for g, s in zip(groups, scores)]
+        return [surgery.pattern(s, 2, 4) for s in scores]
     if scope == "row":
         return [top(s, s.shape[1] - pruned(s.shape[1], sparsity)) for s in scores]
     if scope == "layer":

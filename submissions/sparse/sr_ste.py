@@ -4,7 +4,7 @@ Zhou et al., "Learning N:M Fine-grained Structured Sparse Neural Networks From S
 arXiv 2102.04010; flow "linear": mask decay of Bambhaniya et al., arXiv 2402.04744.
 
     W' = W ⊙ m, m the N largest |w| of every M consecutive inputs;  ∂L/∂W ← ∂L/∂W' + λ(1 - m) ⊙ W
-    flow "linear": W' = W ⊙ (m + (1 - m)·max(0, 1 - t/cool)) at share t of the horizon
+    flow "linear": λ = 0 and W' = W ⊙ (m + (1 - m)·max(0, 1 - t/cool)) at share t of the horizon
 
 State: AdamW's for all parameters.
 Departures from the paper: it starts from trained weights; AdamW in place of SGD; with flow "linear"
@@ -14,7 +14,6 @@ the straight-through gradient is not scaled by the mask's decay.
 import torch
 
 from harness import surgery
-from submissions.sparse import magnitude
 
 BASE = "adamw"
 TRACKS = ["compress"]
@@ -49,10 +48,11 @@ class Pattern(surgery.Adapted):
         self.hp, self.progress = hp, progress
 
     def dense(self):
-        hp, groups = self.hp, self.weight.detach().abs().reshape(-1, self.hp.of)
-        mask = magnitude.top(groups, hp.kept).view_as(self.weight).to(self.weight)
-        leak = max(0.0, 1 - self.progress() / hp.cool) if hp.flow == "linear" else 0.0
-        return Refined.apply(self.weight, mask, hp.decay, leak)
+        hp = self.hp
+        mask = surgery.pattern(self.weight.detach().abs(), hp.kept, hp.of).to(self.weight)
+        if hp.flow == "linear":
+            return Refined.apply(self.weight, mask, 0.0, max(0.0, 1 - self.progress() / hp.cool))
+        return Refined.apply(self.weight, mask, hp.decay, 0.0)
 
 
 def adapt(model, task, hp):

@@ -19,10 +19,6 @@ from tests.support.racing import environment, typed
 NAMES = sorted(discover.submissions())
 
 
-# Laws that a shipped file breaks without an exemption: a change of the file would void its records.
-KNOWN = {("lora_xs", "values"): "a rank above the smaller side of a matrix is an error"}
-
-
 @lru_cache(maxsize=1)  # tests come name by name
 def subject(name):
     torch.set_num_threads(1)
@@ -33,7 +29,7 @@ def subject(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_submission_keeps_the_law(name, law):
     """An exemption is for a law that is broken: none that is kept may be listed."""
-    exempt = law in laws.skips(discover.read(discover.find(name))) or (name, law) in KNOWN
+    exempt = law in laws.skips(discover.read(discover.find(name)))
     verdict = try_law(laws.LAWS[law], subject(name))
     assert (verdict.outcome == BROKEN) == exempt, verdict.text
 

@@ -49,6 +49,33 @@ def test_lora_xs_starts_within_its_deviation():
         torch.testing.assert_close(value, task.start[key], atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize("name, settings", [
+    ("lora_xs", {"rank": 32}), ("lora", {"start": "pissa", "rank": 24}), ("lora_sb", {"rank": 32}),
+    ("loldu", {"rank": 64}), ("svfit", {"rank": 64}),
+])  # fmt: skip
+def test_a_rank_above_the_smaller_side_is_that_side(name, settings):
+    task = small_task()  # matrices of 16 x 48, 16 x 16, 16 x 64
+    method = submitted(name, task, **settings)
+    run(method, 2)
+    for key, value in surgery.export(task.model).items():
+        assert value.shape == task.start[key].shape
+        assert bool(value.isfinite().all())
+
+
+def test_a_row_of_zeros_stays_zero_under_dora():
+    task = small_task()
+    with torch.no_grad():
+        for weight in surgery.weights(task.model):
+            weight[3] = 0
+    method = submitted("dora", task)
+    run(method, 3)
+    moved = surgery.export(task.model)
+    assert all(bool(value.isfinite().all()) for value in moved.values())
+    for module in surgery.matrices(task.model).values():
+        assert bool((module.dense()[3] == 0).all())
+        assert bool((module.dense()[2] != 0).any())
+
+
 @pytest.mark.parametrize("name, settings", ADAPTERS)
 def test_merging_is_the_same_map(name, settings):
     task = small_task()

@@ -11,6 +11,7 @@ from torch import nn
 
 from harness import surgery
 from harness.race import weight_metrics
+from harness.train.task import Task
 from submissions.quantized import comq, gptq, rtn
 from submissions.sparse import magnitude, movement, rigl, sparsegpt, sr_ste, synflow, wanda
 from tests.kit.test_surgery import CONFIG, run, small_task, submitted
@@ -77,6 +78,29 @@ def test_two_of_four_is_met_by_what_is_handed_over(name):
         weights = handed_over(task)
         assert weight_metrics.two_four(weights) == 1.0
         assert weight_metrics.sparsity(weights) == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("name", PATTERN)
+def test_groups_of_four_do_not_straddle_rows(name):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 10), nn.GELU(), nn.Linear(10, 6), nn.GELU(), nn.Linear(6, 3))
+    data = {"inputs": torch.randn(16, 6), "targets": torch.randint(3, (16,))}
+    workload = SimpleNamespace(
+        __name__="odd",
+        size=lambda data, config: 16,
+        batch=lambda data, index, config: {k: v[index] for k, v in data.items()},
+        loss=lambda model, batch: F.cross_entropy(model(batch["inputs"]), batch["targets"]),
+        inputs=lambda batch: batch["inputs"],
+    )
+    task = Task(workload, SimpleNamespace(batch=8), data, model, 0, 4)
+    task.start = copy.deepcopy(model.state_dict())
+    method = submitted(name, task, **({} if name == "sr_ste" else {"two_four": True}))
+    run(method, 2)
+    with method.evaluated():
+        weights = handed_over(task)
+        assert weight_metrics.two_four(weights) == 1.0
+        # two inputs of a row of ten or six are in no group of four, and stay
+        assert all(bool((w[:, w.shape[1] // 4 * 4 :] != 0).all()) for w in weights)
 
 
 @pytest.mark.parametrize("name", ["rtn", "gptq", "comq", "int8_ste"])
@@ -276,7 +300,7 @@ def test_smp_never_moves_a_weight():
 
 
 @pytest.mark.parametrize("flow", ["none", "linear"])
-def test_sr_ste_decays_what_the_mask_hides(flow):
+def test_sr_ste_decays_weights_or_the_mask(flow):
     torch.manual_seed(0)
     hp = SimpleNamespace(kept=2, of=4, decay=0.3, flow=flow, cool=0.5)
     module = sr_ste.Pattern(nn.Linear(8, 3), hp, lambda: 0.25)
@@ -285,7 +309,8 @@ def test_sr_ste_decays_what_the_mask_hides(flow):
     torch.testing.assert_close(module.dense(), module.weight * torch.where(mask, 1.0, leak))
     c = torch.randn(3, 8)
     (module.dense() * c).sum().backward()
-    torch.testing.assert_close(module.weight.grad, c + 0.3 * ~mask * module.weight.detach())
+    decay = 0.3 if flow == "none" else 0.0  # a decaying mask has no decay of weights
+    torch.testing.assert_close(module.weight.grad, c + decay * ~mask * module.weight.detach())
 
 
 def test_rigl_densities_follow_erdos_renyi_within_the_budget():
