@@ -70,7 +70,7 @@ def test_a_workload_without_trusted_examples_or_groups_says_so():
 def test_the_derivative_of_the_scores_is_that_of_two_points():
     """Forward mode against central differences, in float64."""
     run = nets.task()
-    batch = run.gather(torch.arange(7))
+    batch = run.gather(torch.arange(nets.BATCH))
     way = [torch.randn(p.shape, generator=run.rng, dtype=p.dtype) for p in run.params]
     scores, moved = run.jvp_logits(batch, way)
     assert torch.allclose(scores, run.logits_of(run.params, batch))
