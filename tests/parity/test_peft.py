@@ -21,6 +21,8 @@ ADAPTERS = [
     ("svfit", {}), ("loldu", {"rank": 8}), ("adalora", {}), ("said", {"dimension": 64}),
     ("sft", {}),
 ]  # fmt: skip
+# Methods that train all of the model, at once or in turn.
+WHOLE = ("full", "lisa", "hft", "mesa_training", "wta_crs")
 STARTS_EQUAL = [a for a in ADAPTERS if a[0] != "lora_xs"]  # its start is near zero, not zero
 
 
@@ -107,11 +109,11 @@ def test_trains_learns_and_leaves_the_rest_alone(name):
     first = float(task.forward(batch))
     assert surgery.trained(task.model) < 0.6 * sum(
         v.numel() for v in task.start.values()
-    ) or name in ("full", "lisa", "hft")
+    ) or name in WHOLE
     run(method, 12)
     assert float(task.forward(batch)) < first
     assert not torch.equal(surgery.export(task.model)["readout.weight"], before["readout.weight"])
-    if name not in ("full", "lisa", "hft", "apet"):
+    if name not in (*WHOLE, "apet"):
         assert torch.equal(task.model.tokens.weight, task.start["tokens.weight"])
 
 
