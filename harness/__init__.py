@@ -16,6 +16,8 @@ The kit is what lies directly in this folder; submissions and workloads import i
     ops           update arithmetic on lists of tensors
     schedules     learning rates over a race's progress
     surgery       freezing, adapters, masks, shapes of a model
+    structure     heads, neurons and blocks that can be removed whole
+    activations   rounding of what hidden matrices are multiplied with
     roles         hidden matrix, embedding, readout, norm, bias, convolution, factor
     memory        examples that a continual method keeps
     derivatives   Jacobian and Hessian products, per-example gradients

@@ -9,7 +9,7 @@ may train under the same rounding: gradients pass straight through.
 import torch
 from torch import Tensor, nn
 
-from harness import surgery
+from harness import ops, surgery
 from harness.errors import UserError
 
 BITS = range(2, 17)
@@ -27,7 +27,7 @@ def rounded(x: Tensor, bits: int, limit: Tensor | None = None) -> Tensor:
         x = x.clamp(-limit, limit)
     largest = x.detach().abs().amax(-1, keepdim=True) if limit is None else limit.detach()
     step = (largest / levels).clamp(min=torch.finfo(x.dtype).tiny)
-    return x + (step * (x.detach() / step).round() - x.detach())
+    return ops.straight_through(x, step * (x.detach() / step).round())
 
 
 def round_inputs(model: nn.Module, bits: int) -> None:

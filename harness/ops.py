@@ -243,3 +243,20 @@ def nonnegative_qp(square: Tensor, linear: Tensor, tolerance: float = 1e-12) -> 
             u[~free] = 0.0
         u = trial
     return u
+
+
+class _Through(torch.autograd.Function):
+    """The second value, with the gradient of the first."""
+
+    @staticmethod
+    def forward(ctx, value, replaced):
+        return replaced.clone()
+
+    @staticmethod
+    def backward(ctx, *grads):
+        return grads[0], None
+
+
+def straight_through(value: Tensor, rounded: Tensor) -> Tensor:
+    """Return `rounded`, exactly, with the gradient of `value` (arXiv 1308.3432)."""
+    return _Through.apply(value, rounded.detach())  # type: ignore[return-value]

@@ -26,6 +26,7 @@ SPACE = {
     "flow": {"choice": ["none", "linear"]},
     "cool": 0.5,
 }
+VARIANTS = {"sr_ste_1_4": {"kept": 1}}
 
 
 class Refined(torch.autograd.Function):
