@@ -6,10 +6,19 @@ from torch import Tensor
 from harness.errors import UserError
 
 
+def labels(batch: dict[str, Tensor]) -> Tensor:
+    """Return the label of each example, int64 [B]; raise UserError if examples have none."""
+    if "targets" not in batch or batch["targets"].ndim != 1:
+        raise UserError("these examples do not have one label each", "a stream of classes")
+    return batch["targets"]
+
+
 class Buffer:
     """Examples kept out of batches, as many as fit into `limit` bytes.
 
-    What an example takes is counted from the first batch: all of its tensors, labels included.
+    What an example takes is counted from the first batch: all of its tensors, labels included. A
+    tensor of one's own with a row an example (scores, features, a loss) may be added to the batch:
+    it is kept, counted and returned like the others.
 
     Args:
         limit: bytes, for example `task.memory`.
@@ -50,10 +59,9 @@ class Buffer:
         When full, a class that has ever been a largest one is sampled as a reservoir of its own;
         an example of another class takes the place of one of the largest class.
         """
-        if batch["targets"].ndim != 1:
-            raise UserError("examples without one label each cannot be balanced over classes")
+        targets = labels(batch)
         placed, offered = self._fill(batch), self.offered
-        for i, label in enumerate(batch["targets"].tolist()):
+        for i, label in enumerate(targets.tolist()):
             more = torch.zeros(max(0, label + 1 - len(offered)), dtype=torch.int64)
             self.offered = offered = torch.cat([offered, more])
             offered[label] += 1
@@ -69,7 +77,7 @@ class Buffer:
             else:
                 continue
             self._put(batch, [i], [int(victims[int(u[1] * len(victims))])])
-        self.seen += len(batch["targets"])
+        self.seen += len(targets)
 
     def add_first(self, batch: dict[str, Tensor]) -> None:
         """Keep examples until the memory is full, then none."""
@@ -91,6 +99,10 @@ class Buffer:
             index = torch.randperm(self.count, generator=rng)[:size]
         else:
             index = torch.randint(self.count, (size,), generator=rng)
+        return self.at(index)
+
+    def at(self, index: Tensor) -> dict[str, Tensor]:
+        """Return the examples in these places."""
         return {k: t[index.to(t.device)] for k, t in self.data.items()}
 
     def state_dict(self) -> dict:

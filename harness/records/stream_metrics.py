@@ -6,6 +6,7 @@ tasks, k the number of tasks begun, and R_j,i = A_i(T_j):
 
     average (ACC)         1/k sum_{i<=k} A_i(n)
     learning              1/N sum_i R_i,i                                       (Riemer et al.)
+    last_learning         the same over the last quarter of the tasks, where a goal names it
     anytime (AAA)         mean over evaluations n >= 1 of the average there
     forgetting            1/(N-1) sum_{i<N} R_i,i - R_N,i                       (Lopez-Paz: -BWT)
     forgetting_past_best  1/(N-1) sum_{i<N} max_{i<=l<N} R_l,i - R_N,i          (Chaudhry et al.)
@@ -45,6 +46,7 @@ CONVENTIONS = ("strict", "delange_code")
 WINDOWS = (10, 100)
 # A task has recovered at this share of its quality before the switch.
 RECOVERED = 0.9
+LAST_LEARNING = "last_learning"
 Measured = tuple[float | None, str | None]
 
 
@@ -56,6 +58,8 @@ def running(block: dict, rows: list[dict], step: int | None = None) -> dict[str,
     """
     past = history(block, rows)
     name, step = primary(block["goal"])[0], past.steps[-1] if step is None else step
+    if name == LAST_LEARNING:
+        return {name: past.sign * _late(past, step)}
     if past.recurring:
         return {name: past.sign * _mean([past.at(i, step) for i in range(len(past.groups))])}
     begun = past.tasks_begun(step)
@@ -91,7 +95,7 @@ def report(block: dict, rows: list[dict]) -> dict:
     metrics: dict = {"window": "evaluations", "every": every, "evaluations": len(past.steps)}
     for convention in CONVENTIONS:
         metrics[convention] = {}
-        for name, metric in METRICS.items():
+        for name, metric in (METRICS | _asked(block)).items():
             value, reason = measured(past, metric, convention)
             metrics[convention][name] = {"reason": reason} if value is None else {"value": value}
     return metrics
@@ -130,6 +134,20 @@ def _learning(past: History, convention: str) -> Measured:
     if past.recurring:
         return None, "tasks come back: none is over"
     return past.sign * _mean([past.at(i, end) for i, end in enumerate(past.ends)]), None
+
+
+def _late(past: History, step: int) -> float:
+    """Return the mean of R_i,i over the last quarter of the tasks that are over; before, 0."""
+    over = [i for i, end in enumerate(past.ends) if end <= step]
+    late = over[-max(1, len(past.ends) // 4) :]
+    return _mean([past.at(i, past.ends[i]) for i in late]) if late else 0.0
+
+
+def _asked(block: dict) -> dict[str, Callable]:
+    """Return the metrics that only some goals name."""
+    if primary(block["goal"])[0] != LAST_LEARNING:
+        return {}
+    return {LAST_LEARNING: lambda past, _: (past.sign * _late(past, past.steps[-1]), None)}
 
 
 def _anytime(past: History, convention: str) -> Measured:

@@ -1,0 +1,59 @@
+"""Shrink and perturb: the weights shrink, and a little of a new network is added.
+
+Ash and Adams, "On Warm-Starting Neural Network Training", arXiv 1910.08475; in every step as in
+Dohare et al., arXiv 2306.13812.
+
+    finetune's step;  θ ← (1 − shrink)·θ + scale·θ_new, θ_new a network with new initial weights
+    when = step: in every step;  boundary: at the first step of each task alone
+
+State: finetune's.
+Departures from the paper: new weights are drawn by torch's own initialisation of each layer.
+"""
+
+import copy
+
+import torch
+
+from harness import ops
+from submissions.continual import finetune
+
+TRACKS = ["continual"]
+SPACE = {
+    **finetune.SPACE,
+    "lr": {"log": [1e-4, 0.3], "default": 1e-3},
+    "adaptive": {"choice": [True, False]},
+    "shrink": {"log": [1e-6, 0.9], "default": 1e-3},
+    "scale": {"log": [1e-6, 0.9], "default": 1e-3},
+    "when": {"choice": ["step", "boundary"]},
+}
+VARIANTS = {"shrink_perturb_boundary": {"when": "boundary", "shrink": 0.6, "scale": 0.01}}
+
+
+def renew(model):
+    """Draw all weights of a model anew, by torch's initialisation of each layer."""
+    for module in model.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+
+
+class Algorithm:
+    def __init__(self, task, hp):
+        self.task, self.hp, self.state = task, hp, finetune.init(task.params, hp)
+        self.new = copy.deepcopy(task.model)
+
+    def step(self):
+        task, hp = self.task, self.hp
+        loss = task.forward_backward(task.next_batch())
+        ops.apply(finetune.update, task.params, self.state, hp, task.progress)
+        if hp.when == "step" or (task.boundary and task.step):
+            renew(self.new)
+            drawn = [p.data for p in self.new.parameters() if p.requires_grad]
+            torch._foreach_mul_([p.data for p in task.params], 1 - hp.shrink)
+            torch._foreach_add_([p.data for p in task.params], drawn, alpha=hp.scale)
+        return loss
+
+    def state_dict(self):
+        return {"state": self.state}
+
+    def load_state_dict(self, saved):
+        self.state = saved["state"]
