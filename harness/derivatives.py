@@ -1,6 +1,6 @@
 """Passes over a model that need more than one backward: products with its derivatives, exact."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -73,12 +73,31 @@ def forward_mode(
     return value, derivative
 
 
-def mean_squares(terms: dict[str, Tensor], weights: dict[str, Tensor] | None = None) -> Tensor:
-    """Return the loss of a workload with terms: the sum of the terms' means of (weight·value)²."""
+def jacobian(residuals: Tensor, params: Sequence[Tensor], rows: int = 64) -> Tensor:
+    """Jacobian of `residuals` [n] by all parameters, [n, P]: `rows` reverse passes at a time."""
+    unit = torch.eye(len(residuals), dtype=residuals.dtype, device=residuals.device)
+    parts = []
+    for some in unit.split(rows):
+        grads = torch.autograd.grad(
+            residuals, params, some, retain_graph=True, is_grads_batched=True,
+            allow_unused=True, materialize_grads=True,
+        )  # fmt: skip
+        parts.append(torch.cat([g.flatten(1) for g in grads], dim=1))
+    return torch.cat(parts)
+
+
+def mean_squares(
+    terms: dict[str, Tensor], weights: Mapping[str, Tensor | None] | None = None
+) -> Tensor:
+    """Return the loss of a workload with terms: the sum of the terms' means of (weight·value)².
+
+    A term whose weight is None is left out.
+    """
     weights = weights or {}
     if unknown := set(weights) - set(terms):
         raise ValueError(f"weights for {sorted(unknown)[0]!r}; the terms are {', '.join(terms)}")
-    values = [v * weights[name] if name in weights else v for name, v in terms.items()]
+    shown = {name: v for name, v in terms.items() if weights.get(name, v) is not None}
+    values = [v * weights[name] if name in weights else v for name, v in shown.items()]
     return torch.stack([v.square().mean() for v in values]).sum()
 
 

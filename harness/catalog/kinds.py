@@ -2,7 +2,15 @@
 
 from fractions import Fraction
 
-OPERATIONS = ("forward_backward", "forward", "hvp", "per_example_gradients", "vjp", "jvp")
+OPERATIONS = (
+    "forward_backward",
+    "forward",
+    "hvp",
+    "per_example_gradients",
+    "vjp",
+    "jvp",
+    "jacobian",
+)
 
 
 def kind_of(operation: str, batch: Fraction, depth: Fraction) -> str:

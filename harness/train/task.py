@@ -1,6 +1,6 @@
 """The interface of a submission to its trial: the model, the next batch, and counted passes."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -150,13 +150,17 @@ class Task:
         return self._placed(self._workload.get("batch_of")(self._data, points, self._config))
 
     def forward_backward(
-        self, batch: Batch, accumulate: bool = False, weights: dict[str, Tensor] | None = None
+        self,
+        batch: Batch,
+        accumulate: bool = False,
+        weights: Mapping[str, Tensor | None] | None = None,
     ) -> Tensor:
         """Return the loss of the batch (0-dim, detached), and write the gradients to `p.grad`.
 
         Args:
             accumulate: add to the existing gradients.
-            weights: multiply the values of the loss's terms, for example {"residual": [B]}.
+            weights: multiply the values of the loss's terms, for example {"residual": [B]}; a
+                term whose weight is None is left out.
         """
         if weights or hasattr(self._workload, "terms"):
             return self.backward(batch, lambda *_: self._squares(batch, weights), accumulate)
@@ -182,7 +186,7 @@ class Task:
             value.backward()
         return value.detach()
 
-    def _squares(self, batch: Batch, weights: dict[str, Tensor] | None) -> Tensor:
+    def _squares(self, batch: Batch, weights: Mapping[str, Tensor | None] | None) -> Tensor:
         """Return the loss as the weighted sum of the mean squares of its terms."""
         terms = self._workload.get("terms")(self.model, batch)
         self.last_terms = {name: v.detach() for name, v in terms.items()}
@@ -205,6 +209,12 @@ class Task:
         """Return the model's scores with other values of `params`, without gradients."""
         with self._pass("forward", batch):
             return derivatives.call(self._workload.get("logits"), self.model, batch, params)
+
+    @torch.no_grad()
+    def features_of(self, params: Sequence[Tensor], batch: Batch) -> Tensor:
+        """Return the readout's inputs with other values of `params`, without gradients."""
+        with self._pass("forward", batch):
+            return derivatives.call(self._workload.get("features"), self.model, batch, params)
 
     @torch.no_grad()
     def forward(self, batch: Batch) -> Tensor:
@@ -252,6 +262,23 @@ class Task:
         with self._pass("jvp", batch):
             logits = self._workload.get("logits")
             return derivatives.forward_mode(logits, self.model, batch, vectors)
+
+    def jacobian(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return `residuals` [n], and their Jacobian by all parameters in a row, [n, P]."""
+        with self._pass("jacobian", batch):
+            r = self._residuals(batch)
+            return r.detach(), derivatives.jacobian(r, self.params)
+
+    def term_gradients(self, batch: Batch) -> dict[str, list[Tensor]]:
+        """Return the gradient of each term's mean square alone, by name: a pass for each term."""
+        if not self.last_terms:  # the names alone are asked for, once
+            with torch.no_grad():
+                self.last_terms = self._workload.get("terms")(self.model, batch)
+        names, found = list(self.last_terms), {}
+        for name in names:
+            self.forward_backward(batch, weights=dict.fromkeys(set(names) - {name}))
+            found[name] = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.params]
+        return found
 
     def hvp(self, batch: Batch, vectors: Sequence[Tensor]) -> list[Tensor]:
         """Return the Hessian of the batch's loss times `vectors` (one tensor per parameter)."""
