@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-KINDS = ("hidden", "embedding", "readout", "norm", "bias", "convolution", "factor", "other")
+KINDS = (
+    "hidden", "embedding", "readout", "norm", "bias", "convolution", "factor", "router", "other",
+)  # fmt: skip
 _NORMS = (
     nn.LayerNorm,
     nn.RMSNorm,

@@ -1,7 +1,7 @@
 """A stream: training examples in the order of their tasks, each given once a pass, and no way back.
 
-A workload whose block has `stream` is one. Its tasks are of equal length: task i is trained in the
-steps from i * horizon / tasks on. Everything here is a function of the block's numbers.
+A workload whose block has `stream` is one. Its tasks are of equal length, or have the numbers of
+steps in `stream.lengths`. Everything here is a function of the block's numbers.
 """
 
 from types import SimpleNamespace
@@ -22,9 +22,11 @@ def visits(groups: "list[Tensor]", config: SimpleNamespace, seed: int) -> "Tenso
     """
     import torch
 
-    wanted = config.horizon // config.stream.tasks * config.batch
+    tasks = config.stream.tasks
+    lengths = getattr(config.stream, "lengths", [config.horizon // tasks] * tasks)
     order = []
     for i, group in enumerate(groups):
+        wanted = lengths[i] * config.batch
         passes = -(-wanted // len(group))
         if passes > config.stream.passes:
             raise UserError(

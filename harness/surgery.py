@@ -39,6 +39,19 @@ def head(model: nn.Module) -> list[nn.Parameter]:
     return [p for p in own if known[id(p)] in ("readout", "bias")]  # not a tied embedding
 
 
+def routers(model: nn.Module) -> list[nn.Module]:
+    """Return the modules that choose experts, in order; raise UserError if there are none.
+
+    A router has a buffer `bias` [experts] that is added to the scores where experts are chosen;
+    `load` [experts], the tokens of the last pass by expert; and `share` [experts], the mean
+    probability of each expert in that pass, with gradient.
+    """
+    found = [m for m in model.modules() if getattr(m, "role", None) == "router"]
+    if not found:
+        raise UserError("this model has no experts to balance", "a mixture of experts: gpt2_moe")
+    return found
+
+
 def freeze(model: nn.Module) -> None:
     """Freeze every parameter but the head's."""
     model.requires_grad_(False)

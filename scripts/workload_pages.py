@@ -52,6 +52,14 @@ FAMILIES = {
         "Continual streams",
         "What does a model still know after its examples came task by task?",
     ),
+    "operator": (
+        "Operator learning",
+        "Which training makes a network of an equation's solutions last over many steps?",
+    ),
+    "state": (
+        "State tracking",
+        "Which training lets a recurrent network go on beyond the lengths it has seen?",
+    ),
     "theory": (
         "Problems of theory",
         "Which methods keep the promises of their theorems, and by how much do they win?",

@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from harness.seeds import derive
 from harness.stream import visits
 from workloads import stream_split as base
-from workloads.data import images
 
 features = base.features
 logits = base.logits
@@ -43,15 +42,14 @@ SKIPS = {"disjoint": "what is measured is how well the training examples are mem
 
 def data(config: SimpleNamespace, split: str) -> dict[str, Tensor]:
     """Return images uint8 [tasks * N, 784], labels and group (the task) int64, for any split."""
-    found, digits = images.mnist()
-    count, tasks = config.data.images, config.stream.tasks
-    chosen = torch.cat([(digits == c).nonzero()[: count // 10, 0] for c in range(10)])
+    found, _ = base.pixels(config, "train")
+    count, tasks = len(found), config.stream.tasks
     generator = torch.Generator().manual_seed(derive(base.SUBSET_SEED, "labels"))
-    labels = torch.randint(10, (tasks, len(chosen)), generator=generator)
+    labels = torch.randint(config.model.classes, (tasks, count), generator=generator)
     return {
-        "images": found[chosen].flatten(1).repeat(tasks, 1),
+        "images": found.repeat(tasks, 1),
         "labels": labels.flatten(),
-        "group": torch.arange(tasks).repeat_interleave(len(chosen)),
+        "group": torch.arange(tasks).repeat_interleave(count),
     }
 
 

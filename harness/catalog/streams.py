@@ -1,10 +1,10 @@
 """A stream: training examples in the order of their tasks, each given once a pass, and no way back.
 
-A workload whose block has `stream` is one. Its tasks are of equal length: task i is trained in the
-steps from i * horizon / tasks on. Everything here is a function of the block's numbers.
+A workload whose block has `stream` is one. Its tasks are of equal length, or have the numbers of
+steps in `stream.lengths`. Everything here is a function of the block's numbers.
 """
 
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from types import SimpleNamespace
 
 from harness.errors import UserError, nearest
@@ -16,7 +16,7 @@ SHOWN = ("shown", "hidden")
 def check(block: dict, where: str) -> None:
     """Refuse a stream that cannot be raced."""
     stream, horizon = block["stream"], block["horizon"]
-    for key in stream.keys() ^ set(KEYS):
+    for key in (stream.keys() - {"lengths"}) ^ set(KEYS):
         raise UserError(f"{where}.stream has {key!r} too many or too few", nearest(key, KEYS))
     for key, least in (("tasks", 1), ("passes", 1), ("memory", 0)):
         if type(stream[key]) is not int or stream[key] < least:
@@ -24,7 +24,9 @@ def check(block: dict, where: str) -> None:
     if stream["boundaries"] not in SHOWN:
         name = stream["boundaries"]
         raise UserError(f"{where}.stream.boundaries={name!r}", nearest(str(name), SHOWN))
-    if horizon % stream["tasks"]:
+    if "lengths" in stream:
+        _check_lengths(stream, horizon, where)
+    elif horizon % stream["tasks"]:
         raise UserError(
             f"{where}.horizon={horizon} steps do not make {stream['tasks']} tasks of equal length",
             f"a multiple of {stream['tasks']}",
@@ -36,10 +38,27 @@ def check(block: dict, where: str) -> None:
         )
 
 
+def _check_lengths(stream: dict, horizon: int, where: str) -> None:
+    """Refuse lengths of tasks that are not those of a stream."""
+    lengths = stream["lengths"]
+    whole = isinstance(lengths, list) and all(type(n) is int and n > 0 for n in lengths)
+    if not whole or len(lengths) != stream["tasks"] or sum(lengths) != horizon:
+        raise UserError(
+            f"{where}.stream.lengths={lengths!r}",
+            f"{stream['tasks']} numbers of steps that add up to the horizon, {horizon}",
+        )
+
+
 def starts(block: dict) -> list[int]:
     """Return the first step of each task."""
-    tasks = block["stream"]["tasks"]
-    return [i * block["horizon"] // tasks for i in range(tasks)]
+    stream = block["stream"]
+    lengths = stream.get("lengths") or [block["horizon"] // stream["tasks"]] * stream["tasks"]
+    return [0, *accumulate(lengths[:-1])]
+
+
+def begins(config: SimpleNamespace) -> list[int]:
+    """Return the first step of each task, and the horizon."""
+    return [*starts({"stream": vars(config.stream), "horizon": config.horizon}), config.horizon]
 
 
 def grid(block: dict, steps: list[int]) -> list[int]:
@@ -79,5 +98,5 @@ def segment(config: SimpleNamespace, step: int) -> tuple[int, int]:
         raise UserError(
             "this stream hides its task boundaries", do="workload.mini.stream.boundaries=shown"
         )
-    length = config.horizon // config.stream.tasks
-    return step // length * length, length
+    first, after = next(pair for pair in pairwise(begins(config)) if step < pair[1])
+    return first, after - first

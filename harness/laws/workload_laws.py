@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from harness import contract, roles
-from harness.catalog import reading
+from harness.catalog import reading, streams
 from harness.catalog.definition import define, scales_of, tree_of
 from harness.errors import UserError, nearest
 from harness.laws.verdicts import NotApplicable, Violation
@@ -175,7 +175,7 @@ def reachable(run: WorkloadRun) -> str:
     task, submission = run.begin()
     goal, horizon = run.definition.block["goal"], run.definition.block["horizon"]
     streaming = "stream" in run.definition.block
-    steps = horizon // run.definition.block["stream"]["tasks"] if streaming else horizon
+    steps = streams.begins(run.definition.config)[1] if streaming else horizon
     every = max(1, horizon // run.definition.block["evaluate"]["points"])
     losses: list[float] = []
     stop = time.process_time() + SECONDS

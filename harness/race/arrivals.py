@@ -1,7 +1,9 @@
 """Hand the examples of a stream to the runner, task by task."""
 
+from bisect import bisect
 from pathlib import Path
 
+from harness.catalog import streams
 from harness.catalog.data import open_data, write
 from harness.catalog.definition import load_workload
 from harness.errors import UserError
@@ -56,8 +58,7 @@ class Arrivals:
 
         An attempt that continues in a later task is given that task's part as well.
         """
-        stream = self._trial.definition.config
-        task = step // (stream.horizon // stream.stream.tasks)
+        task = bisect(streams.begins(self._trial.definition.config), step) - 1
         if task == self._given:
             return None
         self._path(self._given).unlink(missing_ok=True)
@@ -68,10 +69,10 @@ class Arrivals:
         from harness.train import arrival
 
         config = self._trial.definition.config
-        length = config.horizon // config.stream.tasks
-        first, last = task * length * config.batch, (task + 1) * length * config.batch
+        first, after = streams.begins(config)[task : task + 2]
+        order = self._order[first * config.batch : after * config.batch]
         path = self._path(task)
-        arrival.write(path, self._data, self._size, self._order[first:last], task * length)
+        arrival.write(path, self._data, self._size, order, first)
         return path
 
     def _path(self, task: int) -> Path:

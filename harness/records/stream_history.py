@@ -49,7 +49,7 @@ class History:
 
     def tasks_begun(self, step: int) -> int:
         """Return the number of tasks that training has begun after `step` steps."""
-        return sum(end - self.ends[0] < step for end in self.ends) or 1
+        return 1 + sum(end < step for end in self.ends[:-1])
 
 
 def history(block: dict, rows: list[dict]) -> History:

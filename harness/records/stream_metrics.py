@@ -7,6 +7,7 @@ tasks, k the number of tasks begun, and R_j,i = A_i(T_j):
     average (ACC)         1/k sum_{i<=k} A_i(n)
     learning              1/N sum_i R_i,i                                       (Riemer et al.)
     last_learning         the same over the last quarter of the tasks, where a goal names it
+    harmonic              2bf/(b + f), b = A_1, f the mean over later tasks, where a goal names it
     anytime (AAA)         mean over evaluations n >= 1 of the average there
     forgetting            1/(N-1) sum_{i<N} R_i,i - R_N,i                       (Lopez-Paz: -BWT)
     forgetting_past_best  1/(N-1) sum_{i<N} max_{i<=l<N} R_l,i - R_N,i          (Chaudhry et al.)
@@ -46,7 +47,6 @@ CONVENTIONS = ("strict", "delange_code")
 WINDOWS = (10, 100)
 # A task has recovered at this share of its quality before the switch.
 RECOVERED = 0.9
-LAST_LEARNING = "last_learning"
 Measured = tuple[float | None, str | None]
 
 
@@ -58,8 +58,8 @@ def running(block: dict, rows: list[dict], step: int | None = None) -> dict[str,
     """
     past = history(block, rows)
     name, step = primary(block["goal"])[0], past.steps[-1] if step is None else step
-    if name == LAST_LEARNING:
-        return {name: past.sign * _late(past, step)}
+    if name in ASKED:
+        return {name: past.sign * ASKED[name](past, step)}
     if past.recurring:
         return {name: past.sign * _mean([past.at(i, step) for i in range(len(past.groups))])}
     begun = past.tasks_begun(step)
@@ -143,11 +143,25 @@ def _late(past: History, step: int) -> float:
     return _mean([past.at(i, past.ends[i]) for i in late]) if late else 0.0
 
 
+def _harmonic(past: History, step: int) -> float:
+    """Return the harmonic mean of the first task's quality and that of the later ones."""
+    first, *later = [past.at(i, step) for i in range(past.tasks_begun(step))]
+    if not later:
+        return first
+    rest = _mean(later)
+    return 2 * first * rest / (first + rest) if first + rest else 0.0
+
+
+# Metrics that are known where a goal names them.
+ASKED: dict[str, Callable] = {"last_learning": _late, "harmonic": _harmonic}
+
+
 def _asked(block: dict) -> dict[str, Callable]:
-    """Return the metrics that only some goals name."""
-    if primary(block["goal"])[0] != LAST_LEARNING:
+    """Return the metric that the goal names, if it is one of these."""
+    name = primary(block["goal"])[0]
+    if name not in ASKED:
         return {}
-    return {LAST_LEARNING: lambda past, _: (past.sign * _late(past, past.steps[-1]), None)}
+    return {name: lambda past, _: (past.sign * ASKED[name](past, past.steps[-1]), None)}
 
 
 def _anytime(past: History, convention: str) -> Measured:

@@ -7,9 +7,10 @@ Dohare et al., "Loss of plasticity in deep continual learning", Nature 632 (2024
     h̄ ← d·h̄ + (1 − d)·mean h;  ĥ = h̄/(1 − d^age)
     of the units older than `maturity`, `rate` times their number, those of least u/(1 − d^age), are
     replaced: the next bias gains w·ĥ, outgoing weights 0, incoming uniform ±√(6/inputs), bias 0
-    Adam with a step count of its own for each weight, 0 for the weights of a new unit
+    Adam with bias corrections of its own for each weight, 1 − β^t with t its number of steps: they
+    begin anew for the weights of a new unit
 
-State: Adam's m and v and a count of steps, three words per parameter; u, h̄ and age of each unit.
+State: Adam's m, v and two corrections, four words per parameter; u, h̄ and the age of each unit.
 Departures from the paper: activations come from one more forward pass of the batch.
 """
 
@@ -35,7 +36,7 @@ SPACE = {
 class Algorithm:
     def __init__(self, task, hp):
         self.task, self.hp = task, hp
-        self.moments = {name: ops.zeros(task.params) for name in ("m", "v", "count")}
+        self.moments = {name: ops.zeros(task.params) for name in ("m", "v", "first", "second")}
         self.units, self.due = [], []
 
     def step(self):
@@ -55,14 +56,20 @@ class Algorithm:
     @torch.no_grad()
     def descend(self):
         """Make Adam's step, each weight at its own number of steps."""
-        hp = self.hp
-        for i, p in enumerate(self.task.params):
-            m, v, count = (self.moments[name][i] for name in ("m", "v", "count"))
-            m.lerp_(p.grad, 1 - hp.beta1)
-            v.mul_(hp.beta2).addcmul_(p.grad, p.grad, value=1 - hp.beta2)
-            count.add_(1)
-            root = (v / (1 - hp.beta2**count)).sqrt_().add_(hp.eps)
-            p.data.addcdiv_(m / (1 - hp.beta1**count), root, value=-hp.lr)
+        hp, params = self.hp, self.task.params
+        grads = [p.grad for p in params]
+        m, v, first, second = (self.moments[name] for name in ("m", "v", "first", "second"))
+        torch._foreach_lerp_(m, grads, 1 - hp.beta1)
+        torch._foreach_mul_(v, hp.beta2)
+        torch._foreach_addcmul_(v, grads, grads, value=1 - hp.beta2)
+        for correction, beta in ((first, hp.beta1), (second, hp.beta2)):
+            torch._foreach_mul_(correction, beta)
+            torch._foreach_add_(correction, 1 - beta)
+        root = torch._foreach_div(v, second)
+        torch._foreach_sqrt_(root)
+        torch._foreach_add_(root, hp.eps)
+        torch._foreach_mul_(root, first)
+        torch._foreach_addcdiv_([p.data for p in params], m, root, value=-hp.lr)
 
     @torch.no_grad()
     def judge(self, i, layer, following, h):

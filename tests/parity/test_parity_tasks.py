@@ -335,7 +335,45 @@ def grcl(lr, momentum, lam, share, batches):
     return anchored(lr, momentum, lam, gate)
 
 
+def etf(lr, momentum, later):
+    """(cos − 1)²/2 to fixed corners, replay, a smaller rate after the first task (2302.03004)."""
+    weights, memory = nets.start(), Memory(nets.draws())
+    submission = nets.submitted("etf", nets.task(tasks=TASKS))
+    weights[HEAD[0]] = submission.task.model.readout.weight.numpy().copy()
+    weights[HEAD[1]], optimizer = np.zeros(CLASSES), Momentum(lr, momentum)
+    for t, new in steps():
+        optimizer.lr = lr * (later if t >= LENGTH else 1)
+        x, y = (np.concatenate(pair) for pair in zip(new, memory.draw())) if t else new
+        kept = forward(weights, x)[1]
+        f = kept[-1]
+        length, w = np.linalg.norm(f, axis=1, keepdims=True), weights[HEAD[0]][y]
+        cosine = (unit(f) * w).sum(1, keepdims=True)
+        below = (cosine - 1) / len(y) * (w - cosine * unit(f)) / length
+        g = backward(weights, kept, np.zeros((len(y), CLASSES)), below)
+        optimizer.step(weights, {n: v for n, v in g.items() if n not in HEAD})
+        memory.add(*new)
+    return weights
+
+
+def test_frozen_means_equals_its_formula():
+    """Training in the first task alone; sums of features of length 1 from its end on."""
+    submission = nets.submitted("frozen_means", nets.task(tasks=TASKS), **SGD, late=0.4)
+    found = nets.run(submission)
+    weights, optimizer, sums = nets.start(), Momentum(**SGD), np.zeros((CLASSES, 8))
+    for t, (x, y) in steps():
+        if t >= 0.6 * LENGTH:
+            np.add.at(sums, y, unit(forward(weights, x)[1][-1]))
+        if t < LENGTH:
+            optimizer.step(weights, nets.gradients(weights, x, y))
+    assert nets.difference(found, weights) < 1e-12
+    x = np.random.default_rng(2).standard_normal((9, 8))
+    cosines = unit(forward(weights, x)[1][-1]) @ unit(sums).T
+    answers = submission.module.predict(submission.algorithm, torch.from_numpy(x)).numpy()
+    assert np.abs(answers - cosines).max() < 1e-10
+
+
 FORMULAS = [
+    Row("etf", etf, {**SGD, "later": 0.3}, package=""),
     Row("simplex", simplex, {**SGD, "weight": 0.5, "mu": 5.0}, package=""),
     Row("gpm", gpm, {"lr": 0.05, "threshold": 0.8, "growth": 0.003}, package=""),
     Row("coso", coso, {"lr": 0.02, "rank": 3, "sketch": 5, "every": 2, "energy": 0.6,

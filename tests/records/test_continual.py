@@ -26,7 +26,12 @@ from tests.support.racing import log_of
 from workloads import stream_rotated, stream_scole, stream_split
 
 CONF = Path(__file__).parents[2] / "conf/workload"
-METHODS = sorted(p.name for p in discover.submissions().values() if p.family == "continual")
+METHODS = sorted(
+    p.name
+    for p in discover.submissions().values()
+    if p.family == "continual" and p.name != "l2_attention"  # it needs a transformer
+)
+RATES = {"rewarm_replay": 3e-3, "etf": 0.3, "simplex": 0.03}  # the others learn at 0.01
 
 
 def block(name="stream_split", **changes):
@@ -137,7 +142,7 @@ def test_impossible_streams_are_refused(change):
 def test_every_stream_block_is_possible():
     for path in CONF.glob("stream_*.yaml"):
         tree = yaml.safe_load(path.read_text())
-        for scale in ("mini", "base"):
+        for scale in definition.scales_of(tree):
             for variant in [None, *tree[scale]["variants"]]:
                 definition.define(path.stem, tree, scale, variant)
 
@@ -622,10 +627,16 @@ def numbers_for(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_finishes_a_stream_within_its_memory(name):
     numbers = numbers_for(name) | {"horizon": 200}
-    task, submission = started(name, numbers, lr=3e-3 if name == "rewarm_replay" else 0.01)
+    task, submission = started(name, numbers, lr=RATES.get(name, 0.01))
     judge = Judge(numbers)
     advance(task, submission, 200)
-    last = judge.groups(dict(task.model.state_dict()), None, 5)[-1]
+    if hasattr(submission.module, "predict"):
+        data = pictures()
+        mine = data["group"] == 4
+        said = submission.module.predict(submission.algorithm, data["images"][mine]).argmax(1)
+        last = int((said == data["labels"][mine]).sum()), int(mine.sum())
+    else:
+        last = judge.groups(dict(task.model.state_dict()), None, 5)[-1]
     assert last[0] >= 0.5 * last[1]  # what was learnt last is known
     held = sum(
         t.numel() * t.element_size()

@@ -1,0 +1,52 @@
+"""ETF: classes are corners of a simplex from the start, and features are drawn to them.
+
+Yang et al., "Neural Collapse Inspired Feature-Classifier Alignment for Few-Shot Class-Incremental
+Learning", arXiv 2302.03004; of the tricks of Roy et al., arXiv 2403.14392, the assigned prototypes.
+
+    readout: simplex's corners w_c, fixed;  L = mean (⟨w_c, f⟩ − 1)²/2 on new and replayed examples,
+    f features of length 1;  finetune's step, after the first task `later` times as large
+
+State: er's.
+Departures from the paper: all layers train in later tasks, at the smaller rate; no projection
+layer; a class takes the corner of its own number.
+"""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+
+from harness import ops
+from harness.memory import labels
+from submissions.continual import er, finetune, simplex
+
+TRACKS = ["continual"]
+PASSES = {"forward_backward": 0.01, "forward_backward@batch=2": 1}
+SPACE = {**finetune.SPACE, "later": {"log": [1e-3, 1.0], "default": 0.3}}
+SKIPS = {"passes": "the first step alone has nothing to replay"}
+adapt = simplex.adapt
+
+
+class Algorithm(er.Algorithm):
+    def __init__(self, task, hp):
+        super().__init__(task, hp)
+        self.smaller = copy.copy(hp)
+        self.smaller.lr = hp.lr * hp.later
+
+    def step(self):
+        task = self.task
+        both = batch = task.next_batch()
+        if len(self.memory):
+            past = self.memory.sample(task.batch_size, task.rng)
+            both = {k: torch.cat([batch[k], past[k]]) for k in batch}
+        loss = task.backward(both, self.loss)
+        hp = self.smaller if task.segment[0] else self.hp
+        ops.apply(finetune.update, task.params, self.state, hp, task.progress)
+        self.memory.add(batch, task.rng)
+        return loss
+
+    def loss(self, model, both):
+        """Return half the mean squared distance of the class's cosine from 1."""
+        rows = next(m.weight for m in model.modules() if getattr(m, "role", None) == "readout")
+        features = F.normalize(self.task.features(both), dim=1)
+        return (((features * rows[labels(both)]).sum(1) - 1) ** 2).mean() / 2
