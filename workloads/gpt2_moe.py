@@ -17,16 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from workloads import gpt2 as base
+from workloads.gpt2 import batch, data, inputs, loss, losses, sample, size, tokens
 from workloads.models.experts import ExpertGPT, Router
 
-batch = base.batch
-data = base.data
-inputs = base.inputs
-loss = base.loss
-losses = base.losses
-sample = base.sample
-size = base.size
-tokens = base.tokens
+__all__ = ["batch", "data", "inputs", "loss", "losses", "sample", "size", "tokens"]
 
 
 def model(config: SimpleNamespace) -> nn.Module:

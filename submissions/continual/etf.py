@@ -22,8 +22,15 @@ from submissions.continual import er, finetune, simplex
 
 TRACKS = ["continual"]
 PASSES = {"forward_backward": 0.01, "forward_backward@batch=2": 1}
-SPACE = {**finetune.SPACE, "later": {"log": [1e-3, 1.0], "default": 0.3}}
-SKIPS = {"passes": "the first step alone has nothing to replay"}
+SPACE = {
+    **finetune.SPACE,
+    "lr": {"log": [1e-3, 1.0], "default": 0.1},
+    "later": {"log": [1e-3, 1.0], "default": 0.3},
+}
+SKIPS = {
+    "passes": "the first step alone has nothing to replay",
+    "descends": "it lowers the distance of cosines from 1, not the nats of the raw scores",
+}
 adapt = simplex.adapt
 
 

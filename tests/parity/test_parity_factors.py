@@ -167,6 +167,19 @@ def irls(steps, inner, tolerance, sweeps):
     return (u[:, : p.rank] * s[: p.rank]) @ v[:, : p.rank].T
 
 
+def svt(steps, tau, size, kept, sweeps):
+    p = Problem()
+    back = p.seen * p.values / p.share
+    top = np.linalg.norm(back, 2)
+    dual = np.ceil(tau / size) * size * back
+    for _ in range(steps):
+        u, s, v = cut(dual, len(back))
+        x = (u * np.maximum(s - tau * top, 0)) @ v.T
+        dual = dual - size * p.z(x)
+    u, s, v = cut(x, p.rank)
+    return (u * s) @ v.T
+
+
 def robust_altmin(steps, rows, inner):
     p = Problem()
     factors, generator = [p.left, p.right], nets.draws()
@@ -202,6 +215,7 @@ ROWS = [
     Row("gnmr", gnmr, {"form": "setting", "inner": 400, "tolerance": 1e-13}, float64=1e-4,
         label="setting"),
     Row("irls", irls, {"inner": 400, "tolerance": 1e-13, "sweeps": 200}, float64=1e-6),
+    Row("svt", svt, {"tau": 1.5, "size": 1.2, "kept": 40, "sweeps": 30}, float64=1e-8),
     Row("robust_altmin", robust_altmin, {"rows": 32, "inner": 3}, float64=1e-9),
 ]  # fmt: skip
 

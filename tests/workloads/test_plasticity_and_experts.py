@@ -11,6 +11,7 @@ from harness.catalog.definition import define, load_workload, tree_of
 from harness.errors import UserError
 from harness.laws import small_workloads
 from harness.records import stream_metrics
+from harness.report.run import stream_picture
 from harness.surgery import routers
 from tests.parity.test_parity import Row, gradient, ours, start
 from tests.support import nets
@@ -341,3 +342,27 @@ def test_accuracy_beyond_the_training_length_is_scaled_by_chance():
     half = scored(((places < 40) | (places % 4 != 0))[None, :, None])
     assert half["long_accuracy"] == pytest.approx(0.5)
     assert load_workload(define("state_tracking", tree_of("state_tracking"), "mini", None))
+
+
+def test_the_picture_of_plasticity_is_by_the_number_of_the_task(monkeypatch, tmp_path):
+    drawn = {}
+
+    def by_task(axes, past, labels):
+        original(axes, past, labels)
+        line = axes.lines[0]
+        drawn.update(x=list(line.get_xdata()), y=list(line.get_ydata()))
+
+    original = stream_picture.by_task
+    monkeypatch.setattr(stream_picture, "by_task", by_task)
+    block = {
+        "goal": {"last_learning": {"at_least": 0.9}},
+        "horizon": 40,
+        "stream": {"tasks": 4, "recurring": False},
+        "evaluate": {"every": 0},
+    }
+    rows = relabelled_rows([[90], [10, 80], [10, 10, 70], [10, 10, 10, 60]])
+    metrics = stream_metrics.report(block, rows)["strict"]
+    stream_picture.draw(block, rows, metrics, tmp_path / "p.png", "plasticity")
+    assert drawn["x"] == [1, 2, 3, 4]
+    assert drawn["y"] == pytest.approx([0.9, 0.8, 0.7, 0.6])
+    assert (tmp_path / "p.png").stat().st_size > 1000

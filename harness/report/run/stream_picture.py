@@ -21,12 +21,26 @@ def draw(block: dict, rows: list[dict], metrics: dict, path: Path | str, title: 
     """
     past, (name, _, target) = history(block, rows), primary(block["goal"])
     with frame(path, title, _sentence(metrics)) as (axes, labels):
-        curves(axes, past, labels)
+        if name == "last_learning":
+            by_task(axes, past, labels)
+        else:
+            curves(axes, past, labels)
+            axes.set_xlim(0, block["horizon"])
+            axes.set_xlabel("steps")
         axes.axhline(target, **GOAL_LINE, zorder=2)
         labels.append((target, f"target {number(target)}", GOAL))
-        axes.set_xlim(0, block["horizon"])
-        axes.set_xlabel("steps")
         axes.set_ylabel(name.replace("_", " "))
+
+
+def by_task(axes, past: History, labels: list) -> None:
+    """Draw how well each task was known at its own end, against its number."""
+    over = [i for i, end in enumerate(past.ends) if end <= past.steps[-1]]
+    values = [past.sign * past.at(i, past.ends[i]) for i in over]
+    axes.plot([i + 1 for i in over], values, color=INK, linewidth=1.8, marker="o", markersize=3)
+    axes.set_xlim(0, len(past.ends) + 1)
+    axes.set_xlabel("number of the task")
+    if values:
+        labels.append((values[-1], f"at its end  {number(values[-1])}", INK))
 
 
 def curves(axes, past: History, labels: list) -> None:
