@@ -4,6 +4,7 @@ A workload whose block has `stream` is one. Its tasks are of equal length, or ha
 steps in `stream.lengths`. Everything here is a function of the block's numbers.
 """
 
+from bisect import bisect
 from itertools import accumulate, pairwise
 from types import SimpleNamespace
 
@@ -98,5 +99,6 @@ def segment(config: SimpleNamespace, step: int) -> tuple[int, int]:
         raise UserError(
             "this stream hides its task boundaries", do="workload.mini.stream.boundaries=shown"
         )
-    first, after = next(pair for pair in pairwise(begins(config)) if step < pair[1])
-    return first, after - first
+    *first, end = begins(config)
+    task = bisect(first, step) - 1
+    return first[task], [*first[1:], end][task] - first[task]

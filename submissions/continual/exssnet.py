@@ -53,7 +53,8 @@ class Algorithm(supsup.Algorithm):
             self.masks[-1] = [largest(s, hp.share) for s in self.state["scores"]]
         searching = task.step < first + round(hp.search * length)
         if task.step == first + round(hp.search * length):
-            self.state |= {"m": ops.zeros(self.fixed), "v": ops.zeros(self.fixed), "step": 0}
+            moments = {"m": ops.zeros(self.fixed), "v": ops.zeros(self.fixed)}
+            self.state = {"scores": [], **moments, "step": 0}
         torch._foreach_copy_([p.data for p in task.params], self.masked())
         loss = task.backward(task.next_batch(), self.own)
         grads, state = [p.grad for p in task.params], self.state

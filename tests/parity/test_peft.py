@@ -107,9 +107,10 @@ def test_trains_learns_and_leaves_the_rest_alone(name):
     method = submitted(name, task, **small.get(name, {}))
     batch, before = task.next_batch(), copy.deepcopy(surgery.export(task.model))
     first = float(task.forward(batch))
-    assert surgery.trained(task.model) < 0.6 * sum(
-        v.numel() for v in task.start.values()
-    ) or name in WHOLE
+    assert (
+        surgery.trained(task.model) < 0.6 * sum(v.numel() for v in task.start.values())
+        or name in WHOLE
+    )
     run(method, 12)
     assert float(task.forward(batch)) < first
     assert not torch.equal(surgery.export(task.model)["readout.weight"], before["readout.weight"])

@@ -277,6 +277,7 @@ def test_the_obstacles_terms_are_derivatives_of_the_network():
     assert torch.allclose(found["concave"], 10 * exact.float().relu(), atol=1e-5)
 
 
+@torch.no_grad()
 def test_violation_is_at_least_the_largest_and_not_much_more():
     config = config_of("pinn_obstacle")
     data, net = pinn_obstacle.data(config, "val", 0), pinn_obstacle.model(config)
