@@ -2,7 +2,7 @@
 
     u_t + u·u_x = 0.01·u_xx on a circle of length 1,  u(t) → u(t + 0.1)
 
-    mini    512 initial states on 128 points, a Fourier neural operator of 59,449 parameters
+    mini    512 initial states on 128 points, a Fourier neural operator of 59,017 parameters
 
 Setting: Li et al., "Fourier Neural Operator for Parametric Partial Differential Equations",
 arXiv 2010.08895; autoregressive steps and their error as in Hao et al., DPOT, arXiv 2403.03542.

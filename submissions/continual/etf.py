@@ -3,12 +3,13 @@
 Yang et al., "Neural Collapse Inspired Feature-Classifier Alignment for Few-Shot Class-Incremental
 Learning", arXiv 2302.03004; of the tricks of Roy et al., arXiv 2403.14392, the assigned prototypes.
 
-    readout: simplex's corners w_c, fixed;  L = mean (⟨w_c, f⟩ − 1)²/2 on new and replayed examples,
-    f features of length 1;  finetune's step, after the first task `later` times as large
+    readout: simplex's corners w_c, fixed;  L = cross-entropy of scale·⟨w_c, f⟩ on new and replayed
+    examples, f features of length 1;  finetune's step, after the first task `later` times as large
 
 State: er's.
-Departures from the paper: all layers train in later tasks, at the smaller rate; no projection
-layer; a class takes the corner of its own number.
+Departures from the paper: cross-entropy as in Roy et al., because features here are not negative
+and (⟨w_c, f⟩ − 1)² alone lets them collapse; all layers train in later tasks, at the smaller rate;
+no projection layer; a class takes the corner of its own number.
 """
 
 import copy
@@ -17,7 +18,6 @@ import torch
 import torch.nn.functional as F
 
 from harness import ops
-from harness.memory import labels
 from submissions.continual import er, finetune, simplex
 
 TRACKS = ["continual"]
@@ -26,10 +26,11 @@ SPACE = {
     **finetune.SPACE,
     "lr": {"log": [1e-3, 1.0], "default": 0.1},
     "later": {"log": [1e-3, 1.0], "default": 0.3},
+    "scale": {"log": [3.0, 30.0], "default": 10.0},
 }
 SKIPS = {
     "passes": "the first step alone has nothing to replay",
-    "descends": "it lowers the distance of cosines from 1, not the nats of the raw scores",
+    "descends": "it lowers the nats of scaled cosines, not those of the raw scores",
 }
 adapt = simplex.adapt
 
@@ -53,7 +54,7 @@ class Algorithm(er.Algorithm):
         return loss
 
     def loss(self, model, both):
-        """Return half the mean squared distance of the class's cosine from 1."""
+        """Return the workload's loss of scaled cosines in place of its scores."""
         rows = next(m.weight for m in model.modules() if getattr(m, "role", None) == "readout")
-        features = F.normalize(self.task.features(both), dim=1)
-        return (((features * rows[labels(both)]).sum(1) - 1) ** 2).mean() / 2
+        cosines = F.linear(F.normalize(self.task.features(both), dim=1), rows)
+        return self.task.nats(self.hp.scale * cosines, both).mean()

@@ -3,11 +3,11 @@
 Hao et al., "DPOT: Auto-Regressive Denoising Operator Transformer for Large-Scale PDE Pre-Training",
 arXiv 2403.03542.
 
-    x ← x + eps·rms(x)·N(0, 1) for each example, the targets as they are;  AdamW's step
+    x ← x + noise·rms(x)·N(0, 1) for each example, the targets as they are;  AdamW's step
 
 State: AdamW's m and v, two words per parameter.
 Departures from the paper: AdamW with β of adamw; rms(x), the norm over the root of the number of
-values, so that eps does not depend on the grid.
+values, so that noise does not depend on the grid.
 """
 
 import torch
@@ -16,7 +16,7 @@ from harness import ops
 from harness.errors import UserError
 from submissions.first_order import adamw
 
-SPACE = {**adamw.SPACE, "eps": {"log": [1e-4, 0.1], "default": 5e-3}}
+SPACE = {**adamw.SPACE, "noise": {"log": [1e-4, 0.1], "default": 5e-3}}
 
 
 class Algorithm:
@@ -29,9 +29,9 @@ class Algorithm:
         x = batch.get("inputs")
         if x is None or not x.is_floating_point():
             raise UserError("noisy_inputs needs inputs that are real numbers", "operator_burgers")
-        noise = torch.randn(x.shape, generator=task.rng).to(x)
+        drawn = torch.randn(x.shape, generator=task.rng).to(x)
         size = x.flatten(1).square().mean(1).sqrt().view(-1, *[1] * (x.ndim - 1))
-        loss = task.forward_backward(batch | {"inputs": x + self.hp.eps * size * noise})
+        loss = task.forward_backward(batch | {"inputs": x + self.hp.noise * size * drawn})
         ops.apply(adamw.update, task.params, self.state, self.hp, task.progress)
         return loss
 

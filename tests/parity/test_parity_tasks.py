@@ -335,8 +335,8 @@ def grcl(lr, momentum, lam, share, batches):
     return anchored(lr, momentum, lam, gate)
 
 
-def etf(lr, momentum, later):
-    """(cos − 1)²/2 to fixed corners, replay, a smaller rate after the first task (2302.03004)."""
+def etf(lr, momentum, later, scale):
+    """Scaled cosines to fixed corners, replay, a smaller rate after the first task (2302.03004)."""
     weights, memory = nets.start(), Memory(nets.draws())
     submission = nets.submitted("etf", nets.task(tasks=TASKS))
     weights[HEAD[0]] = submission.task.model.readout.weight.numpy().copy()
@@ -346,9 +346,10 @@ def etf(lr, momentum, later):
         x, y = (np.concatenate(pair) for pair in zip(new, memory.draw())) if t else new
         kept = forward(weights, x)[1]
         f = kept[-1]
-        length, w = np.linalg.norm(f, axis=1, keepdims=True), weights[HEAD[0]][y]
-        cosine = (unit(f) * w).sum(1, keepdims=True)
-        below = (cosine - 1) / len(y) * (w - cosine * unit(f)) / length
+        length, w = np.linalg.norm(f, axis=1, keepdims=True), weights[HEAD[0]]
+        cosines = unit(f) @ w.T
+        d = scale * (softmax(scale * cosines) - np.eye(CLASSES)[y]) / len(y)
+        below = (d @ w - (d * cosines).sum(1, keepdims=True) * unit(f)) / length
         g = backward(weights, kept, np.zeros((len(y), CLASSES)), below)
         optimizer.step(weights, {n: v for n, v in g.items() if n not in HEAD})
         memory.add(*new)
@@ -373,7 +374,7 @@ def test_frozen_means_equals_its_formula():
 
 
 FORMULAS = [
-    Row("etf", etf, {**SGD, "later": 0.3}, package=""),
+    Row("etf", etf, {**SGD, "later": 0.3, "scale": 5.0}, package=""),
     Row("simplex", simplex, {**SGD, "weight": 0.5, "mu": 5.0}, package=""),
     Row("gpm", gpm, {"lr": 0.05, "threshold": 0.8, "growth": 0.003}, package=""),
     Row("coso", coso, {"lr": 0.02, "rank": 3, "sketch": 5, "every": 2, "energy": 0.6,

@@ -66,9 +66,9 @@ def test_a_batch_is_pairs_and_the_metric_is_ten_steps_from_the_start():
 
 
 def test_noisy_inputs_equals_its_formula():
-    """eps 0 is AdamW; otherwise the noise has the size of each input's root mean square."""
+    """Noise 0 is AdamW; otherwise the noise has the size of each input's root mean square."""
     seen = []
-    submission = nets.submitted("noisy_inputs", nets.task(), eps=0.5)
+    submission = nets.submitted("noisy_inputs", nets.task(), noise=0.5)
     task, original = submission.task, submission.task.forward_backward
     task.forward_backward = lambda batch: seen.append(batch["inputs"]) or original(batch)
     clean = nets.task().next_batch()["inputs"]
@@ -78,7 +78,7 @@ def test_noisy_inputs_equals_its_formula():
     assert np.abs(seen[0].numpy() - (clean.numpy() + 0.5 * size * noise.numpy())).max() < 1e-12
     plain, none = (
         nets.run(nets.submitted(name, **hp), 5)
-        for name, hp in (("adamw", {}), ("noisy_inputs", {"eps": 0.0}))
+        for name, hp in (("adamw", {}), ("noisy_inputs", {"noise": 0.0}))
     )
     assert nets.difference(plain, none) == 0
 
