@@ -96,8 +96,9 @@ def mean_squares(
     weights = weights or {}
     if unknown := set(weights) - set(terms):
         raise ValueError(f"weights for {sorted(unknown)[0]!r}; the terms are {', '.join(terms)}")
+    given = {name: weight for name, weight in weights.items() if weight is not None}
     shown = {name: v for name, v in terms.items() if weights.get(name, v) is not None}
-    values = [v * weights[name] if name in weights else v for name, v in shown.items()]
+    values = [v * given[name] if name in given else v for name, v in shown.items()]
     return torch.stack([v.square().mean() for v in values]).sum()
 
 
