@@ -24,8 +24,7 @@ TRACKS = ["continual"]
 PASSES = {"forward_backward": 0.01, "forward_backward@batch=2": 1}
 SPACE = {
     **finetune.SPACE,
-    "lr": {"log": [1e-3, 1.0], "default": 0.1},
-    "later": {"log": [1e-3, 1.0], "default": 0.3},
+    "later": {"log": [1e-3, 1.0], "default": 1.0},
     "scale": {"log": [3.0, 30.0], "default": 10.0},
 }
 SKIPS = {
