@@ -5,9 +5,10 @@
 Training starts from the checkpoint of ft_gpt2 and uses the data of its pretraining: State of the
 Union addresses (public domain). Loss and metric are those of the gpt2 workload.
 
-The goal is a loss under a constraint: sparsity, the 2:4 pattern or the bits of the hidden matrices
-(attention and perceptron), which have 58 % of the parameters. The referee measures the constraint
-on the weights of each evaluation, and both conditions must hold at the same one.
+The goal is a loss under a constraint: zeros, patterns, bits or stored bits of the hidden matrices
+(attention and perceptron, 58 % of the parameters), the size or the operations without dead heads
+and neurons, rounded inputs, or a loss of half the network as well. The referee measures it on the
+weights of each evaluation, and all conditions must hold at the same one.
 
 Goal at mini: the loss of the tuned reference (magnitude, wanda or int8_ste) at three quarters of
 the budget, rule `share` of conf/targets.yaml. Budget: `horizon` reference steps.

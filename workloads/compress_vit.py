@@ -6,10 +6,10 @@ Training starts from a checkpoint of workloads/pretrain/checkpoint.py, pinned by
 data of its pretraining: the part of Fashion-MNIST (MIT) that is shipped. Loss and metric are those
 of the vit workload.
 
-The goal is a held-out cross-entropy under a constraint: sparsity, the 2:4 pattern or the bits of
-the hidden matrices (attention and perceptron), which have 96 % of the parameters. The referee
-measures the constraint on the weights of each evaluation, and both conditions must hold at the same
-one.
+The goal is a held-out cross-entropy under a constraint: zeros, patterns, bits or stored bits of the
+hidden matrices (attention and perceptron, 96 % of the parameters), the size or the operations
+without dead heads and neurons, rounded inputs, or a loss of half the network as well. The referee
+measures it on the weights of each evaluation, and all conditions must hold at the same one.
 
 Goal at mini: the loss of the tuned reference (magnitude, wanda or int8_ste) raced over three
 quarters of the budget, rule `share` of conf/targets.yaml. Budget: `horizon` reference steps.

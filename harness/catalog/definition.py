@@ -22,6 +22,8 @@ PREDICT = "predict"
 FORWARD_ONLY = "forward_only"
 # Another: folders and installed packages that may hold validation data.
 HIDES = "hides"
+# A key of a block: low precision that training is held to (harness/train/arithmetic.py).
+ARITHMETIC = ("fp8", "int8")
 FUNCTIONS = tuple(contract.parameters(contract.Workload))
 
 
@@ -245,6 +247,8 @@ def _check_block(block: dict, where: str) -> None:
     if "stream" in block:
         streams.check(block, where)
     _check_goal(block["goal"], where)
+    if block.get("arithmetic", ARITHMETIC[0]) not in ARITHMETIC:
+        raise UserError(f"{where}.arithmetic={block['arithmetic']!r}", " or ".join(ARITHMETIC))
     for key, value in block.get("deadlines", {}).items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
             raise UserError(f"{where}.deadlines.{key}={value!r}", "seconds above 0")

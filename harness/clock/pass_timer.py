@@ -17,6 +17,7 @@ from harness.catalog.kinds import REFERENCE_STEP, parse_kind
 from harness.clock.measure import STANDARD
 from harness.errors import UserError
 from harness.system import processes
+from harness.train import arithmetic
 from harness.train.depth import depth as depth_of
 from harness.train.depth import set_depth
 from harness.train.task import Task
@@ -35,6 +36,7 @@ class PassTimer:
         data = open_data(Path(train), device)
         torch.manual_seed(seed)
         model = module.model(config).to(device)
+        arithmetic.impose(model, config)
         self.task = Task(module, config, data, model, seed, 1)
 
     def fits(self, kind: str) -> bool:

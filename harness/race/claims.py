@@ -153,12 +153,15 @@ class StepTimeCheck:
         """Return a function that makes one reference step on an untouched model."""
         import torch
 
+        from harness.train import arithmetic
+
         module, config = load_workload(self._trial.definition), self._trial.definition.config
         data = open_data(self._train)
         size = module.size(data, config)
         batch = module.batch(data, torch.arange(config.batch) % size, config)
         with torch.random.fork_rng(devices=[]):
             model = module.model(config)
+        arithmetic.impose(model, config)
         return lambda: (module.loss(model, batch).backward(), model.zero_grad())
 
 

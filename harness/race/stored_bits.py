@@ -51,7 +51,7 @@ def formats(w: Tensor) -> dict[str, float]:
     if not bool(torch.isfinite(w).all()):
         return {"float": float(WHOLE)}
     found: dict[str, float] = {}
-    for name, bits in _all(w.detach().float()):
+    for name, bits in _all(w.detach().float().cpu()):
         found[name] = min(bits, found.get(name, math.inf))
     return found
 

@@ -101,7 +101,7 @@ class Runner:
         from harness.catalog.data import open_data
         from harness.catalog.definition import Definition, load_workload
         from harness.seeds import derive
-        from harness.train import arrival, offered
+        from harness.train import arithmetic, arrival, offered
         from harness.train.reference_step import ReferenceStep
         from harness.train.task import Task
 
@@ -118,6 +118,7 @@ class Runner:
         data = open_data(Path(message["train"]), engine["device"])
         torch.manual_seed(derive(message["seed"], "init"))
         model = module.model(config).to(device)
+        arithmetic.impose(model, config)
         pretrained = message["pretrained"] and open_data(
             Path(message["pretrained"]), engine["device"]
         )
@@ -202,9 +203,10 @@ class Runner:
             time_step: time a reference step now.
         """
         from harness import surgery
-        from harness.train import depth
+        from harness.train import arithmetic, depth
 
         task = self.task
+        arithmetic.check(task.model, task._config)
         copying = self._put(0)
         # The submission's work on the weights to be evaluated is part of the segment.
         total = task.meter.now() - start - copying
