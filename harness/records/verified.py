@@ -134,6 +134,12 @@ def _cut(metrics: dict, count: int) -> dict:
     return {name: values[:count] for name, values in metrics.items()}
 
 
+def _elsewhere(run: RecordedRun, again: RecordedRun) -> str:
+    """Return that the record is of another kind of processor, whose last bits differ, if it is."""
+    there, here = (each.environment.get("cpu") for each in (run, again))
+    return f" (raced on {there}, now on {here})" if there and here and there != here else ""
+
+
 def _within_seeds(
     run: RecordedRun, again: RecordedRun, others: Sequence[RecordedRun]
 ) -> tuple[bool, str]:
@@ -144,7 +150,7 @@ def _within_seeds(
     mine = again.curve[-1][2]
     if mine is None or run.curve[-1][2] is None:
         return False, f"{name} has no last value"
-    text = f"{name} {run.curve[-1][2]:.9g} recorded, {mine:.9g} now"
+    text = f"{name} {run.curve[-1][2]:.9g} recorded, {mine:.9g} now{_elsewhere(run, again)}"
     if len(values) < 3:
         return False, f"{text}; with {len(values)} seeds there is no interval"
     from scipy.stats import t

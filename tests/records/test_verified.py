@@ -155,6 +155,10 @@ def test_other_bits_are_confirmed_within_the_interval_of_the_seeds_alone(raced):
     agree, seen = verified.compare(run, records.shifted(run, 1.001), seeds[:1])
     assert not agree
     assert "there is no interval" in seen
+    assert "raced on" not in seen
+    other = replace(run, environment=run.environment | {"cpu": "another kind"})
+    _, seen = verified.compare(other, records.shifted(run, 1.5), seeds)
+    assert f"(raced on another kind, now on {run.environment['cpu']})" in seen
 
 
 @pytest.mark.slow
