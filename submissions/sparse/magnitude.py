@@ -26,6 +26,10 @@ SPACE = {
     "two_four": {"choice": [False, True], "goal": "two_four"},
     "scope": {"choice": ["global", "layer", "row", "distribution"]},
 }
+VARIANTS = {
+    "class_uniform": {"scope": "layer"},
+    "class_distribution": {"scope": "distribution"},
+}
 
 
 def kept(scores, sparsity, scope="global", two_four=False):

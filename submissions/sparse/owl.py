@@ -1,0 +1,55 @@
+"""OWL: Wanda's scores, with fewer zeros in blocks that have more outliers.
+
+Yin et al., "Outlier Weighed Layerwise Sparsity (OWL): A Missing Secret Sauce for Pruning LLMs to
+High Sparsity", arXiv 2310.05175.
+
+    D_l = share of a block's Wanda scores above M times the mean score of their matrix
+    D is scaled to a range of 2λ;  sparsity of block l = s - (D_l - mean D), so that the mean is s
+
+State: a mask of the hidden matrices; AdamW's two words per parameter.
+Departures from the paper: D comes from the dense model; the last share of zeros is set so that the
+whole is s for blocks of unlike size. AdamW trains the weights that stay.
+"""
+
+import torch
+
+from harness import surgery
+from harness.errors import UserError
+from submissions.sparse import magnitude, wanda
+
+BASE = "adamw"
+TRACKS = ["compress"]
+SPACE = {
+    **wanda.SPACE,
+    "two_four": False,
+    # M
+    "outlier": {"linear": [3.0, 10.0], "default": 5.0},
+    # λ
+    "width": {"linear": [0.01, 0.2], "default": 0.08},
+}
+
+
+def shares(outliers, sparsity, width):
+    """Return each block's share of zeros from its share of outliers."""
+    d = torch.tensor(outliers, dtype=torch.float64)
+    scaled = (d - d.min()) * 2 * width / (d.max() - d.min()).clamp(min=1e-12)
+    return (sparsity - (scaled - scaled.mean())).clamp(0, 1).tolist()
+
+
+def adapt(model, task, hp):
+    x = task.calibration(hp.examples)
+    blocks = [set(block.modules()) for block in getattr(model, "blocks", [])]
+    if not blocks:
+        raise UserError("owl compares blocks; this model has none")
+    above, total = [0] * len(blocks), [0] * len(blocks)
+    for module, inputs in surgery.calibrated(model, x):
+        score = wanda.score(module.weight, inputs)
+        for i, block in enumerate(blocks):
+            if module in block:
+                above[i] += int((score > hp.outlier * score.mean()).sum())
+                total[i] += score.numel()
+    each = shares([a / n for a, n in zip(above, total)], hp.sparsity, hp.width)
+    for module, inputs in surgery.calibrated(model, x):
+        share = next((s for s, b in zip(each, blocks) if module in b), hp.sparsity)
+        scores = [wanda.score(module.weight, inputs)]
+        task.masks.set(module.weight, magnitude.kept(scores, share, "row")[0])
