@@ -8,6 +8,7 @@ tasks, k the number of tasks begun, and R_j,i = A_i(T_j):
     learning              1/N sum_i R_i,i                                       (Riemer et al.)
     last_learning         the same over the last quarter of the tasks, where a goal names it
     harmonic              2bf/(b + f), b = A_1, f the mean over later tasks, where a goal names it
+    prequential           mean of A_i(T_(i-1)) over the tasks' last half, where a goal names it
     anytime (AAA)         mean over evaluations n >= 1 of the average there
     forgetting            1/(N-1) sum_{i<N} R_i,i - R_N,i                       (Lopez-Paz: -BWT)
     forgetting_past_best  1/(N-1) sum_{i<N} max_{i<=l<N} R_l,i - R_N,i          (Chaudhry et al.)
@@ -152,8 +153,20 @@ def _harmonic(past: History, step: int) -> float:
     return 2 * first * rest / (first + rest) if first + rest else 0.0
 
 
+def _prequential(past: History, step: int) -> float:
+    """Return the mean goodness of a task just before it began, over the last half of the tasks."""
+    begun = range(max(1, len(past.ends) // 2), past.tasks_begun(step + 1))
+    values = [past.at(i, past.ends[i - 1]) for i in begun if past.ends[i - 1] <= step]
+    # Before the last half has begun, the first task's own.
+    return _mean(values) if values else past.at(0, step)
+
+
 # Metrics that are known where a goal names them.
-ASKED: dict[str, Callable] = {"last_learning": _late, "harmonic": _harmonic}
+ASKED: dict[str, Callable] = {
+    "last_learning": _late,
+    "harmonic": _harmonic,
+    "prequential": _prequential,
+}
 
 
 def _asked(block: dict) -> dict[str, Callable]:
