@@ -16,6 +16,7 @@ LINES, FUNCTION, CLASS = 300, 60, 150
 EXCEPTIONS = {
     "Evaluator": "one evaluation: weights in, metrics and the submission's own predictions out",
     "Task": "it is the contract of what a submission may ask",
+    "Passes": "it is the part of that contract that is counted",
     "ProcessRunner": "one account of a runner's seconds",
     "RunnerChild": "one process",
     "Runner": "one trial's training",

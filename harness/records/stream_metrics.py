@@ -6,9 +6,6 @@ tasks, k the number of tasks begun, and R_j,i = A_i(T_j):
 
     average (ACC)         1/k sum_{i<=k} A_i(n)
     learning              1/N sum_i R_i,i                                       (Riemer et al.)
-    last_learning         the same over the last quarter of the tasks, where a goal names it
-    harmonic              2bf/(b + f), b = A_1, f the mean over later tasks, where a goal names it
-    prequential           mean of A_i(T_(i-1)) over the tasks' last half, where a goal names it
     anytime (AAA)         mean over evaluations n >= 1 of the average there
     forgetting            1/(N-1) sum_{i<N} R_i,i - R_N,i                       (Lopez-Paz: -BWT)
     forgetting_past_best  1/(N-1) sum_{i<N} max_{i<=l<N} R_l,i - R_N,i          (Chaudhry et al.)
@@ -42,6 +39,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from harness.catalog.goal import primary
+from harness.records.stream_goals import ASKED, asked
 from harness.records.stream_history import History, history
 
 CONVENTIONS = ("strict", "delange_code")
@@ -96,7 +94,7 @@ def report(block: dict, rows: list[dict]) -> dict:
     metrics: dict = {"window": "evaluations", "every": every, "evaluations": len(past.steps)}
     for convention in CONVENTIONS:
         metrics[convention] = {}
-        for name, metric in (METRICS | _asked(block)).items():
+        for name, metric in (METRICS | asked(block)).items():
             value, reason = measured(past, metric, convention)
             metrics[convention][name] = {"reason": reason} if value is None else {"value": value}
     return metrics
@@ -135,46 +133,6 @@ def _learning(past: History, convention: str) -> Measured:
     if past.recurring:
         return None, "tasks come back: none is over"
     return past.sign * _mean([past.at(i, end) for i, end in enumerate(past.ends)]), None
-
-
-def _late(past: History, step: int) -> float:
-    """Return the mean of R_i,i over the last quarter of the tasks that are over; before, 0."""
-    over = [i for i, end in enumerate(past.ends) if end <= step]
-    late = over[-max(1, len(past.ends) // 4) :]
-    return _mean([past.at(i, past.ends[i]) for i in late]) if late else 0.0
-
-
-def _harmonic(past: History, step: int) -> float:
-    """Return the harmonic mean of the first task's quality and that of the later ones."""
-    first, *later = [past.at(i, step) for i in range(past.tasks_begun(step))]
-    if not later:
-        return first
-    rest = _mean(later)
-    return 2 * first * rest / (first + rest) if first + rest else 0.0
-
-
-def _prequential(past: History, step: int) -> float:
-    """Return the mean goodness of a task just before it began, over the last half of the tasks."""
-    begun = range(max(1, len(past.ends) // 2), past.tasks_begun(step + 1))
-    values = [past.at(i, past.ends[i - 1]) for i in begun if past.ends[i - 1] <= step]
-    # Before the last half has begun, the first task's own.
-    return _mean(values) if values else past.at(0, step)
-
-
-# Metrics that are known where a goal names them.
-ASKED: dict[str, Callable] = {
-    "last_learning": _late,
-    "harmonic": _harmonic,
-    "prequential": _prequential,
-}
-
-
-def _asked(block: dict) -> dict[str, Callable]:
-    """Return the metric that the goal names, if it is one of these."""
-    name = primary(block["goal"])[0]
-    if name not in ASKED:
-        return {}
-    return {name: lambda past, _: (past.sign * ASKED[name](past, past.steps[-1]), None)}
 
 
 def _anytime(past: History, convention: str) -> Measured:
