@@ -219,11 +219,11 @@ def test_the_true_dictionary_has_no_error_and_the_least_loss():
     assert at(0.5 * signed)[1] == pytest.approx(least / 8, rel=1e-5)
 
 
-def frank_wolfe(params, a, b):
+def frank_wolfe(params, lr, a, b):
     running = [0 * p for p in params]
     for t in range(30):
         for i, p in enumerate(params):
-            rho, gamma = (t + 1) ** -a, (t + 1) ** -b
+            rho, gamma = (t + 1) ** -a, lr * (t + 1) ** -b
             running[i] = (1 - rho) * running[i] + rho * gradient(p, 0, t, i)
             u, _, vt = np.linalg.svd(running[i], full_matrices=False)
             params[i] = (1 - gamma) * p - gamma * u @ vt
@@ -231,7 +231,12 @@ def frank_wolfe(params, a, b):
 
 
 def test_orthogonal_dictionary_equals_its_formula():
-    row = Row("orthogonal_dictionary", frank_wolfe, {"a": 0.6, "b": 0.7}, shapes=[(6, 4), (4, 6)])
+    row = Row(
+        "orthogonal_dictionary",
+        frank_wolfe,
+        {"lr": 0.8, "a": 0.6, "b": 0.7},
+        shapes=[(6, 4), (4, 6)],
+    )
     second = [p.numpy() for p in start(torch.float64, row.shapes)]
     frank_wolfe(second, **row.hp)
     for p, q in zip(ours(row, torch.float64), second):
