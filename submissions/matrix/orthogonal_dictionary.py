@@ -7,8 +7,8 @@ Xue and Lau, "Online Orthogonal Dictionary Learning Based on Frank-Wolfe Method"
 −U·Vᵀ minimises ⟨G, ·⟩ over the ball of the spectral norm, so that D never leaves it. It updates the
 hidden matrices; AdamW updates the rest.
 State: G, one word per parameter; the step.
-Departures from the paper: its powers could not be read, a = 1/2 and b = 3/4 are ours, and so is lr; the data are
-not whitened.
+Departures from the paper: its powers could not be read, a = 1/2 and b = 3/4 are ours, and so is lr;
+the data are not whitened.
 """
 
 import torch
