@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from harness.errors import UserError
+from harness.laws import small_workloads
 from tests.parity.test_parity import Row
 from tests.parity.test_parity_continual import (
     LENGTH,
@@ -242,3 +244,22 @@ def test_scores_that_are_kept_count_against_the_memory():
     nets.run(submission)
     one = (8 + CLASSES) * 8 + 8
     assert len(submission.algorithm.memory) == min(math.floor(10_000 / one), nets.STEPS * BATCH)
+
+
+@pytest.mark.parametrize("name", ["er_ace", "icarl", "packnet"])
+def test_sequences_have_no_label_each_and_are_refused_in_words(name):
+    task = small_workloads.read("stream_text").task()
+    submission = nets.submitted(name, task)
+    with pytest.raises(UserError, match="do not have one label each"):
+        submission.step()
+
+
+def test_a_memory_is_judged_once_a_task():
+    """Mix-CD keeps the old model's loss and verdict beside each example; new ones have none."""
+    task = nets.task(tasks=TASKS)
+    submission = nets.submitted("mix_cd", task)
+    nets.run(submission, LENGTH + 2)
+    kept = submission.algorithm.memory.data
+    old = torch.arange((LENGTH + 2) * BATCH) < LENGTH * BATCH
+    assert bool((kept["old_right"][old] >= 0).all())
+    assert bool((kept["old_right"][~old] == -1).all())
