@@ -28,6 +28,7 @@ EXCEPTIONS = {
 TORCH_ROOMS = {"train", "laws"}
 TORCH_MODULES = {
     "clock/pass_timer.py",
+    "race/diagnosis.py",
     "race/evaluator.py",
     # What only the evaluator imports.
     "race/constraints.py",

@@ -21,6 +21,7 @@ COMMANDS = (
     "refine",
     "report",
     "show",
+    "suggest",
     "sync",
     "target",
     "verify",

@@ -20,7 +20,7 @@ harness: which training algorithm gets there first?
       a sweep: every combination once, two at a time; the same command again continues it
 
 settings (python -m harness --cfg job shows all):
-  workload= submission= scale=mini|base|full variant= seed= trial= study= tuned= hopeless=
+  workload= submission= scale=mini|base|full variant= seed= trial= study= tuned= hopeless= diagnose=
   until=goal|budget isolation= engine=auto|cpu|gpu tracker=wandb|tensorboard|none results=FOLDER
   jobs=2 dry=true submission.KEY=VALUE
 
@@ -38,6 +38,7 @@ commands:
   harness audit workload=gpt2                             compare this machine with the prices
   harness refine RUN_FOLDER                               find a crossing on a finer grid
   harness campaign PLAN                                   tune and re-run many submissions
+  harness suggest WORKLOAD                                learning rate and batch by published laws
   harness target WORKLOAD                                 set a workload's target by procedure
   harness doctor                                          what works on this machine
 

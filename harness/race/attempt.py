@@ -1,7 +1,7 @@
 """One attempt at one trial: its log, its runner, and the clock's running sums."""
 
 import time
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from harness.clock import reading
 from harness.clock.prices import Table
@@ -14,6 +14,9 @@ from harness.records.judging import Ending
 from harness.records.log import EvaluationRow, Log
 from harness.records.log import rows as read_rows
 from harness.system.signals import Signals
+
+if TYPE_CHECKING:  # it imports torch, which the referee does after it starts the runner
+    from harness.race.diagnosis import Diagnosis
 
 # Fields of a hand-over that go into the log's row as they came.
 REPLIED = (
@@ -43,6 +46,7 @@ class Attempt:
         base: the row that training continues from, or None.
         lost: steps that were lost by crashes and are charged, over all attempts.
         table: prices in reference seconds, once a reference step has been timed here.
+        diagnosis: measures the last weights, where that is asked for.
         wall: wall seconds by phase, for information.
     """
 
@@ -57,6 +61,7 @@ class Attempt:
         self.runner: RunnerHandle | None = None
         self.scorer: Scorer | None = None
         self.table: Table | None = None
+        self.diagnosis: Diagnosis | None = None
         self.step_seconds, self.setup_seconds = 0.0, 0.0
         self.spent = {"cpu_seconds": 0.0, "wall_seconds": 0.0}
         early = trial.hopeless and trial.until == "goal" and not self.streaming

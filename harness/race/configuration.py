@@ -38,6 +38,7 @@ class Schema:
     isolation: str = MISSING
     until: str = MISSING
     hopeless: bool = MISSING
+    diagnose: bool = MISSING
     budget: float | None = MISSING
     results: str = MISSING
     jobs: int = MISSING

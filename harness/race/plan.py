@@ -90,6 +90,17 @@ def _definition(config: dict, card: Card) -> Definition:
     return definition
 
 
+def _check_diagnosis(config: dict, definition: Definition) -> None:
+    """Raise UserError if a diagnosis is asked for where there is no loss to differentiate."""
+    if config.get("diagnose", False) and (definition.track != "train" or forward_only(definition)):
+        kind = "offers forward passes only" if forward_only(definition) else "has another track"
+        raise UserError(
+            f"diagnose=true: {definition.key} {kind} ({definition.track})",
+            "workloads of the track train with a loss that can be differentiated",
+            "leave diagnose= out, or: harness list --track train",
+        )
+
+
 def make(config: dict) -> Trial:
     """Plan one trial from the resolved configuration (plain dictionaries); raises UserError."""
     sandbox.require(config["isolation"])
@@ -97,6 +108,7 @@ def make(config: dict) -> Trial:
     plugin = discover.find(submission.get("path") or submission["name"])
     card = discover.read(plugin)
     definition = _definition(config, card)
+    _check_diagnosis(config, definition)
     chosen = point.choose(config, card, definition)
     hp = chosen.hp
     engine = engine_for(config["engine"], definition.scale)
@@ -140,4 +152,5 @@ def make(config: dict) -> Trial:
         config.get("hopeless", False),
         share,
         chosen.origin,
+        config.get("diagnose", False),
     )

@@ -31,6 +31,7 @@ from harness.train.failure import of_machine
 
 # Outcomes of a trial whose last weights were evaluated.
 JUDGED = ("reached", "out_of_budget", "hopeless")
+NOT_AGAIN = "a finished trial is not run again; results=OTHER_FOLDER or another seed= is"
 PAUSED = "interrupted", "asked to stop; the same command continues it"
 
 
@@ -70,6 +71,8 @@ def race(trial: Trial, observer: Observer) -> Outcome:
         if record and judging.is_current(record, trial.definition.hash, trial.table, trial.until):
             if problem:
                 observer.note(f"{problem}; no report counts this record")
+            if trial.diagnose and "diagnosis" not in record:
+                observer.note(f"{trial.label} was run before, without diagnose=true: {NOT_AGAIN}")
             return Outcome(record["outcome"], trial.folder, record | {"earlier": True})
         if problem:
             raise UserError(problem)
@@ -137,6 +140,10 @@ def _attempt(attempt: Attempt) -> Ending:
     resume(attempt, ready)
     attempt.runner.keep.update(attempt.observer.started(trial))
     attempt.scorer = Scorer(trial, evaluator, attempt.runner)
+    if trial.diagnose:
+        from harness.race.diagnosis import Diagnosis
+
+        attempt.diagnosis = Diagnosis(trial.definition, train, device, trial.seed)
     return loop(attempt, ready)
 
 
@@ -225,6 +232,8 @@ def evaluate(attempt: Attempt, reply: dict) -> Ending | None:
     begun = time.monotonic()
     ledger, scored, weights = _take(attempt, reply, score=True)
     attempt.wall["evaluation"] += time.monotonic() - begun
+    if attempt.diagnosis:
+        attempt.diagnosis.see(reply["step"], weights)
     row = evaluation_row(ledger, scored, reply, shared_weights.digest(weights))
     metrics, goal = attempt.scoring.judge(attempt.rows, row)
     row["metrics"], row["goal"] = metrics, goal
@@ -257,11 +266,24 @@ def _preserve_before_crossing(attempt: Attempt) -> None:
         checkpoint.preserve(folder / "checkpoint", rows[-3]["step"], place)
 
 
+def _diagnosed(attempt: Attempt) -> dict:
+    """Return what is measured of the last weights, or why it could not be: the trial is over."""
+    assert attempt.diagnosis
+    try:
+        return attempt.diagnosis.result()
+    except RuntimeError as error:
+        message = str(error).splitlines()[0]
+        attempt.observer.note(f"the diagnosis failed: {message}")
+        return {"error": message}
+
+
 def finish(attempt: Attempt, outcome: str, reason: str | None) -> Outcome:
     """Write the last row and run.json, and tell the observer."""
     trial = attempt.trial
     result = summarise(trial, attempt.rows, attempt.table, outcome, reason)
     result["wall"], result["load_average_end"] = attempt.wall, load_average()
+    if attempt.diagnosis and outcome in JUDGED:
+        result["diagnosis"] = _diagnosed(attempt)
     try:
         if attempt.rows:
             row = {"event": "ended", "outcome": outcome, "reason": reason, "step": result["step"]}

@@ -39,6 +39,7 @@ class Trial:
     # of the workload's budget; self-tuning submissions are given 3
     share: float = 1
     point: str = ""  # where the hyperparameters come from, in words
+    diagnose: bool = False  # measure the last weights, off the clock
 
     @property
     def label(self) -> str:

@@ -164,7 +164,7 @@ def type_in(words: list[str], monkeypatch) -> tuple[int, str, str]:
             return 0, "", ""
         if "--submission" in words:  # the record is of another method: it is refused
             words = words[: words.index("--submission")]
-    if words[0] == "target":
+    if words[0] in ("target", "suggest"):
         words = ["gpt2" if word == "lion" else word for word in words]
     if words[0] == "compare":
         words = ["muon" if word == "my_idea" else word for word in words]

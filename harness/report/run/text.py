@@ -69,7 +69,8 @@ def verdict_lines(result: dict, reference: dict | None, colour: bool | None = No
 
     Args:
         result: `outcome` and `goal`; `time` (reference seconds or None), `best` {metric: value},
-            `reason` of a failure, `folder` of the run, `next`: command lines to type.
+            `reason` of a failure, `folder` of the run, `next`: command lines to type,
+            `diagnosis` of the last weights.
         reference: the frozen reference's record with `time`, or None where there is none.
         colour: None asks stderr.
     """
@@ -90,9 +91,29 @@ def verdict_lines(result: dict, reference: dict | None, colour: bool | None = No
     lines = [paint(outcome, COLOURS.get(outcome, "red")) + rest]
     if result.get("folder"):
         lines.append(f"{paint('record', 'grey')}  {result['folder']}")
+    if result.get("diagnosis"):
+        lines.append(f"{paint('diagnosis', 'grey')}  {_diagnosed(result['diagnosis'])}")
     labels = ["next  ", *["or    "] * 9]
     commands = zip(labels, result.get("next") or [], strict=False)
     return lines + [f"{paint(label, 'grey')}  {command}" for label, command in commands]
+
+
+def _diagnosed(diagnosis: dict) -> str:
+    """Say what was measured of the last weights."""
+    if "error" in diagnosis:
+        return f"failed: {diagnosis['error']}"
+
+    def value_of(name: str) -> str:
+        value = diagnosis.get(name)
+        return "not finite" if value is None else f"{value:.3g}"
+
+    updates = [
+        f"{name.removeprefix('update_')} {value_of(name)}"
+        for name in sorted(diagnosis)
+        if name.startswith("update_")
+    ]
+    text = f"sharpness {value_of('sharpness')}; noise scale {value_of('noise_scale')} examples"
+    return text + (f"; update/weight a step: {', '.join(updates)}" if updates else "")
 
 
 def speedup(time: float | None, reference: dict | None) -> float | None:
