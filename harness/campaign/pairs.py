@@ -2,7 +2,9 @@
 
 A pair runs the tuning trials of its ruleset. Where the ruleset has a ladder, the best point of each
 study is then raced at smaller shares of the budget until one misses (larger ones where it missed).
-Last, the best point of each study is raced over new seeds, at the share that was best.
+The share that was best is raced with further seeds of the tuning, where the ruleset has `confirm`:
+if one misses, the next best takes its place. Last, the best point of each study is raced over new
+seeds, at the share that was best.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,6 +20,8 @@ from harness.system.files import read_json
 
 # the smallest share of the budget on a ladder
 SMALLEST_SHARE = 0.05
+# Seeds that confirm a share follow this one, times the study's number from 1; others are below it.
+CONFIRMING = 1000
 
 
 def shares(ratio: float, up: bool) -> list[float]:
@@ -49,7 +53,10 @@ class Pair(PairResults):
     def total(self) -> int:
         """The number of jobs, as far as it is known: a ladder ends where it misses."""
         rungs = sum(len(self.ladder(study)) for study in self.studies)
-        return len(self.tuning) + rungs + len(self.studies) * len(self.seeds)
+        confirming = {job for study in self.studies for job in self.confirming(study)}
+        confirming |= {job for job in self.done if self.is_confirming(job)}
+        seeds = len(self.studies) * len(self.seeds)
+        return len(self.tuning) + rungs + len(confirming) + seeds
 
     @property
     def left(self) -> int:
@@ -71,6 +78,8 @@ class Pair(PairResults):
                 following = [rungs[-1]]
             elif self._waits(study):
                 following = []
+            elif open_jobs := [j for j in self.confirming(study) if j not in self.done]:
+                following = open_jobs
             else:
                 following = [Job(study, None, seed) for seed in self.seeds]
             yield from (job for job in following if job not in self.asked)
@@ -92,6 +101,22 @@ class Pair(PairResults):
             if job not in self.done or reached == up:
                 break
         return jobs
+
+    def confirming(self, study: int) -> list[Job]:
+        """Return the jobs that confirm the study's best share, if it is below the whole budget."""
+        rungs, best = self.ladder(study), None
+        if rungs and rungs[-1] in self.done:
+            best = self.best(study)
+        if best is None or best.share >= 1:
+            return []
+        first = CONFIRMING * (study + 1) + 1
+        seeds = range(first, first + self.ruleset.get("confirm", 0))
+        return [Job(study, best.record["trial"], seed, best.share) for seed in seeds]
+
+    @staticmethod
+    def is_confirming(job: Job) -> bool:
+        """Return True if a job confirms, or has failed to confirm, a share of the budget."""
+        return job.share is not None and job.seed > CONFIRMING
 
     def _waits(self, study: int) -> bool:
         """Return True if a study whose best point missed must wait for the trials of others."""

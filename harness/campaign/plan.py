@@ -29,7 +29,7 @@ from harness.errors import UserError, nearest
 from harness.race import configuration
 from harness.race.trial import ISOLATION, UNTIL
 
-NUMBERS = ("studies", "trials", "seeds", "budget", "ladder")
+NUMBERS = ("studies", "trials", "seeds", "budget", "ladder", "confirm")
 # settings of a race that a plan may change; their defaults are those of conf/config.yaml
 RACE = ("scale", "until", "hopeless", "isolation")
 # the smallest and the largest ratio of a ladder
@@ -93,9 +93,9 @@ def ruleset(name: str, where: str = "", **changes) -> dict:
     known = rulesets()
     if name not in known:
         raise UserError(f"{where}there is no ruleset {name!r}", nearest(name, known))
-    rules = {"budget": 1, "ladder": None} | yaml.safe_load(known[name].read_text())
+    rules = {"budget": 1, "ladder": None, "confirm": 0} | yaml.safe_load(known[name].read_text())
     rules |= {key: value for key, value in changes.items() if value is not None}
-    for key, least in (("studies", 1), ("trials", 0), ("seeds", 0)):
+    for key, least in (("studies", 1), ("trials", 0), ("seeds", 0), ("confirm", 0)):
         if not isinstance(rules[key], int) or rules[key] < least:
             raise UserError(f"{where}{key}: {rules[key]!r}", f"a whole number from {least} up")
     if not _number(rules["budget"]) or not 0 < rules["budget"] < math.inf:

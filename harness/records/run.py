@@ -3,6 +3,7 @@
 import ast
 import math
 import re
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,18 +119,25 @@ def best_tuning(runs: Sequence[RecordedRun]) -> RecordedRun | None:
     """Return the run whose point is best, or None without runs.
 
     At the workload's own budget that is the first by `tuning_order`. Where its point was raced at
-    other shares of the budget too, it is the one of these that reached the goal earliest, between
-    two evaluations.
+    other shares of the budget too, it is a run of the share that reached the goal earliest, between
+    two evaluations, among those that all of their seeds reached: the geometric mean of the seeds.
     """
     usual = [run for run in runs if run.share == 1] or list(runs)
     best = min(usual, key=tuning_order, default=None)
     if best is None:
         return None
     hp = canonical(best.record["hp"])
-    reached = [run for run in runs if canonical(run.record["hp"]) == hp and math.isfinite(run.time)]
-    if all(run.share == 1 for run in reached):
+    shares: dict[float, list[RecordedRun]] = {}
+    for run in runs:
+        if canonical(run.record["hp"]) == hp:
+            shares.setdefault(run.share, []).append(run)
+    reached = {s: g for s, g in shares.items() if all(math.isfinite(run.time) for run in g)}
+    if reached.keys() <= {1}:
         return best
-    return min(reached, key=lambda run: (run.interpolated, run.share, run.record["run_id"]))
+    earliest = min(
+        reached, key=lambda s: (statistics.fmean(math.log(r.interpolated) for r in reached[s]), s)
+    )
+    return min(reached[earliest], key=lambda run: (run.record["seed"], run.record["run_id"]))
 
 
 def varied(runs: Sequence[RecordedRun]) -> list[str]:

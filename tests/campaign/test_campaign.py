@@ -125,7 +125,8 @@ def test_the_rest_is_estimated_from_the_trials_timed():
 class Race:
     """Stands for the racing of a job: keeps what was raced, and leaves a record.
 
-    `crossings` has the evaluation at which the goal is met by (study, share of the budget), None
+    `crossings` has the evaluation at which the goal is met by (study, share of the budget), or by
+    (study, share, seed), None
     for a miss; trials add their number to it at the whole budget.
     """
 
@@ -148,7 +149,8 @@ class Race:
         pair = Pair("gpt2", name, RULES, until=config["until"])
         crossing = 12 if trial is None else 9 + trial
         if self.crossings is not None:
-            crossing = self.crossings.get((study, share))
+            usual = self.crossings.get((study, share))
+            crossing = self.crossings.get((study, share, seed), usual)
             crossing = crossing and crossing + (trial or 0) * (share == 1)
         return race_result(pair, Job(study, trial, seed, share), self.results, crossing, hp)
 
@@ -364,6 +366,32 @@ def test_a_ladder_goes_down_until_a_share_misses_and_seeds_race_at_the_best(tmp_
     assert (pair.total, pair.left) == (7, 0)
     choice = choose(collect([tmp_path / "results" / "board" / "gpt2.mini.jsonl"]).runs)
     assert (choice.budget, choice.tuned, len(choice.runs)) == (0.8, True, 2)
+
+
+def test_a_share_that_another_seed_misses_is_given_up_for_the_next_best(tmp_path, monkeypatch):
+    crossings = {
+        (0, 1): 12, (0, 0.8): 11, (0, 0.64): 9, (0, 0.51): 8, (0, 0.41): None,
+        (0, 0.51, 1002): None, (0, 0.64, 1001): None,
+    }  # fmt: skip
+    raced, pair, tuned = climb(monkeypatch, tmp_path, crossings, confirm=2, trials=1)
+    assert raced[1:5] == [(0, 0, 0, share) for share in (0.8, 0.64, 0.51, 0.41)]
+    assert raced[5:] == [
+        (0, 0, 1001, 0.51), (0, 0, 1002, 0.51),
+        (0, 0, 1001, 0.64),
+        (0, 0, 1001, 0.8), (0, 0, 1002, 0.8),
+        (0, None, 1, 0.8), (0, None, 2, 0.8),
+    ]  # fmt: skip
+    assert tuned["budget"] == 0.8
+    assert pair.left == 0
+    choice = choose(collect([tmp_path / "results" / "board" / "gpt2.mini.jsonl"]).runs)
+    assert (choice.budget, choice.tuned, len(choice.runs)) == (0.8, True, 2)
+
+
+def test_no_share_is_confirmed_where_the_whole_budget_is_best(tmp_path, monkeypatch):
+    crossings = {(0, 1): 8, (0, 0.8): 9, (0, 0.64): None}
+    raced, _, tuned = climb(monkeypatch, tmp_path, crossings, confirm=2, trials=1)
+    assert raced[3:] == [(0, None, 1, 1), (0, None, 2, 1)]
+    assert "budget" not in tuned
 
 
 def test_the_whole_budget_stays_where_every_smaller_share_is_slower(tmp_path, monkeypatch):

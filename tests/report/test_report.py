@@ -360,9 +360,14 @@ def test_a_share_of_the_budget_is_part_of_the_point_and_no_workload(results):
     assert (choice.budget, choice.tuned, len(choice.runs)) == (0.64, True, 2)
     assert choice.cell.time == pytest.approx(records.interpolated(9))
     assert found.rows[0].steps == pytest.approx(450 / 1000)
-    missed = records.record(seed=0, trial=1, crossing=None, run_id="shorter", **shared)
+    shorter = shared | {"budget": {"steps": 510, "factor": 0.51, "whole": 1000}}
+    missed = records.record(seed=0, trial=1, crossing=None, run_id="shorter", **shorter)
     records.folder(results, *missed)
     assert row(results).choices["alpha.mini"].budget == 0.64
+    # A seed that confirms no share takes it away.
+    missed = records.record(seed=1001, trial=1, crossing=None, run_id="other-seed", **shared)
+    records.folder(results, *missed)
+    assert row(results).choices["alpha.mini"].budget == 1
 
 
 def test_the_references_time_is_that_of_its_records(results):

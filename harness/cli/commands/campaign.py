@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from harness.campaign import plan
@@ -168,27 +169,40 @@ def _print_points(pairs: list[Pair], known: Known) -> None:
                 pair.take(job, {"outcome": record.record["outcome"]}, record)
             _print_point("done" if record else "to run", pair, job, json.dumps(pair.point(job)))
         for study in pair.studies:
-            for job in _ladder(pair, study, known):
+            for job in (
+                *_followed(pair.ladder, study, pair, known),
+                *_confirmed(pair, study, known),
+            ):
                 state = "done" if job in pair.done else "to run"
                 _print_point(state, pair, job, json.dumps(pair.point(job)))
             open_trials = any(job.study == study for job in pair.tuning if job not in pair.found)
             for seed in pair.seeds:
                 job = Job(study, None, seed)
-                if open_trials or not all(rung in pair.done for rung in pair.ladder(study)):
+                waited = (*pair.ladder(study), *pair.confirming(study))
+                if open_trials or not all(each in pair.done for each in waited):
                     _print_point("to run", pair, job, "the study's best point")
                 else:
                     state = "done" if known(pair, job) else "to run"
                     _print_point(state, pair, job, json.dumps(pair.point(job)))
 
 
-def _ladder(pair: Pair, study: int, known: Known) -> list[Job]:
-    """Return the jobs of a study's ladder, up to the first that no record covers."""
-    while rungs := [job for job in pair.ladder(study) if job not in pair.done]:
-        record = known(pair, rungs[0])
+def _followed(
+    jobs_of: Callable[[int], list[Job]], study: int, pair: Pair, known: Known
+) -> list[Job]:
+    """Return a study's jobs of one kind, up to the first that no record covers."""
+    while jobs := [job for job in jobs_of(study) if job not in pair.done]:
+        record = known(pair, jobs[0])
         if record is None:
             break
-        pair.take(rungs[0], {"outcome": record.record["outcome"]}, record)
-    return pair.ladder(study)
+        pair.take(jobs[0], {"outcome": record.record["outcome"]}, record)
+    return jobs_of(study)
+
+
+def _confirmed(pair: Pair, study: int, known: Known) -> list[Job]:
+    """Return the jobs that confirm a share of a study, those of shares that were given up too."""
+    last = _followed(pair.confirming, study, pair, known)
+    earlier = [j for j in pair.done if pair.is_confirming(j) and j.study == study and j not in last]
+    return [*earlier, *last]
 
 
 def _print_point(state: str, pair: Pair, job: Job, point: str) -> None:
