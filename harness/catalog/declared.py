@@ -96,12 +96,9 @@ def _check_literals(card: Card, tree: ast.Module, sources: Iterable[Path]) -> No
         if close := get_close_matches(name, LITERALS, n=1, cutoff=MISSPELT):
             message = f"{where} sets {name}, which the harness does not know"
             raise UserError(message, f"did you mean {close[0]}?")
-    read_keys = {
-        n.attr
-        for path in sources
-        for n in ast.walk(reading.tree(path))
-        if isinstance(n, ast.Attribute)
-    }
+    read_keys: set[str] = set()
+    for path in sources:
+        read_keys |= reading.seen(reading.tree(path)).attributes
     by_harness = {"warmup"} if card.form == "a" and "schedule" not in card.functions else set()
     for key in card.literals["SPACE"]:
         if key.startswith("fallback_") and card.literals.get("FALLBACK"):
@@ -120,9 +117,7 @@ def _refuse_retired(path: Path, parsed: ast.Module) -> None:
 
     It would be ignored in silence otherwise. Removing it changes no identity.
     """
-    used = {
-        n.id for n in ast.walk(parsed) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)
-    }
+    used = reading.seen(parsed).names
     for node in parsed.body:
         target = node.targets[0] if isinstance(node, ast.Assign) else None
         if isinstance(target, ast.Name) and target.id in RETIRED and target.id not in used:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import NamedTuple
 
 from harness import contract
 from harness.errors import UserError
@@ -67,17 +68,44 @@ def _parsed(path: Path, text: str) -> ast.Module:
     return ast.parse(text, str(path))
 
 
+class Seen(NamedTuple):
+    """What a file's code mentions anywhere.
+
+    Attributes:
+        attributes: what follows a dot. names: those that are read.
+    """
+
+    imports: list[ast.Import | ast.ImportFrom]
+    attributes: set[str]
+    names: set[str]
+
+
+@cache
+def seen(parsed: ast.Module) -> Seen:
+    """Return what a file's code mentions, by one walk over its syntax tree."""
+    found = Seen([], set(), set())
+    for node in ast.walk(parsed):
+        if isinstance(node, ast.Attribute):
+            found.attributes.add(node.attr)
+        elif isinstance(node, ast.Name):
+            if isinstance(node.ctx, ast.Load):
+                found.names.add(node.id)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found.imports.append(node)
+    return found
+
+
 @cache
 def _imports(parsed: ast.Module) -> dict[str, str]:
     """Return local name -> dotted module for a file's imports; leading dots stay in front."""
     names = {}
-    for node in ast.walk(parsed):
+    for node in seen(parsed).imports:
         if isinstance(node, ast.ImportFrom):
             source = "." * node.level + (node.module or "")
             separator = "." if node.module else ""
             names |= {a.asname or a.name: f"{source}{separator}{a.name}" for a in node.names}
             names.setdefault(f"<{source}>", source)
-        elif isinstance(node, ast.Import):
+        else:
             names |= {a.asname or a.name: a.name for a in node.names}
     return names
 
@@ -220,7 +248,7 @@ def check(path: Path, parsed: ast.Module, base: Path | None = None) -> None:
 
 def check_imports(path: Path, parsed: ast.Module, base: Path | None) -> None:
     """Raise UserError for imports whose file does not exist, or could be another module's."""
-    for node in ast.walk(parsed):
+    for node in seen(parsed).imports:
         if isinstance(node, ast.ImportFrom) and node.level:
             source = "." * node.level + (node.module or "")
             dot = "." if node.module else ""
