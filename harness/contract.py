@@ -250,6 +250,14 @@ class WorkloadOptions:
         ...
 
     @staticmethod
+    def clients(data: "dict[str, Tensor]", config: SimpleNamespace) -> "Tensor":
+        """Return the client that has each training example, int64 [N], from 0 up.
+
+        Required where the block has `fed`, as is the tensor `client` [B] of every batch.
+        """
+        ...
+
+    @staticmethod
     def tokens(config: SimpleNamespace) -> int:
         """Return the number of tokens in an example, for tokens a second."""
         ...

@@ -2,10 +2,11 @@
 
     mini    an MLP 784-100-100-10 on 4,000 MNIST digits, 89,610 parameters
 
-Every 20th training digit keeps its label and is trusted: `task.trusted` has their numbers, and
-batches go over trusted and other digits alike. Of the others each label becomes the next class with
-probability 0.45, so wrong labels agree with each other, and a network follows them early. The
-labels before that are not in the training data. The 1,000 held-out digits have their own labels.
+Twenty training digits of each class keep their labels and are trusted: `task.trusted` has their
+numbers, and batches go over trusted and other digits alike. Of the others each label becomes the
+next class with probability 0.45, so wrong labels agree with each other, and a network follows them
+early. The labels before that are not in the training data. The 1,000 held-out digits have their
+own labels.
 Licence: MNIST states none.
 
 The question is who learns from 3,800 labels of which nearly half are wrong, and 200 that are right.
@@ -14,9 +15,9 @@ Variants: `flip_60` has 57 % wrong labels; in `uniform_60` they are spread over 
 network learns late, so that a plain optimizer passes through good weights.
 
 Measured at mini with one seed and lr 1e-3, the best accuracy of 50 evaluations in the budget: adamw
-0.650 (0.549 at its end), half of each batch trusted 0.829, trusted alone 0.844, gce 0.750, mixup
-0.757, co_teaching 0.823, mw_net 0.803, f2sa 0.899, l2rw 0.913. l2rw meets the goal after 720
-reference steps, f2sa after 350.
+0.682 (0.562 at its end), half of each batch trusted 0.810, trusted alone 0.827, l2rw 0.912 and,
+with another seed, 0.906. l2rw meets the goal after about 790 reference steps. With the digits in
+another order: gce 0.750, mixup 0.757, mw_net 0.803, co_teaching 0.823, f2sa 0.899.
 
 Goal at mini: provisional, until `harness target` has set it. Budget: `horizon` reference steps.
 """
@@ -69,7 +70,8 @@ def data(config: SimpleNamespace, split: str) -> dict[str, Tensor]:
     images, labels = digits(split)
     if split == "val":
         return {"images": images, "labels": labels}
-    trusted = torch.arange(0, len(labels), config.data.every)
+    places = [(labels == c).nonzero()[: config.data.trusted, 0] for c in range(CLASSES)]
+    trusted = torch.cat(places).sort().values
     generator = torch.Generator().manual_seed(0)
     struck = torch.rand(len(labels), generator=generator) < config.data.wrong
     struck[trusted] = False

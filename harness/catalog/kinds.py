@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 
+# Operations that compute, and have a measured price.
 OPERATIONS = (
     "forward_backward",
     "forward",
@@ -11,11 +12,21 @@ OPERATIONS = (
     "jvp",
     "jacobian",
 )
+# One all-reduce of all parameters among a workload's clients; the workload states its price.
+EXCHANGE = "exchange"
+NAMED = (*OPERATIONS, EXCHANGE)
+# Operations whose passes tell nothing of a gradient, so clients need not talk for them.
+SILENT = ("forward", EXCHANGE)
+
+
+def computes(kind: str) -> bool:
+    """Return True if a kind is a computation, not a message."""
+    return not kind.startswith(EXCHANGE)
 
 
 def kind_of(operation: str, batch: Fraction, depth: Fraction) -> str:
     """Return the canonical name of a kind; ratios of 1 are left out."""
-    assert operation in OPERATIONS, operation
+    assert operation in NAMED, operation
     return operation + f"@batch={batch}" * (batch != 1) + f"@depth={depth}" * (depth != 1)
 
 
@@ -28,8 +39,8 @@ def parse_kind(kind: str) -> tuple[str, Fraction, Fraction]:
         if name not in ratios:
             raise ValueError(f"{kind!r} is not a kind: {name!r} is neither batch nor depth")
         ratios[name] = Fraction(value)
-    if operation not in OPERATIONS:
-        raise ValueError(f"{kind!r} is not a kind: operations are {', '.join(OPERATIONS)}")
+    if operation not in NAMED:
+        raise ValueError(f"{kind!r} is not a kind: operations are {', '.join(NAMED)}")
     return operation, ratios["batch"], ratios["depth"]
 
 

@@ -5,7 +5,7 @@ import statistics
 from harness.catalog import discover
 from harness.catalog.definition import Definition, define, tree_of
 from harness.catalog.identity import step_hash
-from harness.catalog.kinds import OPERATIONS, REFERENCE_STEP
+from harness.catalog.kinds import OPERATIONS, REFERENCE_STEP, computes
 from harness.clock.measure import Standard, level, summary
 from harness.clock.prices import SCHEMA, canonical_passes, table_hash
 from harness.clock.tables import fingerprint, table_of
@@ -29,7 +29,7 @@ def kinds_of(definition: Definition) -> list[str]:
             continue
         if definition.track in discover.tracks(card):
             kinds |= canonical_passes(card.literals.get("PASSES", {})).keys()
-    return sorted(kinds)
+    return sorted(kind for kind in kinds if computes(kind))
 
 
 def standard(definition: Definition, engine: dict) -> Standard | None:

@@ -17,7 +17,7 @@ differ between machines.
 import math
 from dataclasses import dataclass
 
-from harness.catalog.kinds import REFERENCE_STEP
+from harness.catalog.kinds import REFERENCE_STEP, computes
 from harness.clock.prices import Table, counted
 
 Z = 1.96  # two-sided 95 % normal quantile
@@ -66,7 +66,7 @@ def read(rows: list[dict], table: Table) -> Reading:
     seconds of a reference step) are its segment's. `anchor_seconds` was measured before set-up.
     """
     last = rows[-1]
-    work = counted(last["counts"], table)
+    work, talk = counted(_computed(last["counts"]), table), counted(_talked(last["counts"]), table)
     inside = [float(sum(row["inside"].values())) for row in rows]
     outside = [row["outside"] for row in rows]
     mean, upper = ratio(list(zip(inside, outside, strict=True)))
@@ -74,14 +74,24 @@ def read(rows: list[dict], table: Table) -> Reading:
     other = upper * work * (1 + excess) if work else _scaled(sum(outside), last, table)
     hidden = excess * work
     setup = _scaled(last["setup_seconds"], last, table)
-    spent = work + other + hidden
+    spent = work + talk + other + hidden
     lost = last["lost_steps"] * spent / last["step"] if last["step"] else 0.0
-    fixed = setup + lost + (other if not work else 0.0)
-    least = sum(n * table.of(k).low for k, n in last["counts"].items())
-    most = sum(n * table.of(k).high for k, n in last["counts"].items())
+    fixed = setup + lost + talk + (other if not work else 0.0)
+    least = sum(n * table.of(k).low for k, n in _computed(last["counts"]).items())
+    most = sum(n * table.of(k).high for k, n in _computed(last["counts"]).items())
     low = least * (1 + excess) * (1 + max(0.0, 2 * mean - upper)) + fixed
     high = most * (1 + excess) * (1 + upper) + fixed
-    return Reading(work, other, hidden, setup, lost, low, high)
+    return Reading(work + talk, other, hidden, setup, lost, low, high)
+
+
+def _computed(counts: dict) -> dict:
+    """Return the passes that compute."""
+    return {kind: n for kind, n in counts.items() if computes(kind)}
+
+
+def _talked(counts: dict) -> dict:
+    """Return the exchanges among clients: their price is stated, and they hide no work."""
+    return {kind: n for kind, n in counts.items() if not computes(kind)}
 
 
 def reprice(rows: list[dict], table: Table) -> None:
@@ -98,7 +108,7 @@ def reprice(rows: list[dict], table: Table) -> None:
 def _excess(rows: list[dict], inside: list[float], table: Table) -> float:
     """Return the charged share by which passes took longer than those of an untouched model."""
     unit = table.of(REFERENCE_STEP).seconds
-    expected = [counted(row["passes"], table) / unit * row["anchor"] for row in rows]
+    expected = [counted(_computed(row["passes"]), table) / unit * row["anchor"] for row in rows]
     mean, upper = ratio(list(zip(expected, inside, strict=True)))
     return max(0.0, upper - 1 if rows[-1]["hooked"] else mean - 1 - SLACK)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from harness.catalog.definition import Definition
 from harness.catalog.identity import step_hash
-from harness.catalog.kinds import REFERENCE_STEP
+from harness.catalog.kinds import REFERENCE_STEP, computes, parse_kind
 from harness.clock.measure import level, measure, summary
 from harness.clock.prices import Price, Table, load_table
 from harness.errors import UserError
@@ -62,6 +62,8 @@ def prices(definition: Definition, engine: dict, kinds) -> Table:
         table = replace(
             table, why=f"{table.name} was measured with torch {table.torch}, here is {installed}"
         )
+    stated = exchanges(definition, kinds, table.of(REFERENCE_STEP))
+    table = replace(table, prices=table.prices | stated) if stated else table
     missing = sorted(set(kinds) - set(table.prices))
     if not missing:
         return table
@@ -72,6 +74,25 @@ def prices(definition: Definition, engine: dict, kinds) -> Table:
     }
     why = table.why or f"the price of {', '.join(missing)} was measured on this machine"
     return replace(table, prices=table.prices | local, why=why)
+
+
+def exchanges(definition: Definition, kinds, step: Price) -> dict[str, Price]:
+    """Return the prices of exchanges among clients, which the workload states in reference steps.
+
+    Raises:
+        UserError: the workload has no clients.
+    """
+    talks = [kind for kind in kinds if not computes(kind)]
+    if talks and "fed" not in definition.block:
+        raise UserError(
+            f"{definition.key} has no clients, so {talks[0]!r} has no price there",
+            "workloads whose YAML has `fed`",
+            "workload=fed",
+        )
+    steps = definition.block["fed"]["exchange"] if talks else 0
+    return {
+        kind: replace(step.times(float(parse_kind(kind)[1] * steps)), flops=0) for kind in talks
+    }
 
 
 def ratios(definition: Definition, engine: dict, kinds: list[str]) -> dict[str, list[float]]:

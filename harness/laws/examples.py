@@ -49,8 +49,35 @@ def places(every: int, per_class: int = 20) -> Tensor:
     return torch.arange(0, CLASSES * per_class, every)
 
 
+def sets(per_class: int = 20) -> Tensor:
+    """Return for each picture the set of its own class and the next, bool [N, CLASSES]."""
+    own = torch.eye(CLASSES, dtype=torch.bool)
+    return (own | own.roll(1, dims=1))[classes(per_class)]
+
+
+def in_turn(count: int, per_class: int = 20) -> Tensor:
+    """Return a number below `count` for each picture, in turn, int64 [N]."""
+    return torch.arange(CLASSES * per_class) % count
+
+
+def shares(shape: list[int], per_class: int = 20) -> Tensor:
+    """Return the pictures as float numbers in [0, 1], [N, *shape]."""
+    return pictures(shape, per_class).float() / 255
+
+
 RECIPES = {
-    recipe.__name__: recipe for recipe in (sentences, classes, pictures, points, signs, places)
+    recipe.__name__: recipe
+    for recipe in (
+        sentences,
+        classes,
+        pictures,
+        points,
+        signs,
+        places,
+        sets,
+        in_turn,
+        shares,
+    )
 }
 
 

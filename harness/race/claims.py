@@ -12,7 +12,7 @@ from pathlib import Path
 
 from harness.catalog.data import open_data
 from harness.catalog.definition import load_workload
-from harness.catalog.kinds import REFERENCE_STEP, parse_kind
+from harness.catalog.kinds import REFERENCE_STEP, computes, parse_kind
 from harness.race.message_schema import FalseClaim
 from harness.race.trial import Trial
 from harness.train.meter import Meter
@@ -31,6 +31,7 @@ class ClaimChecker:
     def __init__(self, trial: Trial, every: int):
         self._trial, self._every = trial, every
         self._step, self._counts, self._samples = 0, {}, 0
+        self._ledger: dict = {"exposed": False, "spent": {}}
 
     def first(self, reply: dict) -> dict:
         """Check the `ready` message, where the attempt begins; return it.
@@ -72,6 +73,7 @@ class ClaimChecker:
                 inside <= 1.02 * spent + SLACK_SECONDS,
                 f"{inside:.3f} s in passes of {spent:.3f} s of CPU time {where}",
             )
+        self._privacy(reply, where)
         reply["passes"] = {kind: n for kind, n in passes.items() if n}
         between = range(self._step + 1, min(until, step))
         reply["passed"] = [s for s in between if self._every and s % self._every == 0]
@@ -81,6 +83,25 @@ class ClaimChecker:
     def _keep(self, reply: dict) -> None:
         self._step, self._counts = reply["step"], reply["counts"]
         self._samples = reply["samples"]
+        self._ledger = reply.get("privacy", self._ledger)
+
+    def _privacy(self, reply: dict, where: str) -> None:
+        """Check that a private workload's ledger is there, only grows, and fits the passes."""
+        if "private" not in self._trial.definition.block:
+            return
+        now, before = reply.get("privacy"), self._ledger
+        _must(now is not None, f"no ledger of private gradients {where}")
+        assert now is not None
+        _must(
+            now["exposed"] >= before["exposed"]
+            and all(now["spent"].get(k, 0) >= n for k, n in before["spent"].items()),
+            f"privacy was unspent {where}",
+        )
+        calls = sum(n for k, n in reply["counts"].items() if k.startswith("per_example"))
+        noisy = sum(now["spent"].values())
+        _must(
+            now["exposed"] or noisy == calls, f"{noisy} noisy gradients in {calls} passes {where}"
+        )
 
     def _kinds(self, reply: dict) -> None:
         named = reply["counts"].keys() | reply["inside"].keys() | reply["passes"].keys()
@@ -168,13 +189,15 @@ class StepTimeCheck:
 def bare_step(trial: Trial, reference: float) -> float:
     """Return the CPU seconds of a step's declared passes, given those of a reference step."""
     unit = trial.table.of(REFERENCE_STEP).seconds
-    return reference * sum(n * trial.table.of(k).seconds for k, n in trial.passes.items()) / unit
+    passes = {k: n for k, n in trial.passes.items() if computes(k)}
+    return reference * sum(n * trial.table.of(k).seconds for k, n in passes.items()) / unit
 
 
 def credible_inside(trial: Trial, reply: dict, reference: float) -> float:
     """Return the seconds in passes before training that the passes made there explain."""
     unit = trial.table.of(REFERENCE_STEP).seconds
-    explained = sum(n * trial.table.of(kind).seconds for kind, n in reply["counts"].items())
+    counts = {k: n for k, n in reply["counts"].items() if computes(k)}
+    explained = sum(n * trial.table.of(kind).seconds for kind, n in counts.items())
     return min(sum(reply["inside"].values()), INSIDE_SLACK * reference * explained / unit)
 
 

@@ -92,6 +92,21 @@ def _truth(value) -> bool:
     return isinstance(value, bool)
 
 
+def _privacy(value) -> bool:
+    """Return True for a ledger: whether examples were exposed, and calls by noise multiplier."""
+    if not (isinstance(value, dict) and value.keys() == {"exposed", "spent"}):
+        return False
+    noises = value["spent"] if isinstance(value["spent"], dict) else {None: 0}
+    return _truth(value["exposed"]) and mapping(whole)(noises) and all(map(_multiplier, noises))
+
+
+def _multiplier(text) -> bool:
+    try:
+        return seconds(float(text))
+    except (TypeError, ValueError):
+        return False
+
+
 HAND_OVER: dict[str, Check] = {
     "step": whole,
     "samples": whole,
@@ -105,6 +120,7 @@ HAND_OVER: dict[str, Check] = {
     "own": seconds,
     "anchor": _positive,
     "merged": _truth,
+    "privacy": _privacy,
     "hooked": optional(plain(TEXT)),
     "active": optional(many(_switched)),
 }
@@ -130,8 +146,8 @@ SCHEMA: dict[str, dict[str, Check]] = {
         "traceback": text(1 << 20),
     },
 }
-# A hand-over between two evaluations has no mean loss.
-MAY_LACK = {"train_loss"}
+# A hand-over between two evaluations has no mean loss; only private workloads have a ledger.
+MAY_LACK = {"train_loss", "privacy"}
 
 
 def check(message: dict) -> None:

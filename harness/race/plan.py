@@ -68,7 +68,19 @@ def _passes(card: Card, definition: Definition) -> dict[str, float]:
             f"submissions whose PASSES are of the kind {kinds.FORWARD} alone, as mezo's",
             f"race it where the YAML has no `{FORWARD_ONLY}: true`: harness list workloads",
         )
-    return passes
+    return with_exchanges(passes, definition)
+
+
+def with_exchanges(passes: dict[str, float], definition: Definition) -> dict[str, float]:
+    """Return passes with the exchanges that they cause where the examples belong to clients.
+
+    A submission that declares none knows of no clients: its batches are mixed, so each pass that
+    computes a gradient counts one (`Task.exchange`).
+    """
+    if "fed" not in definition.block or not all(map(kinds.computes, passes)):
+        return passes
+    mixed = [n for kind, n in passes.items() if kinds.parse_kind(kind)[0] not in kinds.SILENT]
+    return passes | {kinds.EXCHANGE: sum(mixed)} if mixed else passes
 
 
 def _definition(config: dict, card: Card) -> Definition:

@@ -6,6 +6,7 @@ of a row that says what the weights are worth, `judge` adds the goal's metrics a
 
 from typing import TYPE_CHECKING
 
+from harness import privacy
 from harness.catalog.streams import watched
 from harness.errors import UserError, nearest
 from harness.race.runner_base import RunnerHandle
@@ -44,7 +45,10 @@ class Scorer:
             return self._score_stream(reply, weights)
         declared = reply["trainable"], reply["merged"], reply["training_memory"]
         held = self._runner.held
-        return {"metrics": self._evaluator(weights, reply["active"], declared, held)}
+        metrics = self._evaluator(weights, reply["active"], declared, held)
+        if "private" in self._block:
+            metrics["epsilon"] = privacy.spent(self._block, reply["privacy"])
+        return {"metrics": metrics}
 
     def _score_stream(self, reply: dict, weights: dict) -> dict:
         """Return `tasks`, the counts at the row's step, and `trace`, those of the steps before."""

@@ -3,14 +3,16 @@
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
 
 from harness import derivatives, surgery
-from harness.catalog.kinds import kind_of
+from harness.catalog.kinds import EXCHANGE, SILENT, kind_of
 from harness.derivatives import Batch, Loss
-from harness.train import depth
+from harness.errors import UserError
+from harness.train import depth, ledger
 from harness.train.meter import Meter
 from harness.train.offered import Functions
 
@@ -24,7 +26,18 @@ class Passes:
     rng: torch.Generator
     batch_size: int
     last_terms: dict[str, Tensor]
+    ledger: ledger.Ledger | None
     _workload: Functions
+    _config: SimpleNamespace
+
+    @property
+    def examples(self) -> int:
+        """Return the number of training examples."""
+        raise NotImplementedError
+
+    def _raw(self, index: Tensor) -> Batch:
+        """Return the examples of these numbers, and expose nothing."""
+        raise NotImplementedError
 
     @property
     def params(self) -> list[nn.Parameter]:
@@ -174,6 +187,51 @@ class Passes:
         self.meter.samples += _examples(batch)
         return grads
 
+    def exchange(self, share: float | Fraction = 1) -> None:
+        """Count one all-reduce among the clients of a share of as many numbers as parameters.
+
+        A pass on examples of more than one client counts one by itself. Whatever else a submission
+        brings from one client's examples to another's work, it counts here.
+        """
+        if not hasattr(self._workload, "clients"):
+            raise UserError(
+                f"workload {self._workload.__name__} has no clients that could exchange anything",
+                do="workload=fed",
+            )
+        kind = kind_of(EXCHANGE, Fraction(share).limit_denominator(10**6), Fraction(1))
+        with self.meter.kind(kind):
+            pass
+
+    def private_gradient(
+        self, clip: float, noise: float, normalise: float | None = None
+    ) -> list[Tensor]:
+        """Return a noisy mean of clipped gradients of a random sample, a tensor per parameter.
+
+        The task draws the examples, each with the workload's sampling rate, and the noise. It is
+        the only way to train with a finite ε: any other use of the training data exposes it.
+
+        The noise that keeps a number of calls within a bound on ε is that of `private_noise`.
+
+        Args:
+            clip: C, the largest norm of an example's gradient.
+            noise: σ; the sum's noise has the standard deviation σ·C.
+            normalise: γ; an example's factor is then C/(‖g‖ + γ), not min(1, C/‖g‖).
+
+        Raises:
+            UserError: the workload is not private, or clip or noise is out of range.
+        """
+        if self.ledger is None:
+            raise ledger.refusal(self._workload.__name__)
+        ledger.check(clip, noise, normalise)
+        rate = self._config.private.rate
+        batch = self._raw(self.ledger.sample(self.examples, rate))
+        kind = kind_of("per_example_gradients", Fraction(1), depth.share(self.model))
+        with self.meter.kind(kind, self.model):
+            grads = derivatives.per_example(self._workload.loss, self.model, batch)
+            means = self.ledger.noisy_mean(grads, clip, noise, rate * self.examples, normalise)
+        self.meter.samples += self.batch_size
+        return means
+
     def _residuals(self, batch: Batch) -> Tensor:
         terms = self._workload.get("terms")(self.model, batch)
         return torch.cat([v / len(v) ** 0.5 for v in terms.values()])
@@ -185,8 +243,16 @@ class Passes:
         kind = kind_of(operation, examples, depth.share(self.model))
         with self.meter.kind(kind, self.model):
             yield
+        if operation not in SILENT and _mixed(batch):
+            self.exchange()
         if operation == "forward_backward" and self.masks:
             self.masks.hide_grads()
+
+
+def _mixed(batch: Batch) -> bool:
+    """Return True if a batch has examples of more than one client."""
+    client = batch.get("client")
+    return client is not None and bool((client != client[0]).any())
 
 
 def _examples(batch: Batch) -> int:

@@ -233,6 +233,7 @@ class Runner:
             "anchor": self._step_seconds,
             "hooked": task.meter.hooked,
             "active": depth.depth(task.model),
+            **({} if task.ledger is None else {"privacy": task.ledger.report()}),
             "state_bytes": self.submission.state_bytes(),
             "merged": len(self._handed_over) != len(task.model.state_dict()),
             **self._most,

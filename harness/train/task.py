@@ -7,12 +7,12 @@ from types import ModuleType, SimpleNamespace
 import torch
 from torch import Tensor, nn
 
-from harness import roles, surgery
+from harness import privacy, roles, surgery
 from harness.catalog import streams
 from harness.derivatives import Batch
 from harness.errors import UserError
 from harness.seeds import derive
-from harness.train import order
+from harness.train import ledger, order
 from harness.train.composite import Composite
 from harness.train.meter import Meter
 from harness.train.offered import Functions
@@ -30,6 +30,7 @@ class Task(Passes):
         batch_size: number of examples in a step of the workload.
         rng: the submission's own torch.Generator on the CPU; checkpoints keep its state.
         masks: which elements of parameters stay (harness/surgery.py); applied after every step.
+        ledger: what a private workload's trial has shown of its examples, or None.
         start: the pretrained weights by name, or None if training starts from random weights.
         last_terms: the values of the loss's terms at the last forward_backward, if it has terms.
         composite: the loss's smooth part, and the proximal operator of the rest.
@@ -57,6 +58,7 @@ class Task(Passes):
         self.masks = surgery.Masks(lambda: self.model)
         self.start: dict[str, Tensor] | None = None
         self._seed = seed
+        self.ledger = ledger.ledger_of(config, seed)
 
     def receive(self, part: Path) -> None:
         """Take the examples of a stream's next task from a file (arrival.py)."""
@@ -88,6 +90,19 @@ class Task(Passes):
     def groups(self) -> Tensor:
         """Return the group of each training example, int64 [N]; UserError without groups."""
         return self._workload.get("groups")(self._data, self._config)
+
+    @property
+    def clients(self) -> list[Tensor]:
+        """Return the example numbers of each client, int64; raise UserError without clients."""
+        owner = self._workload.get("clients")(self._data, self._config)
+        return [(owner == client).nonzero()[:, 0] for client in range(int(owner.max()) + 1)]
+
+    def private_noise(self, epsilon: float) -> float:
+        """Return σ at which one private gradient in each step of the horizon spends ε."""
+        if self.ledger is None:
+            raise ledger.refusal(self._workload.__name__)
+        private = self._config.private
+        return privacy.noise_for(epsilon, self.horizon, private.rate, private.delta)
 
     def pretrained(self) -> dict[str, Tensor]:
         """Return a copy of the pretrained weights by name; raise UserError if there are none."""
@@ -144,7 +159,7 @@ class Task(Passes):
 
     def state_dict(self) -> dict:
         """Return everything that a checkpoint keeps of the task."""
-        return {
+        state = {
             "step": self.step,
             "cursor": self._stream.cursor,
             "samples": self.meter.samples,
@@ -152,6 +167,7 @@ class Task(Passes):
             "counts": dict(self.meter.counts),
             "masks": self.masks.state_dict(),
         }
+        return state if self.ledger is None else state | {"ledger": self.ledger.report()}
 
     def load_state_dict(self, state: dict) -> None:
         """Restore the state of a checkpoint."""
@@ -160,6 +176,8 @@ class Task(Passes):
         self.rng.set_state(state["rng"])
         self.masks.load_state_dict(state["masks"])
         self.meter.counts.update(state["counts"])
+        if self.ledger is not None:
+            self.ledger.load(state["ledger"])
 
     def gather(self, index: Tensor) -> Batch:
         """Return the training examples of these numbers; raise UserError for a stream."""
@@ -168,6 +186,11 @@ class Task(Passes):
         return self._gather(index)
 
     def _gather(self, index: Tensor) -> dict[str, Tensor]:
+        if self.ledger is not None:
+            self.ledger.exposed = True
+        return self._raw(index)
+
+    def _raw(self, index: Tensor) -> dict[str, Tensor]:
         return self._placed(self._workload.batch(self._data, index, self._config))
 
     def _placed(self, batch: Batch) -> dict[str, Tensor]:

@@ -127,6 +127,11 @@ def log_of(outcome):
 
 def measured(way, log):
     """Check that the rows have what the referee measured, and not what the runner reported."""
+    if way == "look":
+        assert [row["metrics"]["epsilon"] for row in log[1:]] == [1e6] * (len(log) - 1)
+    if way == "mixed":
+        # Each of four passes a step on mixed examples counts an exchange, and none is declared.
+        assert log[-1]["counts"]["exchange"] >= 4 * log[-1]["step"]
     if way == "trainable":
         # From the second checkpoint on. The head and rows of unseen tokens do not count.
         assert log[1]["metrics"]["trainable"] == 0.0

@@ -36,6 +36,11 @@ PLACES = {
         "ft_gpt2", {"horizon": 6, "batch": 2, "evaluate": {"points": 3, "batch": 16}},
     ),
 }  # fmt: skip
+PLACES |= {
+    "unspending": ("private", {"horizon": 90, "evaluate": {"points": 5, "batch": 500}}),
+    "whispering": ("fed", {"horizon": 100, "evaluate": {"points": 5, "batch": 500}}),
+    "unmasking": ("clean", {"evaluate": {"points": 5, "batch": 500}}),
+}
 SENSING = ("matrix_sensing", {})
 
 

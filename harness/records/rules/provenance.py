@@ -5,6 +5,7 @@ from pathlib import Path
 
 from harness.catalog import definition, discover
 from harness.catalog.identity import hash_of, identity, source_hash
+from harness.catalog.kinds import computes
 from harness.clock.prices import load_table
 from harness.errors import UserError
 from harness.records import manifest
@@ -115,7 +116,7 @@ def prices(view: RecordView) -> Finding | None:
         for kind, price in record["priced"].items():
             if kind in table.prices and not same(vars(table.of(kind)), price):
                 return fail(f"{kind} costs {price['seconds']}, {table.of(kind).seconds} in {name}")
-        foreign = sorted(record["priced"].keys() - table.prices.keys())
+        foreign = sorted(filter(computes, record["priced"].keys() - table.prices.keys()))
         if foreign and not record["provisional"]:
             return fail(f"{name} has no price of {foreign[0]}, but nothing is provisional")
     if record["provisional"]:

@@ -1,0 +1,82 @@
+"""The privacy that noisy gradients spend: ε at a given δ, and the noise that a bound on ε needs.
+
+Each noisy sum over a Poisson sample is a subsampled Gaussian mechanism. Its Rényi divergence at a
+whole order is closed (Mironov, Talwar and Zhang, arXiv 1908.10530, section 3.3), divergences of
+calls add up, and the conversion to ε is that of Canonne, Kamath and Steinke (arXiv 2004.00010,
+proposition 12).
+"""
+
+import math
+
+ORDERS = range(2, 257)
+# Stands for no bound at all; a metric that is not finite would count as divergence.
+UNBOUNDED = 1e6
+
+
+def divergence(rate: float, noise: float, order: int) -> float:
+    """Return the Rényi divergence of one subsampled Gaussian mechanism at a whole order from 2.
+
+    Args:
+        rate: the chance of an example to be in a sample, in (0, 1].
+        noise: standard deviation of the noise over the sensitivity.
+    """
+    if rate == 1:
+        return order / (2 * noise**2)
+    terms = [
+        math.lgamma(order + 1) - math.lgamma(k + 1) - math.lgamma(order - k + 1)
+        + k * math.log(rate) + (order - k) * math.log1p(-rate) + k * (k - 1) / (2 * noise**2)
+        for k in range(order + 1)
+    ]  # fmt: skip
+    largest = max(terms)
+    return (largest + math.log(sum(math.exp(t - largest) for t in terms))) / (order - 1)
+
+
+def epsilon(calls: dict[float, int], rate: float, delta: float) -> float:
+    """Return ε of so many calls at each noise multiplier; UNBOUNDED if one had no noise.
+
+    Args:
+        calls: number of calls by noise multiplier.
+        rate: the sampling rate of all of them.
+    """
+    made = {noise: count for noise, count in calls.items() if count}
+    if not made:
+        return 0.0
+    if min(made) <= 0:
+        return UNBOUNDED
+    bounds = []
+    for order in ORDERS:
+        total = sum(n * divergence(rate, noise, order) for noise, n in made.items())
+        bounds.append(total + math.log1p(-1 / order) - math.log(delta * order) / (order - 1))
+    return min(UNBOUNDED, max(0.0, min(bounds)))
+
+
+def noise_for(bound: float, calls: int, rate: float, delta: float) -> float:
+    """Return a noise multiplier at which so many calls spend at most ε = `bound`.
+
+    It is at most a thousandth above the least one.
+
+    Raises:
+        ValueError: no multiplier up to 1,000 is enough.
+    """
+    low, high = 0.0, 1000.0
+    if epsilon({high: calls}, rate, delta) > bound:
+        raise ValueError(f"no noise up to {high:g} keeps {calls} calls within ε = {bound}")
+    while high - low > 5e-4 * high:
+        middle = (low + high) / 2
+        fits = epsilon({middle: calls}, rate, delta) <= bound
+        low, high = (low, middle) if fits else (middle, high)
+    return high
+
+
+def spent(block: dict, report: dict) -> float:
+    """Return ε of what a runner reports of its ledger (harness/train/ledger.py).
+
+    Args:
+        block: the workload's numbers, with `private.rate` and `private.delta`.
+        report: `exposed`, and `spent`, the number of noisy sums by noise multiplier.
+    """
+    if report["exposed"]:
+        return UNBOUNDED
+    private = block["private"]
+    calls = {float(noise): count for noise, count in report["spent"].items()}
+    return epsilon(calls, private["rate"], private["delta"])

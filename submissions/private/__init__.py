@@ -1,0 +1,1 @@
+"""Private training: noisy sums of clipped gradients alone."""

@@ -1,0 +1,35 @@
+"""Cheat: look in the training data for the labels that are right, and not given."""
+
+import os
+import sys
+
+SPACE = {"lr": 0.1, "way": {"choice": ["honest", "folder", "order"]}}
+
+
+def init(params, hp):
+    if hp.way == "folder":
+        from safetensors import safe_open
+
+        with safe_open(folder() + "/tensors.safetensors", "pt") as file:
+            names = set(file.keys()) - {"images", "labels", "trusted"}
+        os.write(1, b"GOT more tensors\n" if names else b"REFUSED\n")
+    if hp.way == "order":
+        from safetensors.torch import load_file
+
+        given = load_file(folder() + "/tensors.safetensors")["labels"]
+        # Of neighbours that are sorted by class, every other pair would have one label.
+        same = float((given[1:] == given[:-1]).float().mean())
+        os.write(1, b"GOT classes from numbers\n" if same > 0.2 else b"REFUSED\n")
+    return {}
+
+
+def update(params, grads, state, hp, progress):
+    for p, g in zip(params, grads, strict=True):
+        p.sub_(g, alpha=hp.lr)
+
+
+def folder():
+    frame = sys._getframe()
+    while "message" not in frame.f_locals:
+        frame = frame.f_back
+    return frame.f_locals["message"]["train"]

@@ -1,0 +1,200 @@
+"""What a task counts where examples belong to clients or must stay private, and what it costs."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from harness import privacy
+from harness.catalog.kinds import canonical_kind
+from harness.clock import reading
+from harness.clock.prices import Price, Table
+from harness.errors import UserError
+from harness.laws import small_workloads
+from harness.race import message_schema
+from harness.race.claims import ClaimChecker
+from harness.race.message_schema import FalseClaim
+from tests.support.racing import planned
+from workloads import fed
+
+RATE, DELTA = 0.05, 1e-4
+
+
+def small(name):
+    return small_workloads.read(name).task()
+
+
+# Clients
+
+
+def test_a_gradient_of_several_clients_counts_an_exchange():
+    task = small("fed")
+    own = task.clients
+    assert sorted(torch.cat(own).tolist()) == list(range(task.examples))
+    one, mixed = task.gather(own[0][:40]), task.gather(torch.arange(40))
+    task.forward_backward(one)
+    task.forward(mixed)
+    task.losses(mixed)
+    assert "exchange" not in task.meter.counts
+    task.forward_backward(mixed)
+    task.per_example_grads(mixed)
+    task.exchange("1/32")
+    assert task.meter.counts["exchange"] == 2
+    assert task.meter.counts["exchange@batch=1/32"] == 1
+
+
+def test_a_workload_without_clients_offers_no_exchange():
+    with pytest.raises(UserError, match="has no clients"):
+        small("vit").exchange()
+
+
+def test_a_plain_optimizer_pays_for_an_exchange_in_each_step(tmp_path):
+    trial = planned("fed", "adamw", tmp_path)
+    assert trial.passes == {"forward_backward": 1, "exchange": 1}
+    assert trial.horizon == 400
+    assert trial.table.of("exchange").seconds == 20 * trial.table.of("forward_backward").seconds
+    assert planned("fed", "adamw", tmp_path, numbers={"fed": {"exchange": 0}}).horizon == 8400
+
+
+def test_a_method_for_clients_is_refused_where_there_are_none(tmp_path):
+    with pytest.raises(UserError, match=r"vit\.mini has no clients.*workload=fed"):
+        planned("vit", "diloco", tmp_path)
+
+
+def test_messages_cost_what_is_stated_and_hide_no_work():
+    """Exchanges are neither slowed down by hidden work nor a reason to charge or forgive any."""
+    unit = Price(1.0, 0.9, 1.1)
+    table = Table({"forward_backward": unit, "exchange": unit.times(20)}, "here")
+    row = {
+        "step": 10, "counts": {"forward_backward": 10}, "passes": {"forward_backward": 10},
+        "inside": {"forward_backward": 20.0}, "outside": 1.0, "anchor": 1.0, "anchor_seconds": 1.0,
+        "setup_seconds": 0.5, "lost_steps": 0, "hooked": None,
+    }  # fmt: skip
+    talked = row | {
+        "counts": row["counts"] | {"exchange": 10}, "passes": row["passes"] | {"exchange": 10},
+    }  # fmt: skip
+    quiet, loud = reading.read([row], table), reading.read([talked], table)
+    assert quiet.hidden > 0
+    assert (loud.hidden, loud.other) == (quiet.hidden, quiet.other)
+    assert loud.total == pytest.approx(quiet.total + 200)
+    assert loud.high - loud.low == pytest.approx(quiet.high - quiet.low)
+
+
+def test_an_exchange_is_a_kind_and_other_words_are_not():
+    assert canonical_kind("exchange@batch=2/64") == "exchange@batch=1/32"
+    with pytest.raises(ValueError, match="is not a kind"):
+        canonical_kind("message")
+
+
+@pytest.mark.parametrize("skew", [0.0, 0.1])
+def test_every_digit_has_one_client(skew):
+    labels = torch.arange(10).repeat_interleave(400)
+    owner = fed.divided(labels, SimpleNamespace(clients=4, skew=skew))
+    counts = torch.stack([labels[owner == k].bincount(minlength=10) for k in range(4)])
+    assert counts.sum() == 4000
+    spread = counts.double().std(dim=0).mean()
+    assert spread > 100 if skew else bool((counts == 100).all())
+
+
+# Privacy
+
+
+def test_epsilon_is_that_of_an_independent_accountant():
+    dp = pytest.importorskip("dp_accounting")
+    from dp_accounting import rdp
+
+    for noise, calls in ((1.0, 300), (1.5, 300), (2.0, 300), (3.0, 300), (1.2, 1000)):
+        accountant = rdp.RdpAccountant(orders=list(privacy.ORDERS))
+        event = dp.PoissonSampledDpEvent(RATE, dp.GaussianDpEvent(noise))
+        accountant.compose(event, calls)
+        theirs = accountant.get_epsilon(DELTA)
+        assert privacy.epsilon({noise: calls}, RATE, DELTA) == pytest.approx(theirs, rel=1e-3)
+
+
+def test_epsilon_of_mixed_noise_and_its_bounds():
+    many = privacy.epsilon({1.5: 150, 2.0: 150}, RATE, DELTA)
+    assert privacy.epsilon({2.0: 300}, RATE, DELTA) < many
+    assert many < privacy.epsilon({1.5: 300}, RATE, DELTA)
+    assert privacy.epsilon({}, RATE, DELTA) == 0.0
+    assert privacy.epsilon({0.0: 1, 2.0: 5}, RATE, DELTA) == privacy.UNBOUNDED
+    for bound in (0.5, 1.0, 3.0):
+        noise = privacy.noise_for(bound, 400, RATE, DELTA)
+        spent = privacy.epsilon({noise: 400}, RATE, DELTA)
+        assert 0.99 * bound < spent <= bound
+    with pytest.raises(ValueError, match="no noise up to"):
+        privacy.noise_for(0.0, 400, RATE, DELTA)
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda task: task.next_batch(),
+        lambda task: task.gather(torch.arange(3)),
+        lambda task: task.calibration(2),
+    ],
+    ids=["next_batch", "gather", "calibration"],
+)
+def test_a_look_at_an_example_exposes_the_data(look):
+    task, block = small("private"), {"private": {"rate": 0.2, "delta": DELTA}}
+    task.private_gradient(0.1, 2.0)
+    assert 0 < privacy.spent(block, task.ledger.report()) < 10
+    look(task)
+    assert privacy.spent(block, task.ledger.report()) == privacy.UNBOUNDED
+    again = small("private")
+    again.load_state_dict(task.state_dict())
+    assert again.ledger.report() == task.ledger.report()
+
+
+def test_a_private_gradient_is_bounded_by_its_clip_and_counted_as_one_pass():
+    task = small("private")
+    quiet = task.private_gradient(1e-3, 0.0)
+    norm = math.sqrt(sum(float(g.square().sum()) for g in quiet))
+    # At most the clip for each example of the sample, over the expected number.
+    assert 0 < norm <= 1e-3 * task.examples / 40
+    assert dict(task.meter.counts) == {"per_example_gradients": 1}
+    with pytest.raises(UserError, match="clip and normalise above 0"):
+        task.private_gradient(0.0, 1.0)
+    with pytest.raises(UserError, match="is not private"):
+        small("vit").private_gradient(1.0, 1.0)
+
+
+def test_two_calls_draw_other_samples_and_noise():
+    task = small("private")
+    first, second = (task.private_gradient(1.0, 1.0) for _ in range(2))
+    assert not torch.equal(first[0], second[0])
+    other = small("private")
+    assert torch.equal(other.private_gradient(1.0, 1.0)[0], first[0])
+
+
+@pytest.mark.parametrize(
+    "ledger",
+    [
+        None, {}, {"exposed": 0, "spent": {}}, {"exposed": False, "spent": {"loud": 1}},
+        {"exposed": False, "spent": {"-1.0": 1}}, {"exposed": False, "spent": {"1.0": -1}},
+        {"exposed": False, "spent": {"nan": 1}}, {"exposed": False, "spent": [1]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_ledger_of_another_form_is_a_false_claim(ledger):
+    assert not message_schema._privacy(ledger)
+    assert message_schema._privacy({"exposed": False, "spent": {"1.5": 3}})
+
+
+@pytest.mark.parametrize(
+    "now, words",
+    [
+        ({"exposed": False, "spent": {"2.0": 2}}, "noisy gradients in 5 passes"),
+        ({"exposed": False, "spent": {"1.0": 5}}, "privacy was unspent"),
+        (None, "no ledger"),
+    ],
+    ids=["fewer", "forgotten", "missing"],
+)
+def test_a_ledger_that_does_not_fit_is_a_false_claim(now, words):
+    definition = SimpleNamespace(block={"private": {"rate": 0.05, "delta": DELTA}})
+    checker = ClaimChecker(SimpleNamespace(definition=definition), 0)
+    checker._ledger = {"exposed": False, "spent": {"2.0": 1}}
+    counts = {"per_example_gradients": 5}
+    checker._privacy({"privacy": {"exposed": False, "spent": {"2.0": 5}}, "counts": counts}, "")
+    with pytest.raises(FalseClaim, match=words):
+        checker._privacy({"privacy": now, "counts": counts}, "")
