@@ -228,7 +228,8 @@ class Passes:
         kind = kind_of("per_example_gradients", Fraction(1), depth.share(self.model))
         with self.meter.kind(kind, self.model):
             grads = derivatives.per_example(self._workload.loss, self.model, batch)
-            means = self.ledger.noisy_mean(grads, clip, noise, rate * self.examples, normalise)
+        # Outside of the pass, whose price is that of the gradients alone.
+        means = self.ledger.noisy_mean(grads, clip, noise, rate * self.examples, normalise)
         self.meter.samples += self.batch_size
         return means
 

@@ -3,7 +3,7 @@
 import os
 import sys
 
-SPACE = {"lr": 0.1, "way": {"choice": ["honest", "folder", "order"]}}
+SPACE = {"lr": 0.1, "way": {"choice": ["honest", "folder", "sorted"]}}
 
 
 def init(params, hp):
@@ -13,7 +13,7 @@ def init(params, hp):
         with safe_open(folder() + "/tensors.safetensors", "pt") as file:
             names = set(file.keys()) - {"images", "labels", "trusted"}
         os.write(1, b"GOT more tensors\n" if names else b"REFUSED\n")
-    if hp.way == "order":
+    if hp.way == "sorted":
         from safetensors.torch import load_file
 
         given = load_file(folder() + "/tensors.safetensors")["labels"]

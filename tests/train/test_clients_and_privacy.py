@@ -15,7 +15,10 @@ from harness.laws import small_workloads
 from harness.race import message_schema
 from harness.race.claims import ClaimChecker
 from harness.race.message_schema import FalseClaim
+from harness.train.reference_step import ReferenceStep
+from harness.train.task import Task
 from tests.support.racing import planned
+from tests.workloads.test_labels import opened
 from workloads import fed
 
 RATE, DELTA = 0.05, 1e-4
@@ -144,6 +147,14 @@ def test_a_look_at_an_example_exposes_the_data(look):
     again = small("private")
     again.load_state_dict(task.state_dict())
     assert again.ledger.report() == task.ledger.report()
+
+
+def test_timing_a_reference_step_exposes_nothing():
+    """The harness times steps of its own on training examples in every trial."""
+    run = opened("private")
+    task = Task(run.module, run.config, dict(run.splits["train"]), run.model(), 0, 10)
+    assert ReferenceStep(task, run.module, run.config, dict(run.splits["train"])).seconds(1) > 0
+    assert task.ledger.report() == {"exposed": False, "spent": {}}
 
 
 def test_a_private_gradient_is_bounded_by_its_clip_and_counted_as_one_pass():
