@@ -12,11 +12,10 @@ import argparse
 import json
 from pathlib import Path
 
-import yaml
-
 from harness.catalog import definition, discover, identity
 from harness.catalog.discover import ROOT
 from harness.catalog.identity import source_hash, step_hash
+from harness.race.configuration import engine_for, engine_named
 
 FROZEN = ROOT / "tests" / "catalog" / "identities.json"
 
@@ -61,7 +60,7 @@ def runs() -> dict[str, list[str]]:
     Raises:
         SystemExit: a line's own run id is another one.
     """
-    engine = yaml.safe_load((ROOT / "conf" / "engine" / "cpu.yaml").read_text())
+    engine = engine_for(engine_named("cpu"), "mini")
     identities = {}
     for path in sorted((ROOT / "results" / "board").glob("*.jsonl")):
         rows = lines(path)

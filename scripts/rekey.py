@@ -20,9 +20,8 @@ import json
 import sys
 from pathlib import Path
 
-import yaml
-
 from harness.clock.prices import table_hash
+from harness.race.configuration import engine_for, engine_named
 from harness.records.compact import number
 from harness.system.files import atomic_write
 from harness.system.hashing import canonical, digest
@@ -163,7 +162,7 @@ def new_texts(results: Path, keys: Keys) -> dict[Path, str]:
     Raises:
         Stop: an old id cannot be derived.
     """
-    engine = yaml.safe_load((ROOT / "conf" / "engine" / "cpu.yaml").read_text())
+    engine = engine_for(engine_named("cpu"), "mini")
     texts: dict[Path, str | None] = {**tables(results / "reference" / "prices", keys)}
     if not _is_project(results):
         # Records of one's own name the tables of the project, which may be new already.

@@ -17,10 +17,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import yaml
-
 from harness.catalog import discover
 from harness.catalog.identity import source_hash
+from harness.race.configuration import engine_for, engine_named
 from harness.records.compact import number
 from harness.system.files import atomic_write
 from harness.system.hashing import canonical, digest
@@ -179,7 +178,7 @@ def keep(former: Path, evaluations: int, write: bool) -> int:
             del changes[name]
     if not write:
         return bool(failed)
-    engine = yaml.safe_load((ROOT / "conf" / "engine" / "cpu.yaml").read_text())
+    engine = engine_for(engine_named("cpu"), "mini")
     names: dict[str, str] = {}
     for path, rows in boards.items():
         text = rewritten(rows, changes, names, engine)

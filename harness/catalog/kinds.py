@@ -1,7 +1,12 @@
-"""Names of kinds: an operation with its shape relative to the workload's own step."""
+"""Names of kinds: an operation with its shape relative to the workload's own step.
+
+A trial on several processes adds their number, because a pass costs otherwise there:
+"forward_backward@ranks=4" is one pass of the workload's batch that four processes share.
+"""
 
 from fractions import Fraction
 
+RANKS = "@ranks="
 # Operations that compute, and have a measured price.
 OPERATIONS = (
     "forward_backward",
@@ -31,8 +36,11 @@ def kind_of(operation: str, batch: Fraction, depth: Fraction) -> str:
 
 
 def parse_kind(kind: str) -> tuple[str, Fraction, Fraction]:
-    """Operation, batch ratio and depth ratio of a kind's name; ValueError if it is none."""
-    operation, *shape = kind.split("@")
+    """Operation, batch ratio and depth ratio of a kind's name; ValueError if it is none.
+
+    The number of processes, if the name has one, is left out: see `ranks_of`.
+    """
+    operation, *shape = alone(kind).split("@")
     ratios = {"batch": Fraction(1), "depth": Fraction(1)}
     for part in shape:
         name, _, value = part.partition("=")
@@ -44,9 +52,24 @@ def parse_kind(kind: str) -> tuple[str, Fraction, Fraction]:
     return operation, ratios["batch"], ratios["depth"]
 
 
+def among(kind: str, ranks: int) -> str:
+    """Return the name of a kind whose passes are shared by so many processes."""
+    return kind + f"{RANKS}{ranks}" * (ranks != 1)
+
+
+def ranks_of(kind: str) -> int:
+    """Return the number of processes that share a pass of this kind."""
+    return int(kind.partition(RANKS)[2] or 1)
+
+
+def alone(kind: str) -> str:
+    """Return the name of the same kind in one process."""
+    return kind.partition(RANKS)[0]
+
+
 def canonical_kind(kind: str) -> str:
     """Return the one name of a kind, with ratios in lowest terms; ValueError if it is none."""
-    return kind_of(*parse_kind(kind))
+    return among(kind_of(*parse_kind(kind)), ranks_of(kind))
 
 
 REFERENCE_STEP, FORWARD = "forward_backward", "forward"

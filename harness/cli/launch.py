@@ -14,10 +14,15 @@ from harness.race.trial import Trial
 from harness.records import run_folder
 from harness.system.command_line import SWEEP
 from harness.system.terminal import say
+from harness.system.torchrun import Place
 
 
-def launch(arguments: list[str]) -> int:
-    """Run what the arguments ask for through Hydra; return the exit status."""
+def launch(arguments: list[str], place: Place | None = None) -> int:
+    """Run what the arguments ask for through Hydra; return the exit status.
+
+    Args:
+        place: of this process among those of torchrun, if that has started it.
+    """
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -33,7 +38,10 @@ def launch(arguments: list[str]) -> int:
         launchers.refuse_without_sweep(settings_of(arguments))
         if flags:
             return _through_hydra(typed, arguments)
-        return race(configuration.compose(arguments), typed)
+        settings = configuration.compose(arguments)
+        if place and not place.alone and not settings["dry"]:
+            return _on_machines(settings, typed, place)
+        return race(settings, typed)
     except (HydraException, OmegaConfBaseException) as error:
         raise config.explain(error) from None
 
@@ -92,6 +100,23 @@ def race(settings: dict, typed: list[str]) -> int:
         lines.insert(0, "this trial was run before; its record stands")
     say("\n".join(lines), sys.stdout)
     return run_folder.exit_code(result.outcome)
+
+
+def _on_machines(settings: dict, typed: list[str], place: Place) -> int:
+    """Run one trial on several machines, as its referee or for its ranks here."""
+    from harness.race import host, plan
+
+    trial = plan.make(settings)
+    host.check(trial)
+    if place.rank == 0:
+        try:
+            return race(settings, typed)
+        finally:
+            host.end(place, trial)
+    if problem := host.serve(trial, place):
+        say(f"harness: {problem}", sys.stderr)
+        return EXIT_FAILED
+    return EXIT_OK
 
 
 def _first_lines(trial: Trial) -> list[str]:

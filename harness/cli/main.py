@@ -5,7 +5,8 @@ import sys
 from importlib import import_module
 
 from harness.cli.arguments import COMMANDS
-from harness.errors import EXIT_USAGE, UserError
+from harness.errors import EXIT_OK, EXIT_USAGE, UserError
+from harness.system import torchrun
 from harness.system.paths import children_import_this_copy, require_own_packages
 from harness.system.terminal import printable
 
@@ -20,7 +21,8 @@ harness: which training algorithm gets there first?
       a sweep: every combination once, two at a time; the same command again continues it
 
 settings (python -m harness --cfg job shows all):
-  workload= submission= scale=mini|base|full variant= seed= trial= study= tuned= hopeless= diagnose=
+  workload= submission= scale=mini|small|base|full variant= seed= trial= study= tuned= hopeless=
+  diagnose=
   until=goal|budget isolation= engine=auto|cpu|gpu tracker=wandb|tensorboard|none results=FOLDER
   jobs=2 dry=true submission.KEY=VALUE
 
@@ -71,6 +73,10 @@ def main(arguments: list[str] | None = None) -> int:
             return import_module(f"harness.cli.commands.{arguments[0]}").run(arguments[1:])
         from harness.cli import launch
 
+        if place := torchrun.here():
+            arguments = torchrun.with_processes(arguments, place)
+            # Each machine has one process that starts its ranks, and one of them is the referee.
+            return launch.launch(arguments, place) if place.local_rank == 0 else EXIT_OK
         return launch.launch(arguments)
     except UserError as error:
         print(f"harness: {printable(str(error))}", file=sys.stderr)

@@ -22,8 +22,17 @@ from harness.system.files import atomic_json, read_json
 
 def prices_path(definition: Definition, engine: dict) -> Path:
     """Return the path of the workload's frozen table for a device."""
-    device = engine["device"].split(":")[0]
+    device = "-".join([engine["device"].split(":")[0], *passes_options(engine)])
     return definition.frozen / "prices" / f"{definition.key}.{device}.json"
+
+
+def passes_options(engine: dict) -> list[str]:
+    """Return what an engine does to the passes, in words: their prices are others."""
+    return [
+        name if value is True else str(value)
+        for name, value in sorted(engine.items())
+        if name in ("shard", "precision", "compile", "checkpointing") and value is not False
+    ]
 
 
 def table_of(definition: Definition, engine: dict) -> Table | None:
@@ -135,4 +144,5 @@ def fingerprint(engine: dict) -> dict:
         "torch": torch,
         "threads": engine["threads"],
         "device": engine["device"],
+        **({"options": options} if (options := passes_options(engine)) else {}),
     }

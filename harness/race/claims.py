@@ -193,12 +193,17 @@ def bare_step(trial: Trial, reference: float) -> float:
     return reference * sum(n * trial.table.of(k).seconds for k, n in passes.items()) / unit
 
 
-def credible_inside(trial: Trial, reply: dict, reference: float) -> float:
-    """Return the seconds in passes before training that the passes made there explain."""
+def credible_inside(trial: Trial, reply: dict, reference: float, ranks: int = 1) -> float:
+    """Return the seconds in passes before training that the passes made there explain.
+
+    Args:
+        ranks: the number of processes that the seconds are a sum over.
+    """
     unit = trial.table.of(REFERENCE_STEP).seconds
     counts = {k: n for k, n in reply["counts"].items() if computes(k)}
     explained = sum(n * trial.table.of(kind).seconds for kind, n in counts.items())
-    return min(sum(reply["inside"].values()), INSIDE_SLACK * reference * explained / unit)
+    credible = INSIDE_SLACK * reference * explained / unit
+    return min(sum(reply["inside"].values()), ranks * credible)
 
 
 def _must(true: bool, what: str) -> None:

@@ -120,6 +120,63 @@ def settings(workload: dict, submission: dict, **changes: object) -> dict:
     return values | {"workload": workload, "submission": submission} | changes
 
 
+# What an engine may do besides, with the values that change nothing. Only others are recorded, so a
+# run keeps its id.
+OPTIONS = {
+    "processes": 1, "shard": False, "precision": "float32", "compile": False,
+    "checkpointing": False, "pinned": False,
+}  # fmt: skip
+PRECISIONS = ("float32", "bf16")
+
+
+def processes_of(engine: dict, isolation: str) -> int:
+    """Return the number of processes of a trial.
+
+    Raises:
+        UserError: the isolation has no room for them, or for what the engine does.
+    """
+    processes = engine.get("processes", 1)
+    _check_confined(engine, isolation)
+    if processes > 1 and isolation == "inline":
+        raise UserError(
+            f"engine.processes={processes} needs processes of its own, isolation=inline has none",
+            "process, strict",
+            "isolation=process",
+        )
+    return processes
+
+
+def _check_options(engine: dict) -> None:
+    """Raise UserError where an option of an engine has a value that it cannot have."""
+    processes = engine.get("processes", 1)
+    if not isinstance(processes, int) or isinstance(processes, bool) or processes < 1:
+        raise UserError(f"engine.processes={processes}", "a whole number from 1 up")
+    for name in ("shard", "compile", "checkpointing", "pinned"):
+        if not isinstance(engine.get(name, False), bool):
+            raise UserError(f"engine.{name}={engine[name]}", "true, false")
+    precision = engine.get("precision", "float32")
+    if precision not in PRECISIONS:
+        raise UserError(f"engine.precision={precision}", nearest(str(precision), PRECISIONS))
+    if engine.get("shard") and processes == 1:
+        raise UserError(
+            "engine.shard=true divides the weights among processes, and there is one",
+            do="engine.processes=2 engine.shard=true",
+        )
+    if engine.get("pinned") and engine["device"] == "cpu":
+        raise UserError(
+            "engine.pinned=true is for copies to a GPU, and the device is cpu", do="engine=gpu"
+        )
+
+
+def _check_confined(engine: dict, isolation: str) -> None:
+    """Raise UserError where an option needs what an isolation refuses."""
+    if engine.get("compile") and isolation == "strict":
+        raise UserError(
+            "engine.compile=true starts a compiler, which isolation=strict refuses",
+            do="isolation=process, or engine.compile=false",
+        )
+
+
 def engine_options() -> list[str]:
     """Return the names of the engines in conf/engine/."""
     return sorted(path.stem for path in (CONF / "engine").glob("*.yaml"))
@@ -145,6 +202,8 @@ def engine_for(engine: dict, scale: str) -> dict:
                 f"engine.{key} has no value for scale={scale}", nearest(scale, value), "engine=cpu"
             )
         chosen[key] = value[scale] if isinstance(value, dict) else value
+    _check_options(chosen)
+    chosen = {k: v for k, v in chosen.items() if k not in OPTIONS or v != OPTIONS[k]}
     if chosen["threads"] < 1:
         raise UserError(f"engine.threads={chosen['threads']}", "a whole number from 1 up")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", chosen["device"]):

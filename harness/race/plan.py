@@ -16,7 +16,7 @@ from harness.catalog.definition import (
 from harness.clock import prices, tables
 from harness.errors import UserError
 from harness.race import point
-from harness.race.configuration import engine_for
+from harness.race.configuration import engine_for, processes_of
 from harness.race.trial import Trial, steps_of
 from harness.system import sandbox
 from harness.train import predictor
@@ -60,6 +60,12 @@ def _passes(card: Card, definition: Definition) -> dict[str, float]:
         UserError: the workload does not offer one of them.
     """
     passes = prices.canonical_passes(card.literals.get("PASSES", {kinds.REFERENCE_STEP: 1}))
+    if shared := [kind for kind in passes if kinds.ranks_of(kind) > 1]:
+        raise UserError(
+            f"PASSES of {card.plugin.name} names {shared[0]}: the engine decides how many "
+            "processes share a pass",
+            do=f"PASSES with {kinds.alone(shared[0])}",
+        )
     derivatives = [kind for kind in passes if kinds.parse_kind(kind)[0] != kinds.FORWARD]
     if derivatives and forward_only(definition):
         raise UserError(
@@ -115,7 +121,6 @@ def _check_diagnosis(config: dict, definition: Definition) -> None:
 
 def make(config: dict) -> Trial:
     """Plan one trial from the resolved configuration (plain dictionaries); raises UserError."""
-    sandbox.require(config["isolation"])
     submission = config["submission"]
     plugin = discover.find(submission.get("path") or submission["name"])
     card = discover.read(plugin)
@@ -125,7 +130,10 @@ def make(config: dict) -> Trial:
     hp = chosen.hp
     engine = engine_for(config["engine"], definition.scale)
     passes = _passes(card, definition)
-    table = tables.prices(definition, engine, passes)
+    ranks = processes_of(engine, config["isolation"])
+    sandbox.require(config["isolation"], ranks)
+    shared = {kinds.among(kind, ranks): n for kind, n in passes.items()}
+    table = tables.prices(definition, engine, passes | shared)
     share = budget_share(chosen.budget, definition)
     horizon = steps_of(definition.block["horizon"], share)
     # A stream has its own length; what its steps cost is charged to the time.
@@ -148,7 +156,7 @@ def make(config: dict) -> Trial:
         card,
         plugin.place if plugin.package is None else plugin.name,
         hp,
-        passes,
+        shared,
         horizon,
         config["seed"],
         config["trial"],

@@ -137,11 +137,21 @@ class RunnerHandle(ABC):
         return {name: tensor.clone() for name, tensor in self.shared.tensors(slot).items()}
 
     def _start_message(self, train: Path, start: Path | None) -> dict:
-        paths = {
-            "root": str(ROOT),
-            "train": str(train),
-            "pretrained": start and str(start),
-            "checkpoint": str(self.trial.folder / "checkpoint"),
-            "progress": str(self.progress),
-        }
-        return self.trial.message() | paths
+        return start_message(self.trial, self.progress, train, start)
+
+
+def start_message(trial: Trial, progress: Path, train: Path, start: Path | None) -> dict:
+    """Return the message that starts a runner.
+
+    Args:
+        progress: the file of the step count.
+        train, start: folders of the training data and, if any, of the pretrained weights.
+    """
+    paths = {
+        "root": str(ROOT),
+        "train": str(train),
+        "pretrained": start and str(start),
+        "checkpoint": str(trial.folder / "checkpoint"),
+        "progress": str(progress),
+    }
+    return trial.message() | paths

@@ -101,6 +101,11 @@ class RunnerChild:
         except Disconnected:
             self._gone()
 
+    @property
+    def status(self) -> int | None:
+        """The exit status of the child; None while it runs."""
+        return self._process.poll()
+
     def poll(self) -> bool:
         """Wait for TICK at most; return True if there is a message.
 

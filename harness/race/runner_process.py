@@ -15,7 +15,7 @@ from harness.race.message_schema import FalseClaim
 from harness.race.runner_base import RunnerHandle, TrialEnded, check_layout
 from harness.race.runner_child import RunnerChild
 from harness.race.trial import Trial
-from harness.system import sandbox
+from harness.system import policy, torchrun
 from harness.system.signals import Signals
 from harness.train import checkpoint, predictor, shared_weights
 
@@ -37,6 +37,26 @@ def crafted_words():
     except CRAFTED as error:
         reason = f"{type(error).__name__}: {str(error)[:200]}"
         raise TrialEnded("invalid", f"what the runner says cannot be read: {reason}") from None
+
+
+def policy_of(trial: Trial, writable: list[Path], data: list[Path | None]) -> dict:
+    """Return the policy of a trial's runner.
+
+    Args:
+        writable: files and folders that it may write.
+        data: folders of prepared data that it may read.
+    """
+    plugins = trial.card.plugin, trial.definition.plugin
+    return policy.make(
+        trial.isolation,
+        writable=writable,
+        data=data,
+        sources=[path.resolve() for plugin in plugins for path in discover.readable(plugin)],
+        plugins=reading.package_folders(),
+        device=trial.engine["device"],
+        hidden=[trial.results, *definition.places_of_data(trial.definition)],
+        processes=trial.ranks,
+    )
 
 
 class ProcessRunner(RunnerHandle):
@@ -64,6 +84,14 @@ class ProcessRunner(RunnerHandle):
         # Bytes of state in a checkpoint beyond those reported when it was written; the most so far.
         self._unreported = 0
         self._on_cpu = trial.engine["device"] == "cpu"
+        # What the ranks measure comes as a sum; the clock counts the mean seconds of a rank.
+        self._ranks = trial.ranks
+        # A checkpoint has the whole state, of which each rank keeps one of so many parts.
+        self._shards = trial.ranks if trial.engine.get("shard") else 1
+        self._place = torchrun.here()
+        if self._place and not self._place.alone:
+            # The kernel here counts nothing of ranks on other machines.
+            self._on_cpu = False
         # Its path names neither workload nor submission.
         private = trial.results / "private" / trial.run_id
         self.child = RunnerChild(
@@ -87,20 +115,14 @@ class ProcessRunner(RunnerHandle):
             arrivals = self._arrivals = Arrivals(self.trial, train, self.child.private / "stream")
             train = arrivals.folder
         self.progress.touch()
-        plugins = self.trial.card.plugin, self.trial.definition.plugin
-        policy = sandbox.policy(
-            self.trial.isolation,
-            writable=[self.child.private, self._checkpoints, self.progress],
-            data=[None if arrivals else train, start],
-            sources=[path.resolve() for plugin in plugins for path in discover.readable(plugin)],
-            plugins=reading.package_folders(),
-            device=self.trial.engine["device"],
-            hidden=[self.trial.results, *definition.places_of_data(self.trial.definition)],
-        )
+        writable = [self.child.private, self._checkpoints, self.progress]
+        allowed = policy_of(self.trial, writable, [None if arrivals else train, start])
         message = self._start_message(train, start)
+        if self._place:
+            message["machines"] = self._place.machines(self.trial.run_id)
         known = discover.described(self.trial.card.plugin)
         part = arrivals and str(arrivals.first)
-        self.child.send("start", **message, policy=policy, submissions=known, part=part)
+        self.child.send("start", **message, policy=allowed, submissions=known, part=part)
         if arrivals:
             # While the runner imports torch.
             arrivals.begin()
@@ -120,14 +142,17 @@ class ProcessRunner(RunnerHandle):
         self._credit = Credit(self.shared)
         self.state_bytes, self._at = reply["state_bytes"], reply["step"]
         limit = self._credit.begin(self._hashing()) + claims.TIMED * step_seconds
+        limit *= self._ranks
         own = min(max(0.0, reply["own"] - built["cpu"]), limit)
         if self._on_cpu:
             # All that the process tree did since it loaded the submission.
-            inside = claims.credible_inside(self.trial, reply, step_seconds)
+            inside = claims.credible_inside(self.trial, reply, step_seconds, self._ranks)
             reply["setup"] = max(0.0, self._monitor.mark - begun - own - inside)
+        self._share(reply, ("setup", "outside"))
         self._step_time = claims.StepTimeCheck(self.trial, self._train, step_seconds, reply["step"])
         bare = claims.bare_step(self.trial, step_seconds)
         steps = max(0, self.furthest - reply["step"])
+        bare *= self._ranks
         self.furthest = reply["step"] + self._monitor.lost_steps(steps, max(bare, self._mean_step))
         return reply | {"cpu": 0.0, "wall": 0.0}
 
@@ -153,8 +178,8 @@ class ProcessRunner(RunnerHandle):
             limit += copying(part_bytes, 2)
         self.state_bytes, self._at = reply["state_bytes"], reply["step"]
         # A goal may bound the state.
-        reply["state_bytes"] += self._unreported
-        own = self._credit.believed(reply["own"], limit) + self._own
+        reply["state_bytes"] += self._unreported // self._shards
+        own = self._credit.believed(reply["own"], limit * self._ranks) + self._own
         self._own, self._monitor.mark = 0.0, self._monitor.mark + spent
         if self._on_cpu:
             reply["outside"] = max(0.0, spent - sum(reply["inside"].values()) - own)
@@ -162,6 +187,7 @@ class ProcessRunner(RunnerHandle):
             # More than one core at work.
             reply["outside"] += max(0.0, spent - own - wall)
         self.harness += own
+        self._share(reply, ("outside",))
         return reply | {"cpu": spent - own, "wall": wall}
 
     def predict(self, questions: "Tensor") -> "Tensor":
@@ -196,7 +222,7 @@ class ProcessRunner(RunnerHandle):
         self._own += self._credit.believed(min(own, worked), self._credit.saving(hashing))
         with crafted_words():
             size = checkpoint_metrics.state_bytes(self._checkpoints / name)
-            self._unreported = max(self._unreported, size - self.state_bytes)
+            self._unreported = max(self._unreported, size - self._shards * self.state_bytes)
             if self.pretrained:
                 self.held.take(self._checkpoints / name)
         return name
@@ -229,6 +255,13 @@ class ProcessRunner(RunnerHandle):
             if time.monotonic() - moved > self.deadlines["step"]:
                 limit = f"{self.deadlines['step']:.0f} s"
                 self.child.hung(f"no step finished within {limit} (after step {step})")
+
+    def _share(self, reply: dict, names: tuple[str, ...]) -> None:
+        """Turn sums over the ranks into means."""
+        if self._ranks > 1:
+            reply["inside"] = {k: seconds / self._ranks for k, seconds in reply["inside"].items()}
+            for name in names:
+                reply[name] /= self._ranks
 
     def _sealed(self, layout: list) -> shared_weights.SharedWeights:
         """Return the shared weights, of a size that nobody can change any more."""

@@ -42,6 +42,11 @@ class Trial:
     diagnose: bool = False  # measure the last weights, off the clock
 
     @property
+    def ranks(self) -> int:
+        """The number of processes that train."""
+        return self.engine.get("processes", 1)
+
+    @property
     def label(self) -> str:
         return f"{self.definition.name}/{self.card.plugin.name}"
 

@@ -4,7 +4,7 @@ import math
 
 from harness.catalog import goal, kinds
 from harness.catalog.definition import Definition, load_workload
-from harness.clock import prices
+from harness.clock import prices, tables
 from harness.clock.reading import read
 from harness.records import run_folder, stream_metrics
 from harness.records.judging import crossing
@@ -69,12 +69,15 @@ def summarise(
         "provisional_why": table.why,
         "prices": table.origin,
         "priced": {
-            kind: vars(table.of(kind)) for kind in last["counts"] | {kinds.REFERENCE_STEP: 1}
+            name: vars(table.of(name))
+            for kind in last["counts"] | {kinds.REFERENCE_STEP: 1}
+            for name in (kind, kinds.alone(kind))
         },
         "flops": prices.flops(last["counts"], table),
         "tokens": _tokens(trial.definition, last["samples"]),
         "hooked": last["hooked"],
         "end": _reading(evaluations, table),
+        **_of_engine(trial.engine, evaluations, table),
         **{name: last[name] for name in COPIED},
     }
     if streaming:
@@ -91,6 +94,20 @@ def _crossing(evaluations: list[dict], crossed: int, table: prices.Table) -> dic
     after = _reading(evaluations[:crossed], table)["total"]
     crossing = reading | {"step": evaluations[crossed]["step"], "after": after}
     return {"time": reading["total"], "crossing": crossing}
+
+
+def _of_engine(engine: dict, evaluations: list[dict], table: prices.Table) -> dict:
+    """Return what a trial records of an engine that makes its seconds others than usual.
+
+    The reference seconds of several processes are those that pass while all of them work.
+    """
+    result: dict = {}
+    if (ranks := engine.get("processes", 1)) > 1:
+        elapsed = _reading(evaluations, table)["total"]
+        result = {"processes": ranks, "device_seconds": ranks * elapsed}
+    if options := tables.passes_options(engine):
+        result["options"] = options
+    return result
 
 
 def _tokens(definition: Definition, samples: int) -> int | None:

@@ -82,8 +82,15 @@ class RecordedRun:
 
 
 def key_of(rec: dict) -> str:
-    """Return the name of a record's workload: NAME.SCALE or NAME.SCALE.VARIANT."""
-    return f"{rec['workload']}.{rec['scale']}" + (f".{rec['variant']}" if rec["variant"] else "")
+    """Return the name of a record's workload: NAME.SCALE or NAME.SCALE.VARIANT.
+
+    Seconds of several processes, or of passes in another precision, are not those of one process:
+    their workload is NAME.SCALE@2ranks, NAME.SCALE@bf16.
+    """
+    name = f"{rec['workload']}.{rec['scale']}" + (f".{rec['variant']}" if rec["variant"] else "")
+    ranks = rec.get("processes", 1)
+    engine = [f"{ranks}ranks"] * (ranks != 1) + rec.get("options", [])
+    return "@".join([name, *engine])
 
 
 def about(folder: Path, submission: str) -> dict:

@@ -46,6 +46,14 @@ def _is_positive(value) -> bool:
     return _is_finite(value) and value > 0
 
 
+def _is_processes(value) -> bool:
+    return _is_whole(value) and value > 0
+
+
+def _is_names(value) -> bool:
+    return isinstance(value, list) and all(map(_is_name, value))
+
+
 def _is_goal(value) -> bool:
     """Return True for {metric: {"at_most" | "at_least": bound}, ...} with at least one metric."""
     return (
@@ -167,6 +175,7 @@ OPTIONAL: dict[str, Callable[[object], bool]] = {
         arxiv=_or_none(lambda v: _is_text(v) and bool(re.fullmatch(r"\d{4}\.\d{4,5}", v))),  # type: ignore
     ),
     "engine": lambda value: isinstance(value, dict),
+    "processes": _is_processes, "options": _is_names, "device_seconds": _is_finite,
 }  # fmt: skip
 
 

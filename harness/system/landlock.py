@@ -7,7 +7,9 @@ the privileges of root.
 """
 
 import ctypes
+import fcntl
 import os
+import socket
 import struct
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +22,7 @@ OF_FILES = 1 | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
 HANDLED = {1: 13, 2: 14, 3: 15, 4: 15}
 NEWUSER, NEWNET, NEWIPC = 0x10000000, 0x40000000, 0x08000000
 NO_NEW_PRIVS = 38
+SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -32,7 +35,9 @@ def version() -> int:
         return 0
 
 
-def lock(readable: list[str], listable: list[str], writable: list[str]) -> list[str]:
+def lock(
+    readable: list[str], listable: list[str], writable: list[str], tcp: bool = True
+) -> list[str]:
     """Confine this thread, and all it starts, to these files and folders. Return the layers.
 
     No program can be executed. Paths that do not exist are skipped.
@@ -41,6 +46,7 @@ def lock(readable: list[str], listable: list[str], writable: list[str]) -> list[
         readable: files and folders that may be read, with everything below them.
         listable: folders of which the names inside may be read, at any depth, and nothing else.
         writable: files and folders that may be read and written, with everything below them.
+        tcp: refuse TCP as well, where the kernel can.
 
     Raises:
         OSError: the kernel refused.
@@ -50,7 +56,7 @@ def lock(readable: list[str], listable: list[str], writable: list[str]) -> list[
         raise OSError("this kernel has no Landlock")
     all_rights = (1 << HANDLED.get(abi, 16)) - 1
     # rights on files; TCP bind and connect; abstract sockets and signals
-    attributes = struct.pack("QQQ", all_rights, 0b11, 0b11)
+    attributes = struct.pack("QQQ", all_rights, 0b11 * tcp, 0b11)
     size = 24 if abi >= 6 else 16 if abi >= 4 else 8
     ruleset = _check(_libc.syscall(CREATE_RULESET, attributes, ctypes.c_size_t(size), 0))
     for rights, paths in (
@@ -65,7 +71,7 @@ def lock(readable: list[str], listable: list[str], writable: list[str]) -> list[
     no_new_privileges()
     _check(_libc.syscall(RESTRICT_SELF, ruleset, 0))
     os.close(ruleset)
-    layers = ["files"] + ["tcp"] * (abi >= 4) + ["signals"] * (abi >= 6)
+    layers = ["files"] + ["tcp"] * (tcp and abi >= 4) + ["signals"] * (abi >= 6)
     return [f"landlock {layer}" for layer in layers]
 
 
@@ -85,11 +91,14 @@ def no_new_privileges() -> None:
     _check(_libc.prctl(NO_NEW_PRIVS, 1, 0, 0, 0))
 
 
-def leave_namespaces() -> list[str]:
+def leave_namespaces(loopback: bool = False) -> list[str]:
     """Move to new user, network and IPC namespaces. Return the layers; none if refused.
 
     The new network has no connection to others. Root keeps the rights of a plain user on files and
     loses all capabilities. The kernel refuses this to a process with more than one thread.
+
+    Args:
+        loopback: switch the new network's loopback device on, for processes that share it.
     """
     user, group = os.geteuid(), os.getegid()
     if _libc.unshare(NEWUSER | NEWNET | NEWIPC) != 0:
@@ -99,10 +108,19 @@ def leave_namespaces() -> list[str]:
     with suppress(OSError):
         Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+    if loopback:
+        _start_loopback()
     # _LINUX_CAPABILITY_VERSION_3, and 0 for this process
     header = struct.pack("Ii", 0x20080522, 0)
     _check(_libc.syscall(CAPSET[os.uname().machine], header, bytes(24)))
     return ["namespace network", "namespace ipc", "no capabilities"]
+
+
+def _start_loopback() -> None:
+    """Switch the loopback device of this network on."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as end:
+        # struct ifreq: a name of 16 bytes, and flags
+        fcntl.ioctl(end, SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", IFF_UP))
 
 
 def namespaces_allowed() -> bool:

@@ -9,44 +9,18 @@ reports which layers are active. The record has both. `strict` needs Landlock (L
 other layers are used if the machine has them. A runner that trains on a GPU can reach its devices.
 """
 
-import glob
-import json
 import os
 import re
 import resource
-import shutil
-import site
 import socket
 import sys
-from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from harness.errors import UserError
-from harness.system import landlock, paths, seccomp
-from harness.system.paths import ROOT
+from harness.system import landlock, seccomp
 from harness.system.procfs import LINUX
 
-# Rooms of the harness that a runner does not import: they hold the clock, the goal, the records.
-ROOMS = ("race", "clock", "records", "report", "laws", "campaign", "cli")
-LIBRARIES = ("/usr", "/lib", "/lib32", "/lib64", "/nix/store", "/gnu/store", "/opt/cuda")
-SYSTEM = (
-    *(f"/etc/{name}" for name in ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives")),
-    *(f"/etc/{name}" for name in ("localtime", "timezone", "passwd", "group", "os-release")),
-    *(f"/proc/{name}" for name in ("self", "cpuinfo", "meminfo", "stat", "version", "loadavg")),
-    *("/proc/filesystems", "/proc/sys/vm", "/proc/sys/kernel", "/sys/devices/system"),
-    *("/sys/fs/cgroup", "/dev/random", "/dev/urandom"),
-)
-DEVICES = ("/dev/null", "/dev/zero", "/dev/full")
-GPU = ("/dev/nvidia*", "/dev/kfd", "/dev/dri", "/dev/shm")
-# what a GPU's driver reads
-GPU_READS = ("/proc", "/sys", "/etc/nvidia*", "/etc/OpenCL")
-# Share of the free memory that a runner may use. Beyond it the trial ends as `oom`, and no other
-# process is affected.
-MEMORY_SHARE = 0.8
-# Share of the free disk that one file may use.
-FILE_SHARE = 0.25
-FILES = 4096  # open files
 # Limit on threads. It is set only in a user namespace, where other processes do not count.
 TASKS = 512
 
@@ -82,9 +56,23 @@ def offered() -> bool:
     return landlock.version() > 0
 
 
-def require(level: str) -> None:
-    """Raise UserError if the level is strict and this machine does not support it."""
-    if level != "strict" or offered():
+def require(level: str, processes: int = 1) -> None:
+    """Raise UserError if the level is strict and this machine does not support it.
+
+    Args:
+        processes: of a trial; several need a network of their own, which only they can reach.
+    """
+    if level != "strict":
+        return
+    if offered():
+        needed = ("namespaces", "seccomp") if processes > 1 else ()
+        layers = available() if needed else {}
+        if missing := [name for name in needed if not layers[name]]:
+            raise UserError(
+                f"isolation=strict with engine.processes={processes} needs {missing[0]}, which "
+                "this machine refuses",
+                do="isolation=process, or engine.processes=1",
+            )
         return
     layers = (
         ", ".join(name for name, description in available().items() if description)
@@ -98,59 +86,6 @@ def require(level: str) -> None:
     )
 
 
-def policy(
-    level: str,
-    *,
-    writable: list[Path],
-    data: list[Path | None],
-    sources: list[Path],
-    plugins: Iterable[Path],
-    device: str,
-    hidden: list[Path],
-) -> dict:
-    """Return the policy of a runner, as plain data for its start message.
-
-    Args:
-        level: the level of isolation.
-        writable: its private folder, checkpoints and step count; they must exist.
-        data: folders of prepared training data and pretrained weights.
-        sources: the files of the submission and of the workload, all of them hashed.
-        plugins: folders of the packages that submissions and workloads come from. Their names can
-            be listed, for Python's import; of their files only `sources` can be read.
-        device: where the runner trains.
-        hidden: folders that a runner must not read; they are left out of every readable tree.
-    """
-    plugins = [folder.resolve() for folder in plugins]
-    hidden = [*hidden, paths.cache_folder(), *(ROOT / name for name in ("conf", "results"))]
-    hidden += [*plugins, *(ROOT / "harness" / room for room in ROOMS)]
-    hidden = [path.resolve() for path in hidden]
-    trees, listable = [], list(plugins)
-    for tree in _libraries():
-        parts = list(_without(tree, hidden))
-        trees += parts
-        listable += [tree] * (parts != [tree])
-    data_paths = [path.resolve() for path in data if path]
-    for folder in list(data_paths):
-        names = json.loads((folder / "paths.json").read_text())
-        data_paths += [Path(path).resolve() for path in names.values()]
-    gpu = device.startswith("cuda")
-    system_paths = [*SYSTEM, *(GPU_READS if gpu else ())]
-    devices = [*DEVICES, *(GPU if gpu else ())]
-    matches = lambda patterns: [p for pattern in patterns for p in glob.glob(pattern)]  # noqa: E731
-    free = shutil.disk_usage(writable[0]).free
-    limits = {"CORE": 0, "NOFILE": FILES, "FSIZE": int(free * FILE_SHARE)}
-    # A GPU's driver reserves terabytes of addresses, so there is no limit with a GPU.
-    if LINUX and not gpu:
-        limits["DATA"] = int(_free_memory() * MEMORY_SHARE)
-    return {
-        "level": level,
-        "readable": [*map(str, [*trees, *data_paths, *sources]), *matches(system_paths)],
-        "listable": [str(path) for path in listable],
-        "writable": [str(path.resolve()) for path in writable] + matches(devices),
-        "limits": limits,
-    }
-
-
 def confine(policy: dict) -> list[str]:
     """Enforce a policy in this process, for good. Return the active layers.
 
@@ -159,7 +94,59 @@ def confine(policy: dict) -> list[str]:
     Raises:
         RuntimeError: the level is strict, and there are other threads.
     """
-    layers = ["limits"]
+    layers = _limit(policy)
+    if policy["level"] == "strict":
+        layers += leave_network()
+        layers += _lock(policy)
+        if seccomp.supported():
+            layers += seccomp.forbid()
+    return [*layers, watch(policy)]
+
+
+def leave_network(loopback: bool = False) -> list[str]:
+    """Leave the machine's network and lose all capabilities. Return the layers; none if refused.
+
+    Args:
+        loopback: several processes will share the new network, and talk through its loopback.
+
+    Raises:
+        RuntimeError: there are other threads.
+    """
+    if len(os.listdir("/proc/self/task")) > 1:
+        raise RuntimeError("strict isolation must come before the first thread")
+    layers = landlock.leave_namespaces(loopback)
+    if "namespace ipc" in layers:
+        resource.setrlimit(resource.RLIMIT_NPROC, (TASKS, TASKS))
+    return layers
+
+
+def confine_files(policy: dict) -> list[str]:
+    """Enforce the part of a policy that leaves sockets open. Return the active layers.
+
+    One of several processes of a trial calls this first. Once it has its connections to the others,
+    it calls `close_sockets` and `watch`.
+    """
+    layers = _limit(policy)
+    return layers + _lock(policy, tcp=False) if policy["level"] == "strict" else layers
+
+
+def close_sockets(policy: dict) -> list[str]:
+    """Refuse new sockets and processes, in all threads of this process. Return the layers."""
+    return seccomp.forbid(every_thread=True) if policy["level"] == "strict" else []
+
+
+def watch(policy: dict) -> str:
+    """Let Python report and refuse accesses outside the policy. Return the layer."""
+    sys.addaudithook(_tripwire(policy))
+    return "tripwire"
+
+
+def _lock(policy: dict, tcp: bool = True) -> list[str]:
+    return landlock.lock(policy["readable"], policy["listable"], policy["writable"], tcp)
+
+
+def _limit(policy: dict) -> list[str]:
+    """Set the limits of a policy. Return the layer."""
     _confined.append(policy["level"])
     for name, value in policy["limits"].items():
         kind = getattr(resource, f"RLIMIT_{name}")
@@ -171,18 +158,7 @@ def confine(policy: dict) -> list[str]:
     # If the machine runs out of memory, the kernel kills this process first.
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
-    if policy["level"] == "strict":
-        if len(os.listdir("/proc/self/task")) > 1:
-            raise RuntimeError("strict isolation must come before the first thread")
-        layers += landlock.leave_namespaces()
-        if "namespace ipc" in layers:
-            resource.setrlimit(resource.RLIMIT_NPROC, (TASKS, TASKS))
-        names = ("readable", "listable", "writable")
-        layers += landlock.lock(*(policy[name] for name in names))
-        if seccomp.supported():
-            layers += seccomp.forbid()
-    sys.addaudithook(_tripwire(policy))
-    return [*layers, "tripwire"]
+    return ["limits"]
 
 
 def confined() -> bool:
@@ -240,39 +216,3 @@ def _tripwire(policy: dict):
 def _is_file(address) -> bool:
     """Return True if the address of a Unix socket is a path, not an abstract name."""
     return isinstance(address, str | bytes) and not os.fsencode(address).startswith(b"\0")
-
-
-def _libraries() -> list[Path]:
-    """Return the folders of Python and its packages, and that of the harness."""
-    folders = {Path(p) for p in (sys.prefix, sys.base_prefix, sys.exec_prefix, *LIBRARIES)}
-    folders.add(ROOT / "harness")
-    folders |= {Path(p) for p in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if p}
-    folders |= {Path(p) for p in sys.path if p and p.startswith(site.getuserbase())}
-    home, project = Path.home(), ROOT
-    for entry in map(Path, filter(os.path.isabs, sys.path)):
-        if not any(outer in (entry, *entry.parents) for outer in folders) and not any(
-            inner.is_relative_to(entry) for inner in (home, project)
-        ):
-            folders.add(entry)
-    return sorted({path.resolve() for path in folders if path.exists()})
-
-
-def _without(tree: Path, hidden: list[Path]) -> Iterator[Path]:
-    """Yield the tree, or, if it contains hidden folders, the parts of it without them."""
-    if any(tree == path for path in hidden):
-        return
-    if not any(path.is_relative_to(tree) for path in hidden if path.exists()):
-        yield tree
-        return
-    for child in sorted(tree.iterdir()):
-        # The target of a symbolic link is in another readable tree, or hidden.
-        if not child.is_symlink():
-            yield from _without(child, hidden)
-
-
-def _free_memory() -> int:
-    """Return the bytes of memory that are available without swapping."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -84,6 +84,8 @@ ALLOW, ERROR = 0x7FFF0000, 0x00050000
 # Offsets in struct seccomp_data. FIRST and SECOND are the low halves of two arguments.
 NUMBER, MACHINE, FIRST, SECOND = 0, 4, 16, 24
 SET_SECCOMP, FILTER = 22, 2
+# seccomp(2): its numbers; SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC
+SECCOMP, SET_MODE_FILTER, EVERY_THREAD = (317, 277), 1, 1
 
 
 def supported() -> bool:
@@ -99,16 +101,30 @@ def supported() -> bool:
     return refused and ctypes.get_errno() == errno.EFAULT
 
 
-def forbid() -> list[str]:
+def forbid(every_thread: bool = False) -> list[str]:
     """Forbid these calls for good, in this thread and those it starts. Return the layers.
 
     The caller must have set no_new_privs. New threads are still possible, new processes are not.
+
+    Args:
+        every_thread: forbid them in the other threads of this process, too.
+
+    Raises:
+        OSError: the kernel refused.
     """
     program = _program(*MACHINES[os.uname().machine], os.getpid())
     buffer = ctypes.create_string_buffer(b"".join(program))
     filters = struct.pack("HxxxxxxP", len(program), ctypes.addressof(buffer))
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(SET_SECCOMP, FILTER, filters, 0, 0) != 0:
+    if every_thread:
+        number = SECCOMP[MACHINES[os.uname().machine][0]]
+        # With this flag, a positive result is the number of a thread that cannot have the filter.
+        refused = libc.syscall(number, SET_MODE_FILTER, EVERY_THREAD, filters)
+    else:
+        refused = libc.prctl(SET_SECCOMP, FILTER, filters, 0, 0)
+    if refused > 0:
+        raise OSError(errno.EBUSY, f"thread {refused} cannot be confined")
+    if refused < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return ["seccomp processes", "seccomp sockets", "seccomp channels"]
 

@@ -14,8 +14,8 @@ from multiprocessing.process import current_process
 from harness.train.runner import Runner
 
 
-def serve(channel, runner: Runner) -> None:
-    """Answer the referee's messages until it sends stop or is gone."""
+def serve(channel, runner: Runner, message: dict) -> None:
+    """Answer a message of the referee, and those after it, until it sends stop or is gone."""
     from harness.system.messages import Disconnected
     from harness.train.failure import failure
 
@@ -31,8 +31,7 @@ def serve(channel, runner: Runner) -> None:
         return stopped
 
     try:
-        while (message := channel.receive())["kind"] != "stop":
-            kind = message.pop("kind")
+        while (kind := message.pop("kind")) != "stop":
             try:
                 if kind == "start":
                     channel.send("ready", **runner.start(message, channel.send))
@@ -55,6 +54,7 @@ def serve(channel, runner: Runner) -> None:
 
                     scores = predictor.answers(runner.submission, predictor.unpack(message))
                     channel.send("predicted", **predictor.pack(scores))
+                message = channel.receive()
             except Disconnected:
                 raise
             except BaseException as error:
@@ -68,7 +68,7 @@ def serve(channel, runner: Runner) -> None:
 
 def main() -> None:
     """Run as a program: descriptors of the channel and the weights, and the parent's pid."""
-    from harness.system.messages import Channel
+    from harness.system.messages import Channel, Disconnected
     from harness.system.processes import die_with_parent, keep_freed_memory
 
     die_with_parent(int(sys.argv[3]))
@@ -82,7 +82,17 @@ def main() -> None:
     # Programs that a submission starts must not inherit these descriptors.
     for handle in sys.argv[1:3]:
         os.set_inheritable(int(handle), False)
-    serve(Channel(socket.socket(fileno=int(sys.argv[1]))), Runner(int(sys.argv[2])))
+    channel, weights = Channel(socket.socket(fileno=int(sys.argv[1]))), int(sys.argv[2])
+    try:
+        message = channel.receive()
+        if message.get("engine", {}).get("processes", 1) > 1:
+            from harness.train import ranks
+
+            ranks.lead(channel, weights, message)
+        else:
+            serve(channel, Runner(weights), message)
+    except Disconnected:
+        pass
     sys.stdout.flush()
     sys.stderr.flush()
     # Skip atexit functions, and do not wait for threads.

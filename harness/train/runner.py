@@ -8,22 +8,31 @@ torch starts threads when it is imported.
 """
 
 import gc
-import os
 import time
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.train.group import Group
 
 # A reference step is timed about this many times during a trial.
 ANCHORS = 5
-STEP_SLOT = 8  # bytes of the progress file
 
 
 class Runner:
-    """One trial's training, driven by messages: start, then go and save until stop."""
+    """One trial's training, driven by messages: start, then go and save until stop.
 
-    def __init__(self, weights_fd: int):
-        self._weights_fd = weights_fd
+    Args:
+        weights_fd: the shared memory that weights are handed over in.
+        group: the processes that share the trial, or None if this is the only one.
+        layers: the layers of isolation of a process of a group, which is confined already.
+    """
+
+    def __init__(self, weights_fd: int, group: "Group | None" = None, layers: Sequence[str] = ()):
+        self._weights_fd, self._group, self._layers = weights_fd, group, list(layers)
         # Sum and number of the losses since the last evaluation.
         self._losses, self._count = 0.0, 0
         # Passes up to the last hand-over.
@@ -45,17 +54,20 @@ class Runner:
         from harness.system.paths import require_root
 
         require_root(message["root"])
-        layers = sandbox.confine(message["policy"]) if "policy" in message else []
+        layers = self._layers
+        if "policy" in message and not self._group:
+            layers = sandbox.confine(message["policy"])
         import torch
 
         from harness.catalog import discover
         from harness.seeds import derive
         from harness.train import checkpoint, shared_weights
+        from harness.train.opening import progress_file, workload_of
         from harness.train.submission import Submission
 
         if "submissions" in message:
             discover.restrict(message["submissions"])
-        self._build(message)
+        self.task, self._reference, self._names = workload_of(message, self._group)
         anchor = self._reference.seconds(5)
         card = discover.read(discover.find(message["submission"]))
         if card.plugin.target or any(
@@ -71,67 +83,34 @@ class Runner:
         gc.freeze()
         tell("built", anchor=anchor, cpu=time.process_time(), layers=layers)
         torch.manual_seed(derive(message["seed"], "setup"))
-        self.submission = Submission(card, message["hp"], self.task)
+        self._sharded = message["engine"].get("shard", False)
+        if self._sharded:
+            from harness.train.sharded import ShardedSubmission as Submission
+        self.submission = Submission(card, message["hp"], self.task)  # type: ignore[arg-type]
         setup, own = self.task.meter.now() - start, self.task.meter.own()
         # Passes in the set-up are counted as passes.
         setup -= sum(self.task.meter.inside().values())
-        self.task.meter.hooked = self._reference.changed(self.task.model)
+        if not self._sharded:
+            self.task.meter.hooked = self._reference.changed(self.task.model)
 
         self._seed, self._folder = message["seed"], Path(message["checkpoint"])
         with warnings.catch_warnings(record=True) as skipped:
             warnings.simplefilter("always")
-            saved = checkpoint.load(self._folder)
+            saved = checkpoint.load(self._folder) if self._leads else None
+        if self._group:
+            # Rank 0 has the checkpoint; other machines may not.
+            saved = self._group.broadcast(saved)
         if saved:
             self._restore(saved)
-        self._progress = _progress_file(Path(message["progress"]))
+        self._progress = progress_file(Path(message["progress"]) if self._leads else None)
         with self.submission.evaluated():
             layout = shared_weights.layout(self._exported())
-        self._shared = shared_weights.SharedWeights(self._weights_fd, layout, message["slots"])
+        if self._leads:
+            self._shared = shared_weights.SharedWeights(self._weights_fd, layout, message["slots"])
         reply = {"layout": layout, "step": self.task.step, "anchor": anchor, "setup": setup}
         reply["warnings"] = [str(warning.message) for warning in skipped]
         reply |= self._hand_over(self.task.meter.now(), {}, time_step=True)
         return reply | {"own": start + self.task.meter.own() - own}
-
-    def _build(self, message: dict) -> None:
-        """Build the task and the reference step, both without the submission."""
-        import torch
-
-        from harness import surgery
-        from harness.catalog import discover
-        from harness.catalog.data import open_data
-        from harness.catalog.definition import Definition, load_workload
-        from harness.seeds import derive
-        from harness.train import arithmetic, arrival, offered
-        from harness.train.reference_step import ReferenceStep
-        from harness.train.task import Task
-
-        engine = message["engine"]
-        torch.set_num_threads(engine["threads"])
-        # torch.use_deterministic_algorithms does the same, but imports torch.compile, for a second.
-        torch.set_deterministic_debug_mode("error" if engine["deterministic"] else "default")
-        definition = Definition(**message["definition"])
-        module, config = load_workload(definition), definition.config
-        device = torch.device(engine["device"])
-        part = Path(message["part"]) if message.get("part") else None
-        if part:
-            arrival.wait(part)
-        data = open_data(Path(message["train"]), engine["device"])
-        torch.manual_seed(derive(message["seed"], "init"))
-        model = module.model(config).to(device)
-        arithmetic.impose(model, config)
-        pretrained = message["pretrained"] and open_data(
-            Path(message["pretrained"]), engine["device"]
-        )
-        if pretrained:
-            pretrained = surgery.begin(model, pretrained)
-        self._names = list(model.state_dict())
-        seed, horizon, kinds = message["seed"], message["horizon"], message["kinds"]
-        self.task = Task(module, config, data, model, seed, horizon, kinds, part)
-        self.task.start = pretrained or None
-        self._reference = ReferenceStep(self.task, module, config, data)
-        if "policy" in message:
-            # With isolation=inline the module is the referee's as well.
-            offered.conceal(discover.sources(definition.plugin))
 
     def go(
         self, until: int, interrupted, every: int = 0, time_step: bool = False, part: str = ""
@@ -167,7 +146,7 @@ class Runner:
             if loss is not None:
                 self._losses, self._count = self._losses + loss, self._count + 1
             task.step += 1
-            self._progress[:STEP_SLOT] = task.step.to_bytes(STEP_SLOT, "little")
+            self._progress[:] = task.step.to_bytes(len(self._progress), "little")
             if every and task.step % every == 0 and task.step < until:
                 passed.append(task.step)
                 copying += self._put(len(passed))
@@ -191,8 +170,35 @@ class Runner:
             tensors = export(self.task.model) if export else None
             own = self.task.meter.own()
             self._handed_over = self._exported(tensors)
-            self._shared.put(self._handed_over, slot)
+            if self._leads:
+                self._shared.put(self._handed_over, slot)
             return self.task.meter.own() - own
+
+    @property
+    def _leads(self) -> bool:
+        """Return True for the process that writes weights, steps and checkpoints."""
+        return self._group is None or self._group.leads
+
+    def _compare(self) -> float:
+        """Check that all ranks have the same weights. Return the seconds of the check.
+
+        Raises:
+            UserError: they do not.
+        """
+        from harness.errors import UserError
+        from harness.train import shared_weights
+
+        assert self._group
+        own = self.task.meter.own()
+        digests = self._group.gathered(shared_weights.digest(self._handed_over))
+        if other := [rank for rank, digest in enumerate(digests) if digest != digests[0]]:
+            raise UserError(
+                f"rank {other[0]} has other weights than rank 0 after step {self.task.step}",
+                "a method that keeps what it saw of its own share of the batch, or draws "
+                "different numbers on each rank, cannot train on several processes",
+                "engine.processes=1",
+            )
+        return self.task.meter.own() - own
 
     def _hand_over(self, start: float, before: dict, time_step: bool) -> dict:
         """Put the weights into slot 0. Return the claims about the segment since `start`.
@@ -208,6 +214,8 @@ class Runner:
         task = self.task
         arithmetic.check(task.model, task._config)
         copying = self._put(0)
+        if self._group:
+            copying += self._compare()
         # The submission's work on the weights to be evaluated is part of the segment.
         total = task.meter.now() - start - copying
         own = task.meter.own()
@@ -246,15 +254,28 @@ class Runner:
         state = {"task": self.task.state_dict(), "submission": self.submission.state_dict()}
         state |= {"losses": [self._losses, self._count], "most": self._most}
         own = self.task.meter.own()
-        checkpoint.save(self._folder, self.task.step, dict(self.task.model.state_dict()), state)
+        tensors = self._whole(dict(self.task.model.state_dict()))
+        if self._leads:
+            checkpoint.save(self._folder, self.task.step, tensors, state)
         return {"own": self.task.meter.own() - own}
+
+    def _whole(self, tensors: dict) -> dict:
+        """Return tensors of the model, put together where they are divided among ranks."""
+        if not self._sharded:
+            return tensors
+        from harness.train.sharded import whole
+
+        return whole(tensors)
 
     def _restore(self, saved) -> None:
         """Restore everything from a checkpoint."""
         step, tensors, state = saved
-        current = self.task.model.state_dict()
-        for name, tensor in tensors.items():
-            current[name].copy_(tensor)
+        if self._sharded:
+            self.task.load(tensors)  # type: ignore[attr-defined]
+        else:
+            current = self.task.model.state_dict()
+            for name, tensor in tensors.items():
+                current[name].copy_(tensor)
         self.task.load_state_dict(state["task"])
         self.submission.load_state_dict(state["submission"])
         self._losses, self._count = state["losses"]
@@ -271,13 +292,5 @@ class Runner:
 
         export = getattr(self.submission.module, "export", surgery.export)
         tensors = export(self.task.model) if exported is None else exported
+        tensors = self._whole(tensors)
         return {name: tensors[name] for name in self._names if name in tensors} | tensors
-
-
-def _progress_file(path: Path):
-    """Map a small file with the step count into memory: it survives the end of the process."""
-    import mmap
-
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    os.ftruncate(fd, STEP_SLOT)
-    return mmap.mmap(fd, STEP_SLOT)

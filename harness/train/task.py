@@ -48,16 +48,15 @@ class Task(Passes):
         part: Path | None = None,
     ):
         self._workload, self._config, self._data = Functions(workload), config, data
-        self.composite = Composite(self._workload, data, config)
+        self.composite, self.model = Composite(self._workload, data, config), model
         self._device = next(model.parameters()).device
-        self.model, self.meter = model, Meter(self._device, kinds)
+        self.meter = Meter(self._device, kinds)
         self.batch_size, self.horizon, self.step = config.batch, horizon, 0
         self._stream = order.of_task(self, workload, data, config, seed, part)
-        self.rng = torch.Generator().manual_seed(derive(seed, "submission"))
+        self.rng, self._seed = torch.Generator().manual_seed(derive(seed, "submission")), seed
         self.last_terms: dict[str, Tensor] = {}
-        self.masks = surgery.Masks(lambda: self.model)
+        self.masks, self.pinned = surgery.Masks(lambda: self.model), False
         self.start: dict[str, Tensor] | None = None
-        self._seed = seed
         self.ledger = ledger.ledger_of(config, seed)
 
     def receive(self, part: Path) -> None:
@@ -196,4 +195,5 @@ class Task(Passes):
     def _placed(self, batch: Batch) -> dict[str, Tensor]:
         if self._device.type == "cpu":
             return batch
-        return {k: v.to(self._device, non_blocking=True) for k, v in batch.items()}
+        pinned = {k: v.pin_memory() for k, v in batch.items() if self.pinned and not v.is_cuda}
+        return {k: v.to(self._device, non_blocking=True) for k, v in (batch | pinned).items()}

@@ -5,10 +5,10 @@ import shutil
 from dataclasses import replace
 
 import pytest
-import yaml
 
 from harness.catalog import identity
 from harness.cli import main
+from harness.race import configuration
 from harness.records import manifest, run_folder
 from harness.records.compact import read_compact
 from scripts import identities, old_identities, rekey, rekey_runs
@@ -17,7 +17,7 @@ from tests.support.racing import ROOT, planned, race
 
 RESULTS = ROOT / "results"
 BOARD = "stream_scole.mini"
-ENGINE = yaml.safe_load((ROOT / "conf" / "engine" / "cpu.yaml").read_text())
+ENGINE = configuration.engine_for(configuration.engine_named("cpu"), "mini")
 
 
 def names(results):

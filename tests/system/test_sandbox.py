@@ -9,7 +9,7 @@ import pytest
 from harness.catalog import discover, reading
 from harness.catalog.definition import tree_of
 from harness.errors import UserError
-from harness.system import landlock, paths, sandbox
+from harness.system import landlock, paths, policy, sandbox
 from harness.system.paths import ROOT
 from tests.support import tiny
 from tests.support.racing import harness, planned, race
@@ -35,7 +35,7 @@ def policy_of(tmp_path, level="strict"):
     data.mkdir()
     (data / "paths.json").write_text(json.dumps({"tokens": str(tmp_path / "tokens.bin")}))
     mine = discover.readable(discover.find("sgd"))
-    return sandbox.policy(
+    return policy.make(
         level,
         writable=[tmp_path],
         data=[data, None],
@@ -65,9 +65,9 @@ def test_a_policy_opens_the_code_and_the_data_it_was_given_and_hides_goals_and_r
 def test_a_folder_beside_a_hidden_one_stays_readable(tmp_path):
     for name in ("code/inner", "code/results/run", "other"):
         (tmp_path / name).mkdir(parents=True)
-    parts = [*sandbox._without(tmp_path, [tmp_path / "code" / "results"])]
+    parts = [*policy._without(tmp_path, [tmp_path / "code" / "results"])]
     assert parts == [tmp_path / "code" / "inner", tmp_path / "other"]
-    assert [*sandbox._without(tmp_path, [tmp_path])] == []
+    assert [*policy._without(tmp_path, [tmp_path])] == []
 
 
 def test_strict_without_landlock_says_what_is_missing_and_what_to_type(monkeypatch):

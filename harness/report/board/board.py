@@ -21,7 +21,7 @@ from harness.report.board.rows import CONSTRAINED, Board, Row, Workload, robust
 # of a board's name: runs with more than a schedule's share of the budget
 SELF_TUNING = "-self-tuning"
 TRACKS = ("train", "finetune", "compress", "continual", "game")
-SCALES = ("mini", "base", "full")
+SCALES = ("mini", "small", "base", "full")
 
 
 def boards(collection: Collection, references: dict[str, dict]) -> list[Board]:
@@ -116,7 +116,7 @@ def _versions(
                 complaints.add(run.record["submission"])
         for label, version in versions.items():
             goal = next(r.record["goal"] for r in group if r.record["workload_hash"] == version)
-            core = not label and _core(group[0].record["workload"])
+            core = not label and "@" not in key and _core(group[0].record["workload"])
             reference = frozen if not label else None
             measured = reference_time(reference) if reference else None
             workloads.append(Workload(key + label, version, reference, goal, core, measured))

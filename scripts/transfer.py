@@ -1,0 +1,155 @@
+"""Write how well a ranking at one scale foretells the ranking at another, from recorded runs.
+
+    python scripts/transfer.py [RESULTS ...] [--write]
+
+For each workload and each pair of its scales: the submissions with records at both, and the rank
+correlations of their times (Spearman's rho with a 95 % bootstrap interval over submissions, and
+Kendall's tau). A submission's time is the median over the seeds of its best point, as `harness
+report` takes it; runs that miss the goal are slower than all that reach it, and equal to each
+other. Fewer than COUNT common submissions give no correlation, and a line that says so. --write
+puts the table into docs/transfer.md.
+"""
+
+import argparse
+import itertools
+import math
+import random
+import statistics
+import sys
+import warnings
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from scipy.stats import kendalltau, spearmanr
+
+from harness.catalog.discover import ROOT
+from harness.errors import UserError
+from harness.records.collect import collect
+from harness.records.run import RecordedRun
+from harness.system.files import atomic_write
+
+SCALES = ("mini", "small", "base", "full")
+# Common submissions below which a rank correlation says nothing.
+COUNT = 5
+DRAWS = 2000
+COLUMNS = ("workload", "scales", "submissions", "Spearman", "95 %", "Kendall", "same best")
+HEAD = """# Does a ranking transfer?
+
+A race at a small scale is worth its minutes if it foretells the ranking at a larger one. The table
+has the rank correlation between the scales of each workload, over the submissions that have records
+at both. `python scripts/transfer.py --write` makes this page from `results/board/`.
+
+"""
+
+
+def time_of(runs: Sequence[RecordedRun]) -> float:
+    """Return a submission's time: the least of its points' medians over seeds; inf for a miss.
+
+    Of points with several seeds and points with one, those with several count.
+    """
+    points: dict[str, list[RecordedRun]] = defaultdict(list)
+    for run in runs:
+        points[run.point].append(run)
+    most = max(len({run.record["seed"] for run in group}) for group in points.values())
+    several = [
+        group
+        for group in points.values()
+        if most == 1 or len({run.record["seed"] for run in group}) > 1
+    ]
+    return min(statistics.median_low(run.interpolated for run in group) for group in several)
+
+
+def times(runs: Sequence[RecordedRun]) -> dict[tuple[str, str], dict[str, float]]:
+    """Return the times by workload and scale, then submission. Variants are left out."""
+    groups: dict[tuple, list[RecordedRun]] = defaultdict(list)
+    for run in runs:
+        if not run.record["variant"] and not run.version:
+            record = run.record
+            groups[record["workload"], record["scale"], record["submission"]].append(run)
+    result: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+    for (workload, scale, submission), group in groups.items():
+        result[workload, scale][submission] = time_of(group)
+    return result
+
+
+def correlation(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
+    """Return Spearman's rho and Kendall's tau; NaN where one side is all equal."""
+    # Ranks of inf are those of ties at the end.
+    finite = [[min(value, sys.float_info.max) for value in side] for side in (first, second)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return float(spearmanr(*finite).statistic), float(kendalltau(*finite).statistic)
+
+
+def interval(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
+    """Return the 95 % bootstrap interval of Spearman's rho over the submissions."""
+    rng, values = random.Random(0), []
+    for _ in range(DRAWS):
+        drawn = rng.choices(range(len(first)), k=len(first))
+        rho, _ = correlation([first[i] for i in drawn], [second[i] for i in drawn])
+        if math.isfinite(rho):
+            values.append(rho)
+    values.sort()
+    if not values:
+        return math.nan, math.nan
+    return values[int(0.025 * len(values))], values[int(0.975 * (len(values) - 1))]
+
+
+def rows(found: dict[tuple[str, str], dict[str, float]]) -> list[dict[str, str]]:
+    """Return a line for each workload and pair of its scales."""
+    lines = []
+    for workload in sorted({name for name, _ in found}):
+        scales = [scale for scale in SCALES if (workload, scale) in found]
+        for small, large in itertools.combinations(scales, 2):
+            first, second = found[workload, small], found[workload, large]
+            common = sorted(first.keys() & second.keys())
+            line = dict.fromkeys(COLUMNS, "")
+            line |= {"workload": workload, "scales": f"{small}, {large}"}
+            line["submissions"] = str(len(common))
+            if len(common) >= COUNT:
+                sides = [first[name] for name in common], [second[name] for name in common]
+                rho, tau = correlation(*sides)
+                low, high = interval(*sides)
+                line |= {"Spearman": _short(rho), "95 %": f"{_short(low)} to {_short(high)}"}
+                best = [min(common, key=side.__getitem__) for side in (first, second)]
+                line |= {"Kendall": _short(tau), "same best": "yes" if len({*best}) == 1 else "no"}
+            else:
+                line["Spearman"] = f"too few: at least {COUNT}"
+            lines.append(line)
+    return lines
+
+
+def _short(value: float) -> str:
+    return f"{value:.2f}" if math.isfinite(value) else "none"
+
+
+def table(lines: list[dict[str, str]]) -> str:
+    """Return the lines as a Markdown table, or a sentence if there is none."""
+    if not lines:
+        return "No workload has records at two scales yet.\n"
+    text = ["| " + " | ".join(COLUMNS) + " |", "| " + " | ".join("---" for _ in COLUMNS) + " |"]
+    text += ["| " + " | ".join(line[c] for c in COLUMNS) + " |" for line in lines]
+    return "\n".join(text) + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("results", nargs="*", default=["results"])
+    parser.add_argument("--write", action="store_true", help="docs/transfer.md")
+    asked = parser.parse_args()
+    text = table(rows(times(collect([Path(path) for path in asked.results]).runs)))
+    print(text, end="")
+    if asked.write:
+        atomic_write(ROOT / "docs" / "transfer.md", HEAD + text)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except UserError as error:
+        print(f"transfer: {error}", file=sys.stderr)
+        sys.exit(2)
