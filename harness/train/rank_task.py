@@ -109,11 +109,17 @@ class RankTask(Task):
     def linear_maps(self, batch: Batch):
         raise refused("linear_maps", "the inputs and outputs of every layer")
 
-    @torch.no_grad()
     def logits_of(self, params: Sequence[Tensor], batch: Batch) -> Tensor:
-        logits = self._workload.get("logits")
+        return self._with(params, "logits", batch)
+
+    def features_of(self, params: Sequence[Tensor], batch: Batch) -> Tensor:
+        return self._with(params, "features", batch)
+
+    @torch.no_grad()
+    def _with(self, params: Sequence[Tensor], name: str, batch: Batch) -> Tensor:
+        function = self._workload.get(name)
         with self._pass("forward", batch):
-            part = derivatives.call(logits, self.model, self._parts.of(batch), params)
+            part = derivatives.call(function, self.model, self._parts.of(batch), params)
             return self._parts.whole(part, batch)
 
     @torch.no_grad()

@@ -59,6 +59,9 @@ class ShardedTask(RankTask):
     def logits_of(self, params, batch: Batch) -> Tensor:
         raise refused("logits_of", "with engine.shard=true, other values of the parameters")
 
+    def features_of(self, params, batch: Batch) -> Tensor:
+        raise refused("features_of", "with engine.shard=true, other values of the parameters")
+
     def vjp(self, batch: Batch, vector: Tensor) -> list[Tensor]:
         raise refused("vjp", "with engine.shard=true, derivatives beyond the gradient")
 

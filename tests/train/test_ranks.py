@@ -19,8 +19,8 @@ from tests.support.racing import SMALL_NET, Watcher, at_work_in, curve, planned,
 
 METHODS = ("adamw", "lion", "muon", "shampoo", "sam", "lora")
 PASSES = (
-    "forward", "losses", "terms", "residuals", "logits_of", "vjp", "jvp", "jvp_logits", "hvp",
-    "jacobian", "per_example_grads",
+    "forward", "losses", "terms", "residuals", "logits_of", "features_of", "vjp", "jvp",
+    "jvp_logits", "hvp", "jacobian", "per_example_grads",
 )  # fmt: skip
 # A sum of float32 in another order, after the steps of a small workload.
 LOSS_TOLERANCE = 1e-4
@@ -71,7 +71,7 @@ def all_passes(group, name, examples):
         arguments = [batch]
         if operation in ("jvp", "hvp", "jvp_logits"):
             arguments = [batch, directions]
-        elif operation == "logits_of":
+        elif operation in ("logits_of", "features_of"):
             arguments = [[p + d for p, d in zip(task.params, directions, strict=True)], batch]
         try:
             if operation == "vjp":
@@ -111,12 +111,13 @@ def test_every_pass_of_two_ranks_is_that_of_the_whole_batch(examples, tmp_path):
 def test_several_processes_share_or_refuse_every_pass_of_a_task(kind):
     made = [
         name
-        for name, function in vars(Task).items()
-        if inspect.isfunction(function) and "self._pass(" in inspect.getsource(function)
+        for name, function in inspect.getmembers(Task, inspect.isfunction)
+        if "self._pass(" in inspect.getsource(function)
     ]
     assert len(made) > 10
     for name in made:
-        assert getattr(kind, name) is not getattr(Task, name), name
+        shared = getattr(kind, name) is not getattr(Task, name)
+        assert shared, f"{kind.__name__} has to share Task.{name} among ranks, or to refuse it"
 
 
 def refused_passes(group):
