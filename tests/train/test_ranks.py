@@ -17,6 +17,8 @@ from harness.train.task import Task
 from tests.support import ranks
 from tests.support.racing import SMALL_NET, Watcher, at_work_in, curve, planned, race, trial
 
+# Together they offer every pass.
+WORKLOADS = ("gpt2", "pinn_poisson", "stream_split")
 METHODS = ("adamw", "lion", "muon", "shampoo", "sam", "lora")
 PASSES = (
     "forward", "losses", "terms", "residuals", "logits_of", "features_of", "vjp", "jvp",
@@ -90,7 +92,7 @@ def all_passes(group, name, examples):
 
 
 def both_passes(group, examples):
-    return [all_passes(group, name, examples) for name in ("gpt2", "pinn_poisson", "vit")]
+    return [all_passes(group, name, examples) for name in WORKLOADS]
 
 
 @pytest.mark.parametrize("examples", [8, 7])
