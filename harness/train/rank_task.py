@@ -54,6 +54,11 @@ class RankTask(Task):
                 "cannot share it",
                 do=REMEDY,
             )
+        if hasattr(self._workload, "clients"):
+            raise UserError(
+                "the workload counts what its clients exchange, and ranks would exchange more",
+                do=REMEDY,
+            )
         norms = [m for m in self.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         if norms:
             name = type(norms[0]).__name__
@@ -105,6 +110,9 @@ class RankTask(Task):
 
     def sampled_backward(self, batch: Batch) -> Tensor:
         raise refused("sampled_backward", "labels drawn from the model's predictions")
+
+    def private_gradient(self, clip: float, noise: float, normalise: float | None = None):
+        raise refused("private_gradient", "a random sample and the noise on it")
 
     def linear_maps(self, batch: Batch):
         raise refused("linear_maps", "the inputs and outputs of every layer")
