@@ -11,7 +11,8 @@ noise, and q is lr·μ. At first a = 1. With q = 0 the momenta are those of FIST
 tend to (1 − √q)/(1 + √q). Training uses y and evaluation w.
 
 State: w, one word per parameter; a.
-Departures from the paper: none in the update; ρ, L and μ are not estimated, but lr and q tuned.
+Departures from the paper: none known in the update, which was written from a summary and not
+compared with the text; ρ, L and μ are not estimated, but lr and q tuned.
 """
 
 import torch

@@ -12,7 +12,8 @@ minimise h(x) + <d, x> + ‖x − p‖²/(2η). Only the difference of loss and 
 
 State: the numbers of the proxy's examples.
 Departures from the paper: the proxy is a subset of the data; the number of inner steps and their
-plain gradient steps are ours, because the paper leaves the inner solver open; lr is scheduled.
+plain gradient steps are ours, because the paper leaves the inner solver open; lr is scheduled. The
+rule was written from a summary: its constants were not compared with the text.
 """
 
 import torch

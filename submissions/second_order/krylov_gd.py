@@ -9,7 +9,8 @@ adaptive form that takes the preconditioner from a Krylov subspace.
 On a quadratic with lr = 1 it is conjugate gradients, begun again every third iteration.
 State: none.
 Departures from the paper: the subspace has three dimensions, a constant of the file; the values of
-|Λ| in place of Λ make a descent direction of negative curvature; lr is scheduled.
+|Λ| in place of Λ make a descent direction of negative curvature; lr is scheduled. The rule was
+written from a summary and not compared with the text.
 """
 
 import torch

@@ -6,8 +6,8 @@
     c = clip((f(Δ + eps·z) − f(Δ − eps·z))/(2·eps), ±C), z ~ N(0, 1) on one batch
     Δ ← max(Δ − lr·c·z, 0)
 
-The start is the pretrained matrix rounded to the nearest point of symmetric grids. Norms, biases and
-embeddings stay frozen; a head trains in the same way, without the bound at 0.
+The start is the pretrained matrix rounded to the nearest point of symmetric grids. Norms, biases
+and embeddings stay frozen; a head trains in the same way, without the bound at 0.
 
 State: none; z is drawn again from its seed.
 Departures from the paper: rounding to nearest makes the integers, where the paper takes weights of

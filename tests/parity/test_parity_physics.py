@@ -399,7 +399,7 @@ def test_nncg_stops_at_negative_curvature():
     assert not d.any()
 
 
-def test_variable_projection_equals_its_formula():
+def test_variable_projection_leaves_a_residual_orthogonal_to_the_last_layer():
     """After the solve, what is left is orthogonal to what the last layer can say."""
     made = task()
     submission = nets.submitted("variable_projection", made, ridge=1e-12)
