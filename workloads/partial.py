@@ -13,8 +13,9 @@ every set has the truth; in `wide` as well, and seven of ten wrong classes are c
 hard guesses go wrong.
 
 Measured at mini with one seed and lr 1e-3, the best accuracy of 50 evaluations in the budget, and
-the last: adamw 0.778 and 0.284, cc 0.843 and 0.627, proden 0.850 and 0.637, alim 0.896 and 0.889.
-alim meets the goal after 320 steps.
+the last: adamw 0.747 and 0.308, alim 0.828 and 0.817. With the digits in another order: adamw 0.778
+and 0.284, cc 0.843 and 0.627, proden 0.850 and 0.637, alim 0.896 and 0.889. So one seed says little
+about the order of the three.
 
 Goal at mini: provisional, until `harness target` has set it. Budget: `horizon` reference steps.
 """
