@@ -143,7 +143,7 @@ def readers(model: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
     """
     found = blocks(model)
     if not all(block.pre for block in found):
-        raise UserError("norms after the sums have other readers", "a model whose norms come before its maps")
+        raise UserError("norms after the sums have other readers", "norms before the maps")
     pairs = [[(block.norm1, block.qkv), (block.norm2, block.up)] for block in found]
     return [pair for both in pairs for pair in both]
 
