@@ -244,7 +244,8 @@ def page(family: str) -> str:
     for name in (n for n in names() if family_of(n) == family):
         tree = tree_of(name)
         lines += [f"## {name}", "", *described(name), ""]
-        lines += [f"![{caption(name)}]({name}.png)", ""]
+        if (PAGES / f"{name}.png").exists():
+            lines += [f"![{caption(name)}]({name}.png)", ""]
         lines += [
             "| scale | parameters | examples a step | horizon | evaluations | goal | reference "
             "| signal |",
@@ -342,6 +343,10 @@ def caption(name: str) -> str:
         "matrix": "The matrix and its singular values",
         "pinn": "The reference solution of seed 0, and cuts through it",
         "stream": "Quality of each task over the reference's steps, and the matrix of accuracies",
+        "operator": "Solutions of the equation over time",
+        "state": "Words and the states that they lead to",
+        "labels": "Held-out images, one row a class",
+        "shared": "Held-out images, one row a class",
     }
     if name == "game":
         return "The mean matrix of the game and its singular values"
