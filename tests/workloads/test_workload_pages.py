@@ -33,7 +33,9 @@ def test_every_workload_has_a_row_a_section_and_those_with_a_reference_a_picture
         assert f"\n## {name}\n" in page
         drawn = (workload_pages.PAGES / f"{name}.png").exists()
         assert (f"]({name}.png)" in page) == drawn
-        assert drawn or not (ROOT / "results" / "reference" / f"{name}.mini.json").exists(), name
+        assert (
+            drawn or not (discover.ROOT / "results" / "reference" / f"{name}.mini.json").exists()
+        ), name
 
 
 def test_links_and_pictures_exist(written):
