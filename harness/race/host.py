@@ -33,7 +33,7 @@ def check(trial: Trial) -> None:
     if trial.terms.streaming:
         raise UserError(
             f"{trial.definition.key} is a stream, whose data arrive at one machine",
-            do="one machine: engine.processes=N without torchrun --nnodes",
+            do="one machine: engine.processes=2 without torchrun --nnodes",
         )
 
 

@@ -75,7 +75,7 @@ def with_processes(arguments: list[str], place: Place) -> list[str]:
     if any(word in ("-m", "--multirun") for word in arguments):
         raise UserError(
             "torchrun starts one trial on several processes, and -m asks for several trials",
-            do="leave torchrun out: engine.processes=N, or a launcher of Hydra (docs/sweeps.md)",
+            do="leave torchrun out: engine.processes=2, or a launcher of Hydra (docs/cluster.md)",
         )
     name = "engine.processes="
     asked = [word.removeprefix(name) for word in arguments if word.startswith(name)]

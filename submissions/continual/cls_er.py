@@ -26,7 +26,6 @@ SPACE = {
     "slow": {"linear": [0.1, 0.9], "default": 0.8},
     "fast": {"linear": [0.5, 1.0], "default": 1.0},
 }
-SKIPS = {"passes": "the first step alone has nothing to replay"}
 
 
 class Algorithm(er.Algorithm):

@@ -27,10 +27,6 @@ SPACE = {
     "later": {"log": [1e-3, 1.0], "default": 1.0},
     "scale": {"log": [3.0, 30.0], "default": 10.0},
 }
-SKIPS = {
-    "passes": "the first step alone has nothing to replay",
-    "descends": "it lowers the nats of scaled cosines, not those of the raw scores",
-}
 adapt = simplex.adapt
 
 

@@ -26,7 +26,6 @@ SPACE = {
     "threshold": {"choice": [0.97, 0.95, 0.99]},
     "growth": 0.003,
 }
-SKIPS = {"passes": "bases are extended once a task, whatever the number of steps"}
 
 
 def extend(basis, x, threshold):

@@ -23,7 +23,6 @@ from submissions.continual import er, finetune
 TRACKS = ["continual"]
 PASSES = {"forward_backward": 1.8, "forward": 0.16}
 SPACE = {**er.SPACE, "bins": {"choice": [10, 5]}}
-SKIPS = {"passes": "the memory is judged once a task, whatever the number of steps"}
 
 
 class Algorithm(er.Algorithm):

@@ -29,7 +29,6 @@ SPACE = {
     "tau": {"choice": [0.1, 0.025, 0.0]},
     "period": {"choice": [100, 400, 1000]},
 }
-SKIPS = {"passes": "dormant units are looked for once in a period, which a race has many of"}
 
 
 def layers(maps):

@@ -27,7 +27,6 @@ SPACE = {
     "weight": {"choice": [0.5, 0.1, 1.0]},
     "mu": {"log": [3.0, 30.0], "default": 10.0},
 }
-SKIPS = {"passes": "the first step alone has nothing to replay"}
 
 
 def corners(count, width):

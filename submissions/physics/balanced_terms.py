@@ -26,7 +26,6 @@ SPACE = {
     "keep": 0.9,
 }
 VARIANTS = {"annealed_terms": {"rule": "annealing"}, "ntk_terms": {"rule": "ntk"}}
-SKIPS = {"passes": "weights are taken anew once in many steps, by gradients or by vjp"}
 
 
 def wanted(rule, sizes):

@@ -24,7 +24,6 @@ SPACE = {
     "every": {"choice": [10, 50, 200]},
     "ridge": {"log": [1e-8, 1e-1], "default": 1e-3},
 }
-SKIPS = {"passes": "the last layer is solved for once in many steps"}
 
 
 def solved(j, r, c, ridge):

@@ -25,7 +25,6 @@ SPACE = {
     "bits": {"int": [1, 8], "default": 4, "goal": "bits"},
     "activation_bits": {"int": [2, 16], "default": 8, "goal": "activation_bits"},
 }
-SKIPS = {"exports": "it trains under rounded inputs; the workload of the laws does not round them"}
 
 
 class Rounded(surgery.Adapted):

@@ -286,7 +286,7 @@ def smp(submission, sparsity, warm, cool, lr, wd, head_lr, beta2):
 
 
 def sr_ste(submission, decay, flow, cool, base_lr, base_wd):
-    """∂L/∂W' + λ(1 − m) ⊙ W through a 2:4 mask (arXiv 2102.04010), with the flow of 2402.04744."""
+    """∂L/∂W' + λ(1 − m) ⊙ W through a 2:4 mask (arXiv 2102.04010), or the flow of 2402.04744."""
     weights, optimizer = nets.start(), Adam()
 
     def seen(t):
@@ -297,7 +297,8 @@ def sr_ste(submission, decay, flow, cool, base_lr, base_wd):
     for t, batch in zip(range(STEPS), nets.batches()):
         masks, dense = seen(t)
         g = gradients(weights | dense, *batch)
-        g |= {n: g[n] + decay * ~masks[n] * weights[n] for n in HIDDEN}
+        if flow == "none":
+            g |= {n: g[n] + decay * ~masks[n] * weights[n] for n in HIDDEN}
         optimizer.step(weights, g, base_lr * rate(t), base_wd)
     return weights | seen(STEPS)[1]
 

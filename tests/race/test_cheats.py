@@ -5,6 +5,7 @@ The table in docs/rules.md says what each exploit gets.
 
 import os
 import re
+import shutil
 import socket
 import sys
 from functools import cache
@@ -15,7 +16,7 @@ import pytest
 from harness.catalog.reading import literals
 from harness.errors import UserError
 from harness.race import limits, runner_child
-from harness.system import landlock, sandbox
+from harness.system import landlock, policy
 from tests.support import cheating
 from tests.support.cheating import SHARE, planned, run, table
 from tests.support.racing import at_work_in
@@ -146,10 +147,10 @@ def measured(way, log):
 def limited(monkeypatch, way):
     """Small limits, that a bomb need not be a large one."""
     if way == "memory":
-        monkeypatch.setattr(sandbox, "_free_memory", lambda: 2_500_000_000)
-    free = sandbox.shutil.disk_usage("/").free
+        monkeypatch.setattr(policy, "_free_memory", lambda: 2_500_000_000)
+    free = shutil.disk_usage("/").free
     if way == "disk":
-        monkeypatch.setattr(sandbox, "FILE_SHARE", 2e8 / free)
+        monkeypatch.setattr(policy, "FILE_SHARE", 2e8 / free)
     if way == "shared":
         monkeypatch.setattr(runner_child, "free_memory", lambda: 1_500_000_000)
     if way in ("log", "holes", "progress"):

@@ -143,7 +143,7 @@ def test_every_stream_block_is_possible():
     for path in CONF.glob("stream_*.yaml"):
         tree = yaml.safe_load(path.read_text())
         for scale in definition.scales_of(tree):
-            for variant in [None, *tree[scale]["variants"]]:
+            for variant in [None, *tree[scale].get("variants", {})]:
                 definition.define(path.stem, tree, scale, variant)
 
 
