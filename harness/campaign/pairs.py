@@ -46,8 +46,11 @@ class Pair(PairResults):
 
     @property
     def more_helps(self) -> bool:
-        """False where a ruleset with a ladder gives one seed: all tuning trials missed."""
-        return not self.ruleset.get("ladder") or not self.is_tuned() or self.any_reached()
+        """False where a ruleset with a ladder gives one seed: all tuning trials missed, and it."""
+        if not self.ruleset.get("ladder") or not self.is_tuned() or self.any_reached():
+            return True
+        again = [run for job, run in self.found.items() if job.trial is None]
+        return any(run.record["outcome"] == "reached" for run in again)
 
     @property
     def total(self) -> int:

@@ -406,6 +406,15 @@ def test_what_misses_with_all_trials_gets_one_seed_and_no_ladder(tmp_path, monke
     assert pair.total == 3
 
 
+def test_a_fresh_seed_that_reaches_where_all_trials_missed_is_followed_by_the_others(
+    tmp_path, monkeypatch
+):
+    crossings = {(0, 1): None, (0, 1, 1): 14}
+    raced, pair, _ = climb(monkeypatch, tmp_path, crossings, seeds=3)
+    assert raced == [(0, 0, 0, 1), (0, 1, 0, 1), *((0, None, seed, 1) for seed in (1, 2, 3))]
+    assert pair.total == 5
+
+
 def test_a_study_that_missed_goes_up_where_another_reached(tmp_path, monkeypatch):
     """Seed 1 of study 1 is its trial's: one run, as a point has one run a seed."""
     crossings = {(1, 1): 12, (0, 1.25): None, (0, 1.56): 14, (1, 0.8): None}

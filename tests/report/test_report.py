@@ -370,6 +370,28 @@ def test_a_share_of_the_budget_is_part_of_the_point_and_no_workload(results):
     assert row(results).choices["alpha.mini"].budget == 1
 
 
+def test_what_missed_with_every_trial_and_a_fresh_seed_is_a_miss_and_no_lack_of_seeds(results):
+    for name in ("alpha", "beta"):
+        records.reference(results, name)
+    for seed in (1, 2, 3):
+        records.folder(results, *records.record(seed=seed, crossing=9))
+    for trial in (0, 1):
+        made = records.record(
+            workload="beta", seed=0, trial=trial, crossing=None, hp={"lr": 0.1 + trial}
+        )
+        records.folder(results, *made)
+    records.folder(results, *records.record(workload="beta", seed=1, crossing=None, hp={"lr": 0.1}))
+    found = row(results)
+    assert found.choices["beta.mini"].cell.units() == [1, 2, 3]
+    assert found.n == 3
+    assert "one seed" not in found.marks
+    # One that was reached is evidence, of which there is too little.
+    records.folder(
+        results, *records.record(workload="beta", seed=0, trial=2, crossing=15, hp={"lr": 0.3})
+    )
+    assert row(results).n == 1
+
+
 def test_the_references_time_is_that_of_its_records(results):
     """The geometric mean of its seeds, interpolated; the frozen time where records are missing."""
     records.reference(results)

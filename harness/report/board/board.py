@@ -14,7 +14,7 @@ from harness.records.collect import Collection
 from harness.records.references import reference_time
 from harness.records.run import LARGEST_SHARE, RecordedRun, described
 from harness.report.board import score
-from harness.report.board.cells import by_workload, choose, unfit
+from harness.report.board.cells import by_workload, choose, unfit, with_misses
 from harness.report.board.marks import marks_of
 from harness.report.board.rows import CONSTRAINED, Board, Row, Workload, robust
 
@@ -71,6 +71,8 @@ def _board(
             if raced and known and pair.key not in row.choices:
                 others = [choice.cell for choice in row.choices.values()]
                 row.choices[pair.key] = unfit(others, times[pair.key])
+    for row in rows:
+        row.choices = {k: with_misses(c, row.choices) for k, c in row.choices.items()}
     own = frozenset(r.record["run_id"] for r in kept if r.where in collection.folders)
     board = Board(track, scale, constraint, workloads, rows, {}, own)
     every = {w.key: w.time for w in board.mains if w.time}

@@ -3,7 +3,7 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from harness.records.run import RecordedRun, best_tuning, tuning_order
 from harness.report.board.stats import Cell, Sample
@@ -99,6 +99,22 @@ def unfit(others: Sequence[Cell], reference: float | None = None) -> Choice:
     units = sorted({unit for cell in others for unit in cell.units()})
     cell = Cell((tuple(Sample(unit, math.inf) for unit in units),), "unfit", reference)
     return Choice(cell, [], [], {}, False)
+
+
+def with_misses(choice: Choice, others: Mapping[str, Choice]) -> Choice:
+    """Return a cell whose tuning trials and one fresh seed all missed with as many misses as seeds.
+
+    No further seeds are raced there, for they would say no more.
+
+    Args:
+        others: the submission's cells by workload.
+    """
+    runs = [*choice.tuning, *choice.runs]
+    if choice.cell.n > 1 or not choice.tuning or any(math.isfinite(run.time) for run in runs):
+        return choice
+    units = sorted({unit for other in others.values() for unit in other.cell.units()})
+    studies = (tuple(Sample(unit, math.inf) for unit in units),)
+    return replace(choice, cell=replace(choice.cell, studies=studies))
 
 
 def _point(group: list[RecordedRun], trials: list[RecordedRun]) -> tuple[str, str]:
