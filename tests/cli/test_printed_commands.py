@@ -189,6 +189,7 @@ def marked() -> Iterator:
     """Every command; those that read many records or try all laws are slow."""
     for command in sorted(commands()):
         slow = command.startswith(("harness report", "harness comply", "harness check"))
+        slow |= "engine.processes=" in command  # prices of several ranks are measured
         # What only the slow tests' environment has installed.
         slow |= any(f"launcher{s}{name}" in command for s in "= " for name in ("submitit", "ray"))
         yield pytest.param(command, marks=[pytest.mark.slow] if slow else [])
