@@ -22,9 +22,8 @@ from pathlib import Path
 
 from harness.clock.prices import table_hash
 from harness.race.configuration import engine_for, engine_named
-from harness.records.compact import number
+from harness.records.compact import number, signed
 from harness.system.files import atomic_write
-from harness.system.hashing import canonical, digest
 from harness.system.paths import ROOT
 from scripts import old_identities, rekey_runs
 from scripts.old_identities import Change, Keys, Stop, definition_of, rekey
@@ -46,39 +45,52 @@ def tables(folder: Path, keys: Keys) -> dict[Path, str]:
             continue
         if change is None or table["step"] != change.old:
             raise Stop(f"{path.name}: its step {table['step']} is not that of the workload")
-        layout = _layout(path.read_text(), table)
+        layout = layout_of(path.read_text(), table)
         table["step"] = change.new
         if table.get("yardstick"):
             table["yardstick"]["table"] = keys.prices(table["yardstick"]["table"])
         table["hash"] = table_hash(table)
         keys.tables[path.name] = Change(old, table["hash"])
         keys.counts["price tables"] += 1
-        texts[path] = _dumped(table, layout)
+        texts[path] = dumped(table, layout)
     return texts
 
 
 # Records
 
 
-def board(path: Path, keys: Keys, engine: dict) -> str:
-    """Return the new text of a compact file, in the order in which such files are written."""
-    environments, runs = [], []
+def lines_of(path: Path) -> list[dict]:
+    """Return the rows of a compact file, without their digests.
+
+    Raises:
+        Stop: a line does not have the digest that it states.
+    """
+    rows = []
     for count, line in enumerate(path.read_text().splitlines(), 1):
         row = json.loads(line)
         stated = row.pop("digest")
-        if _signed(row) != line or stated != digest(canonical(row))[:16]:
+        if signed(row) != line:
             raise Stop(f"{path.name} line {count}: its content does not have the digest {stated}")
-        if "run_id" in row:
-            runs.append(rekey(row, keys, engine, f"{path.name} line {count}") or row)
-        else:
-            environments.append(row)
+        rows.append(row)
+    return rows
+
+
+def text_of(rows: list[dict]) -> str:
+    """Return rows as a compact file's text, in the order in which such files are written."""
+    environments = [row for row in rows if "run_id" not in row]
+    runs = [row for row in rows if "run_id" in row]
     order = ("submission", "study", "trial", "seed", "run_id")
     runs.sort(key=lambda row: [number(row[n]) if n == "trial" else row[n] for n in order])
-    return "".join(f"{_signed(row)}\n" for row in (*environments, *runs))
+    return "".join(f"{signed(row)}\n" for row in (*environments, *runs))
 
 
-def _signed(row: dict) -> str:
-    return json.dumps(row | {"digest": digest(canonical(row))[:16]}, separators=(",", ":"))
+def board(path: Path, keys: Keys, engine: dict) -> str:
+    """Return the new text of a compact file."""
+    rows = lines_of(path)
+    for place, row in enumerate(rows):
+        if "run_id" in row:
+            rows[place] = rekey(row, keys, engine, f"{path.name} line {place + 1}") or row
+    return text_of(rows)
 
 
 # References, targets, lists
@@ -88,7 +100,7 @@ def reference(path: Path, keys: Keys) -> str | None:
     """Return the new text of a frozen reference or of the evidence for a target."""
     text = path.read_text()
     frozen = json.loads(text)
-    layout = _layout(text, frozen)
+    layout = layout_of(text, frozen)
     key = path.name.removesuffix(".json").removesuffix(".target")
     change = (old_identities.workload(definition_of(key)) or {}).get("workload_hash")
     if change and frozen["workload_hash"] == change.new:
@@ -109,14 +121,14 @@ def reference(path: Path, keys: Keys) -> str | None:
             run["run_id"] = keys.runs[run["run_id"]]
             keys.counts["runs that targets name"] += 1
     keys.counts["references and targets"] += 1
-    return _dumped(frozen, layout)
+    return dumped(frozen, layout)
 
 
 def listed(path: Path, keys: Keys) -> str:
     """Return the new text of a list that names sources: *.failed.json, reproduced.json."""
     text = path.read_text()
     entries = json.loads(text)
-    layout = _layout(text, entries)
+    layout = layout_of(text, entries)
     changes = map(old_identities.submission, old_identities.kept()["submissions"])
     sources = {each.old: each.new for each in changes if each}
     for entry in entries.values() if isinstance(entries, dict) else entries:
@@ -130,21 +142,21 @@ def listed(path: Path, keys: Keys) -> str:
                 raise Stop(f"{path.name}: {entry['training_hash']} is not the training's hash")
             entry["training_hash"] = change.new
         keys.counts["entries of lists"] += 1
-    return _dumped(entries, layout)
+    return dumped(entries, layout)
 
 
-def _layout(text: str, value) -> dict:
+def layout_of(text: str, value) -> dict:
     """Return the arguments of json.dumps, and the end, that give a file's text."""
     for indent in (None, 1, 2):
         for ascii_only in (True, False):
             for end in ("\n", ""):
                 layout = {"indent": indent, "ensure_ascii": ascii_only, "end": end}
-                if _dumped(value, layout) == text:
+                if dumped(value, layout) == text:
                     return layout
     raise Stop(f"a file is not as it was written: {text[:60]!r}")
 
 
-def _dumped(value, layout: dict) -> str:
+def dumped(value, layout: dict) -> str:
     end = layout["end"]
     return json.dumps(value, indent=layout["indent"], ensure_ascii=layout["ensure_ascii"]) + end
 

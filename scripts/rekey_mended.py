@@ -20,12 +20,12 @@ from pathlib import Path
 from harness.catalog import discover
 from harness.catalog.identity import source_hash
 from harness.race.configuration import engine_for, engine_named
-from harness.records.compact import number
 from harness.system.files import atomic_write
-from harness.system.hashing import canonical, digest
+from harness.system.hashing import canonical
 from harness.system.paths import ROOT
 from scripts.identities import run_id
-from scripts.rekey import _dumped, _layout, _signed
+from scripts.old_identities import Stop
+from scripts.rekey import dumped, layout_of, lines_of, text_of
 
 RESULTS = ROOT / "results"
 HASHES = """
@@ -66,10 +66,6 @@ with tempfile.TemporaryDirectory() as place:
 """
 
 
-class Stop(Exception):
-    """A trial that cannot be raced in one of the trees."""
-
-
 def called(tree: Path, program: str, *arguments: str, given: str = ""):
     """Return what a program prints as JSON on its last line, run in a tree.
 
@@ -92,18 +88,6 @@ def mended(former: Path) -> dict[str, tuple[str, str]]:
     return {n: (old[n], new[n]) for n in sorted(old) if n in new and old[n] != new[n]}
 
 
-def board(path: Path) -> list[dict]:
-    """Return the lines of a compact file without their digests."""
-    rows = []
-    for line in path.read_text().splitlines():
-        row = json.loads(line)
-        stated = row.pop("digest")
-        if stated != digest(canonical(row))[:16]:
-            raise Stop(f"{path.name}: a line does not have the digest that it states")
-        rows.append(row)
-    return rows
-
-
 def proved(name: str, points: list[dict], former: Path, evaluations: int) -> bool:
     """Race the beginning of each point in both trees; say and return whether all are the same."""
     for record in points:
@@ -118,16 +102,12 @@ def proved(name: str, points: list[dict], former: Path, evaluations: int) -> boo
 
 def rewritten(rows: list[dict], changes: dict[str, tuple[str, str]], ids: dict, engine) -> str:
     """Return the text of a compact file with the present hashes; adds to `ids` old and new ids."""
-    environments = [row for row in rows if "run_id" not in row]
-    runs = [row for row in rows if "run_id" in row]
-    for row in runs:
-        old, new = changes.get(row["submission"], ("", ""))
+    for row in rows:
+        old, new = changes.get(row.get("submission", ""), ("", ""))
         if old and row["submission_hash"] == old:
             row["submission_hash"] = new
             ids[row["run_id"]] = row["run_id"] = run_id(row, engine)
-    order = ("submission", "study", "trial", "seed", "run_id")
-    runs.sort(key=lambda row: [number(row[n]) if n == "trial" else row[n] for n in order])
-    return "".join(f"{_signed(row)}\n" for row in (*environments, *runs))
+    return text_of(rows)
 
 
 def renamed(value, names: dict[str, str]):
@@ -160,7 +140,7 @@ def keep(former: Path, evaluations: int, write: bool) -> int:
         Stop: a trial cannot be raced, or a line was edited.
     """
     changes, failed = mended(former), 0
-    boards = {path: board(path) for path in sorted((RESULTS / "board").glob("*.jsonl"))}
+    boards = {path: lines_of(path) for path in sorted((RESULTS / "board").glob("*.jsonl"))}
     for name, (old, _) in list(changes.items()):
         mine = [
             (path.name, row)
@@ -190,7 +170,7 @@ def keep(former: Path, evaluations: int, write: bool) -> int:
         text = path.read_text()
         value = json.loads(text)
         if renamed(value, names) != value:
-            atomic_write(path, _dumped(renamed(value, names), _layout(text, value)))
+            atomic_write(path, dumped(renamed(value, names), layout_of(text, value)))
     print("results/verified.json: list the new ids with harness verify --own")
     return bool(failed)
 

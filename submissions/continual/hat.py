@@ -15,8 +15,7 @@ The gate is positive, so that ReLU(a·z) = a·ReLU(z): it is folded into the lay
 
 State: the weights without gates; e of every task; a_prev; which task taught each class.
 Departures from the paper: s rises in `ramps` parts, the authors' epochs; tasks share a readout, of
-which a class's row is its own head; no dropout. Where the task of a test is not given, an answer
-compares the tasks' log-probabilities.
+which a class's row is its own head; no dropout. Without a task an answer compares all tasks.
 """
 
 from itertools import pairwise

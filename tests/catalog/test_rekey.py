@@ -10,7 +10,7 @@ from harness.catalog import identity
 from harness.cli import main
 from harness.race import configuration
 from harness.records import manifest, run_folder
-from harness.records.compact import read_compact
+from harness.records.compact import read_compact, signed
 from scripts import identities, old_identities, rekey, rekey_runs
 from scripts.old_identities import Change, Keys
 from tests.support.racing import ROOT, planned, race
@@ -49,7 +49,7 @@ def old_results(tmp_path_factory):
         if "run_id" in row:
             new, row["run_id"] = row["run_id"], identities.run_id(row, ENGINE)
             changes.append(Change(row["run_id"], new))
-        lines.append(rekey._signed(row) + "\n")
+        lines.append(signed(row) + "\n")
     (results / "board" / f"{BOARD}.jsonl").write_text("".join(lines))
     for place in (f"board/{BOARD}.failed.json", f"reference/{BOARD}.json",
                   f"reference/{BOARD}.target.json"):  # fmt: skip
@@ -110,7 +110,7 @@ def test_an_edited_line_that_is_signed_again_is_found(old_results, tmp_path):
         del row["digest"]
         if "run_id" in row:
             row["seed"] += 1
-    path.write_text("".join(f"{rekey._signed(row)}\n" for row in rows))
+    path.write_text("".join(f"{signed(row)}\n" for row in rows))
     with pytest.raises(old_identities.Stop, match="is not what its fields give"):
         rekey.board(path, Keys(), ENGINE)
 
@@ -125,8 +125,8 @@ def test_a_record_of_an_old_source_keeps_its_hash_alone(old_results, tmp_path):
     del row["digest"]
     row["submission_hash"] = "0" * 64
     row["run_id"] = identities.run_id(row, ENGINE)
-    signed = [rekey._signed({k: v for k, v in e.items() if k != "digest"}) for e in environments]
-    path.write_text("\n".join([*signed, rekey._signed(row)]) + "\n")
+    written = [signed({k: v for k, v in e.items() if k != "digest"}) for e in environments]
+    path.write_text("\n".join([*written, signed(row)]) + "\n")
     keys = Keys()
     path.write_text(rekey.board(path, keys, ENGINE))
     assert keys.counts["runs of a source that is not here"] == 1
