@@ -138,10 +138,24 @@ class RunnerChild:
             if time.monotonic() > deadline:
                 self.hung(f"{phase} took longer than {seconds:.0f} s")
         try:
-            message = self._channel.receive(max(TICK, deadline - time.monotonic()))
-            message_schema.check(message)
+            message = self._message(max(TICK, deadline - time.monotonic()))
         except TimedOut:
             self.hung(f"{phase} took longer than {seconds:.0f} s")
+        if message["kind"] != expected:
+            kind = message["kind"]
+            raise TrialEnded("invalid", f"the runner sent {kind!r} where {expected!r} was due")
+        return message
+
+    def _message(self, seconds: float) -> dict:
+        """Return the next message, checked against its schema.
+
+        Raises:
+            TimedOut: no whole message came within so many seconds.
+            TrialEnded: the child is gone; the message is false, or reports a failure.
+        """
+        try:
+            message = self._channel.receive(seconds)
+            message_schema.check(message)
         except Disconnected:
             self._gone()
         except Malformed as error:
@@ -151,10 +165,18 @@ class RunnerChild:
         if message["kind"] == "failed":
             reason = printable(message["error"][: message_schema.TEXT])
             raise TrialEnded(message["outcome"], reason)
-        if message["kind"] != expected:
-            kind = message["kind"]
-            raise TrialEnded("invalid", f"the runner sent {kind!r} where {expected!r} was due")
         return message
+
+    def _refuse_word(self) -> None:
+        """End the trial if the child has said something since it handed over.
+
+        It may have failed, or have been killed, since then: that ends the trial as at any other
+        time. Any other word is false, since nobody has asked for it.
+        """
+        if self._channel.poll():
+            with suppress(TimedOut):
+                self._message(TICK)
+            raise TrialEnded("invalid", "the runner sent a message that nobody had asked for")
 
     def hung(self, what: str):
         """End the trial as timed out; the child writes its stacks into runner.log first."""
@@ -176,8 +198,7 @@ class RunnerChild:
             reason = f"the runner could not be stopped for evaluation: {error}"
             raise TrialEnded("timeout", reason) from None
         try:
-            if self._channel.poll():
-                raise TrialEnded("invalid", "the runner sent a message that nobody had asked for")
+            self._refuse_word()
             before = processes.spent(frozen)
             yield
             worked = processes.spent(frozen) - before

@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import socket
 import subprocess
 import time
 
@@ -10,8 +11,11 @@ import pytest
 
 from benches import soak
 from harness.race import runner_child
+from harness.race.runner_base import TrialEnded
 from harness.records import run_folder
 from harness.records.rules.verdict import examine
+from harness.system.messages import Channel
+from harness.train.shared_weights import shared_file
 from tests.support.racing import (
     HORIZON,
     SMALL,
@@ -300,3 +304,48 @@ def test_kills_of_a_command_line_change_nothing_but_the_time(tmp_path):
         soak.apart(tally, tmp_path, chance, 5)
     assert tally.problems == []
     assert sum(tally.faults.values()) >= 3
+
+
+# The time between a hand-over and its evaluation.
+
+
+@pytest.fixture
+def child(tmp_path):
+    """Yield a runner's process that waits for its first message, and the other end of its words."""
+    fd = shared_file()
+    (tmp_path / "run").mkdir()
+    child = runner_child.RunnerChild(tmp_path / "run", tmp_path / "private", [], fd, 1, set())
+    ours, theirs = socket.socketpair()
+    child._channel.close()
+    child._channel = Channel(ours)
+    yield child, Channel(theirs)
+    child.close()
+    theirs.close()
+    os.close(fd)
+
+
+def ending_while_judged(child):
+    with pytest.raises(TrialEnded) as ended, child.frozen():
+        pass
+    return ended.value.outcome, ended.value.message
+
+
+def test_a_runner_that_is_killed_after_its_hand_over_was_killed(child):
+    child, words = child
+    os.kill(child._process.pid, signal.SIGKILL)
+    words.close()
+    outcome, reason = ending_while_judged(child)
+    assert (outcome, reason[:32]) == ("killed", "the runner was killed by SIGKILL")
+
+
+def test_a_failure_that_is_reported_after_a_hand_over_is_that_failure(child):
+    child, words = child
+    words.send("failed", outcome="killed", error="rank 1 was killed by SIGKILL", traceback="")
+    assert ending_while_judged(child) == ("killed", "rank 1 was killed by SIGKILL")
+
+
+@pytest.mark.parametrize("fields", [{"own": 0.0}, {"own": "much"}, {}])
+def test_any_other_word_after_a_hand_over_is_false(fields, child):
+    child, words = child
+    words.send("saved", **fields)
+    assert ending_while_judged(child)[0] == "invalid"

@@ -2,13 +2,17 @@
 
 import inspect
 import os
+import random
 import signal
+import threading
+from contextlib import suppress
 
 import pytest
 import torch
 from torch import nn
 
 from harness.errors import UserError
+from harness.system.procfs import stat_of
 from harness.train.group import Group
 from harness.train.parts import SharedDraws
 from harness.train.rank_task import RankTask
@@ -27,6 +31,7 @@ PASSES = (
 # A sum of float32 in another order, after the steps of a small workload.
 LOSS_TOLERANCE = 1e-4
 PASS_TOLERANCE = 2e-5
+KILLS = 30
 
 
 def same_curve(one, other):
@@ -188,16 +193,16 @@ def test_inline_has_no_processes_to_share(tmp_path):
         trial_of_two("adamw", tmp_path, isolation="inline")
 
 
-@pytest.mark.slow  # which process the kill meets depends on the machine
+@pytest.mark.slow
 def test_a_race_of_two_ranks_is_that_of_one_also_after_a_kill(tmp_path):
     one = race(trial("unhurried", tmp_path / "one"))
-    two = trial_of_two("unhurried", tmp_path / "two", wait=0.05)
+    # Steps are reported five times a second: each has to last as long to be seen.
+    two = trial_of_two("unhurried", tmp_path / "two", wait=0.2)
     killed = []
 
     def kill(step):
         if step >= 5 and not killed:
-            # The leader of the ranks has started them, the last one last.
-            killed.append(max(at_work_in(tmp_path)))
+            killed.append(members(tmp_path)[2])
             os.kill(killed[0], signal.SIGKILL)
 
     first = race(two, Watcher(kill))
@@ -213,6 +218,67 @@ def test_a_race_of_two_ranks_is_that_of_one_also_after_a_kill(tmp_path):
     assert record["processes"] == 2
     assert record["device_seconds"] == pytest.approx(2 * record["end"]["total"])
     assert record["cpu_seconds"] > 0
+
+
+def members(folder):
+    """Return the pids of the leader and of its ranks, in their order; [] until all are there."""
+    known = {}
+    for pid in at_work_in(folder):
+        with suppress(ProcessLookupError):
+            known[pid] = stat_of(pid)
+    ranks = sorted((s.start, pid) for pid, s in known.items() if s.parent in known)
+    leaders = [pid for pid, s in known.items() if s.parent not in known]
+    return [*leaders, *(pid for _, pid in ranks)] if (len(leaders), len(ranks)) == (1, 2) else []
+
+
+def kill_later(folder, which, seconds, over):
+    """Kill a member of the group so many seconds after all of them are there."""
+    while not (pids := members(folder)):
+        if over.wait(0.01):
+            return
+    if not over.wait(seconds):
+        with suppress(ProcessLookupError):
+            os.kill(pids[which], signal.SIGKILL)
+
+
+def killed_race(planned, folder, which, seconds):
+    """Return the outcome of a race whose leader (0) or one of whose ranks (1, 2) is killed."""
+    over = threading.Event()
+    killer = threading.Thread(target=kill_later, args=(folder, which, seconds, over))
+    killer.start()
+    try:
+        return race(planned)
+    finally:
+        over.set()
+        killer.join()
+
+
+@pytest.mark.slow
+def test_kills_at_random_points_end_alike(tmp_path):
+    """Whoever is killed, whenever: the attempt ends as killed, and the next one continues."""
+    draws, kills, chain = random.Random(0), [], 0
+    undisturbed = race(trial_of_two("unhurried", tmp_path / "whole", wait=0.05))
+    whole, wall = curve(undisturbed.folder), undisturbed.record["wall"]
+    # The ranks begin somewhere in the set-up.
+    seconds = wall["setup"] / 2 + wall["training"] + wall["evaluation"]
+    names = "the runner was killed by", "rank 0 was killed by", "rank 1 was killed by"
+    while len(kills) < KILLS:
+        folder = tmp_path / str(chain)
+        two = trial_of_two("unhurried", folder, wait=0.05)
+        which, at = draws.randrange(3), draws.uniform(0.0, seconds)
+        ended = killed_race(two, folder, which, at)
+        assert at_work_in(folder) == []
+        if ended.outcome == "out_of_budget":
+            # The kill came too late. The trial has lived through all those before.
+            assert curve(ended.folder) == whole
+            chain += 1
+            continue
+        kills.append((which, round(at, 2), ended.outcome, ended.record["reason"]))
+        assert ended.outcome == "killed", kills
+        assert names[which] in ended.record["reason"], kills
+    ended = race(two)
+    assert ended.outcome == "out_of_budget"
+    assert curve(ended.folder) == whole
 
 
 @pytest.mark.slow

@@ -62,12 +62,18 @@ def put_back_(p: Tensor, value: Tensor, whole: bool = False, transposed: bool = 
 
 
 def stored(value: Any, p: Tensor, whole: bool = False, transposed: bool = False) -> Any:
-    """Return a value of a rule's state as it is kept: in shards if the parameter is, and fits."""
+    """Return a value of a rule's state as it is kept: in shards if the parameter is, and fits.
+
+    A value of the parameter's shape is divided as the parameter is; another one (a basis, a factor)
+    by its rows, if the rule is shown whole tensors.
+    """
     if not is_sharded(p) or not isinstance(value, Tensor) or not value.ndim:
         return value
     turned = value.mT if transposed and value.ndim == 2 else value
     if whole and turned.shape == p.shape:
         return _distributed(_shard(turned, p), p)
+    if whole and _by_rows(p) and len(turned) >= p.device_mesh.size():  # type: ignore[attr-defined]
+        return _rows(turned, p)
     if not whole and turned.shape == p.to_local().shape:  # type: ignore[attr-defined]
         return _distributed(turned, p)
     return value
@@ -91,6 +97,21 @@ def _shard(value: Tensor, like: Tensor) -> Tensor:
     mesh = like.device_mesh  # type: ignore[attr-defined]
     everywhere = DTensor.from_local(value, mesh, [Replicate()] * mesh.ndim, run_check=False)
     return everywhere.redistribute(placements=like.placements).to_local()  # type: ignore[attr-defined]
+
+
+def _by_rows(p: Tensor) -> bool:
+    """Return True if a sharded parameter is divided by rows over a single group of devices."""
+    placements = p.placements  # type: ignore[attr-defined]
+    return len(placements) == 1 and placements[0].is_shard(0)
+
+
+def _rows(value: Tensor, like: Tensor) -> Tensor:
+    """Return a DTensor of this device's rows of a whole tensor that every device holds."""
+    from torch.distributed.tensor import DTensor, Replicate
+
+    mesh = like.device_mesh  # type: ignore[attr-defined]
+    everywhere = DTensor.from_local(value.contiguous(), mesh, [Replicate()], run_check=False)
+    return everywhere.redistribute(placements=like.placements)  # type: ignore[attr-defined]
 
 
 def _distributed(local: Tensor, like: Tensor) -> Tensor:
