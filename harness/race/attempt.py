@@ -181,6 +181,7 @@ class Attempt:
             "lost_steps": self.lost,
             "referee_cpu_seconds": time.process_time() + self.running.harness,
             "at": round(time.time(), 3),
+            **({"skipped": reply["skipped"]} if "skipped" in reply else {}),
             **self.spent,
         }
 

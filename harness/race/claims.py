@@ -175,15 +175,19 @@ class StepTimeCheck:
         import torch
 
         from harness.train import arithmetic
+        from harness.train.engine import prepared
 
         module, config = load_workload(self._trial.definition), self._trial.definition.config
+        # Not compiled: the referee starts no compiler, and a compiled step is not slower.
+        options = self._trial.engine | {"compile": False}
         data = open_data(self._train)
         size = module.size(data, config)
         batch = module.batch(data, torch.arange(config.batch) % size, config)
         with torch.random.fork_rng(devices=[]):
             model = module.model(config)
         arithmetic.impose(model, config)
-        return lambda: (module.loss(model, batch).backward(), model.zero_grad())
+        loss = prepared(module, model, options, "cpu").loss
+        return lambda: (loss(model, batch).backward(), model.zero_grad())
 
 
 def bare_step(trial: Trial, reference: float) -> float:

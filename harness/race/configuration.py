@@ -126,7 +126,7 @@ OPTIONS = {
     "processes": 1, "shard": False, "precision": "float32", "compile": False,
     "checkpointing": False, "pinned": False,
 }  # fmt: skip
-PRECISIONS = ("float32", "bf16")
+PRECISIONS = ("float32", "bf16", "fp16")
 
 
 def processes_of(engine: dict, isolation: str) -> int:
@@ -161,6 +161,12 @@ def _check_options(engine: dict) -> None:
         raise UserError(
             "engine.shard=true divides the weights among processes, and there is one",
             do="engine.processes=2 engine.shard=true",
+        )
+    if engine.get("shard") and precision == "fp16":
+        raise UserError(
+            "engine.precision=fp16 looks for overflow in whole gradients, and engine.shard=true "
+            "divides them",
+            do="engine.precision=bf16, or engine.shard=false",
         )
     if engine.get("pinned") and engine["device"] == "cpu":
         raise UserError(

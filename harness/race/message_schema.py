@@ -121,6 +121,7 @@ HAND_OVER: dict[str, Check] = {
     "anchor": _positive,
     "merged": _truth,
     "privacy": _privacy,
+    "skipped": whole,
     "hooked": optional(plain(TEXT)),
     "active": optional(many(_switched)),
 }
@@ -146,8 +147,9 @@ SCHEMA: dict[str, dict[str, Check]] = {
         "traceback": text(1 << 20),
     },
 }
-# A hand-over between two evaluations has no mean loss; only private workloads have a ledger.
-MAY_LACK = {"train_loss", "privacy"}
+# A hand-over between two evaluations has no mean loss; only private workloads have a ledger, and
+# only passes in float16 skip steps.
+MAY_LACK = {"train_loss", "privacy", "skipped"}
 
 
 def check(message: dict) -> None:

@@ -33,6 +33,7 @@ class EvaluationRow(TypedDict):
     lost_steps: int
     hooked: str | None  # what was found on the model
     state_bytes: int
+    skipped: NotRequired[int]  # steps without an update, since gradients overflowed in float16
     train_loss: float | None  # mean over the segment's steps
     tasks: NotRequired[list[list]]  # [sum of quality, examples] of each evaluated group
     trace: NotRequired[list[list]]  # [step, tasks] of the steps on the way

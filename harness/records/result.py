@@ -107,6 +107,8 @@ def _of_engine(engine: dict, evaluations: list[dict], table: prices.Table) -> di
         result = {"processes": ranks, "device_seconds": ranks * elapsed}
     if options := tables.passes_options(engine):
         result["options"] = options
+    if "skipped" in evaluations[-1]:
+        result["skipped_steps"] = evaluations[-1]["skipped"]
     return result
 
 

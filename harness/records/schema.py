@@ -176,6 +176,7 @@ OPTIONAL: dict[str, Callable[[object], bool]] = {
     ),
     "engine": lambda value: isinstance(value, dict),
     "processes": _is_processes, "options": _is_names, "device_seconds": _is_finite,
+    "skipped_steps": _is_whole,
 }  # fmt: skip
 
 

@@ -17,6 +17,8 @@ from harness.errors import UserError
 
 # Functions of a workload that run its model.
 PASSES = ("loss", "losses", "terms", "logits", "features", "smooth")
+# What the products of a pass are computed in, by the engine's word.
+DTYPES: dict[str | None, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Engined:
@@ -39,20 +41,21 @@ class Engined:
         return getattr(self._workload, name)
 
     def _made(self, function: Callable) -> Callable:
-        if self._engine.get("precision") == "bf16":
-            function = in_bfloat16(function, self._device)
+        if dtype := DTYPES.get(self._engine.get("precision")):
+            function = in_precision(function, self._device, dtype)
         return torch.compile(function) if self._engine.get("compile") else function
 
 
-def in_bfloat16(function: Callable, device: str) -> Callable:
+def in_precision(function: Callable, device: str, dtype: torch.dtype) -> Callable:
     """Return the function under autocast; what it returns is float32.
 
-    The range of bfloat16 is that of float32, so gradients need no scaling.
+    The range of bfloat16 is that of float32, so its gradients need no scaling; loss_scale.py has
+    that of float16.
     """
 
     @functools.wraps(function)
     def run(*arguments):
-        with torch.autocast(device, torch.bfloat16):
+        with torch.autocast(device, dtype):
             return _in_float32(function(*arguments))
 
     return run

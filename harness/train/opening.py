@@ -11,7 +11,7 @@ from harness.catalog import discover
 from harness.catalog.data import open_data
 from harness.catalog.definition import Definition, load_workload
 from harness.seeds import derive
-from harness.train import arithmetic, arrival, offered
+from harness.train import arithmetic, arrival, loss_scale, offered
 from harness.train.group import Group
 from harness.train.reference_step import ReferenceStep
 from harness.train.task import Task
@@ -74,13 +74,17 @@ def task_of(
         part: the file of a stream's first task, if the workload is one.
     """
     if group is None:
-        return Task(*values, kinds=kinds, part=part)
-    if engine.get("shard"):
-        from harness.train.sharded import ShardedTask as RankTask
+        task = Task(*values, kinds=kinds, part=part)
     else:
-        from harness.train.rank_task import RankTask
-    task = RankTask(*values, kinds=None, part=part)
-    task.join(group, kinds)
+        if engine.get("shard"):
+            from harness.train.sharded import ShardedTask as RankTask
+        else:
+            from harness.train.rank_task import RankTask
+        task = RankTask(*values, kinds=None, part=part)
+        task.join(group, kinds)
+    if engine.get("precision") == "fp16":
+        loss_scale.check_numbers(task._config)
+        task.loss_scale = loss_scale.LossScale(task.meter.device.type)
     return task
 
 

@@ -18,6 +18,7 @@ from harness.derivatives import Batch
 from harness.errors import UserError
 from harness.optim import as_optimizer
 from harness.schedules import warmup_cosine
+from harness.train import loss_scale
 from harness.train.task import Task
 
 
@@ -48,6 +49,8 @@ class OptimizerForm:
                 f"optimizer() of {name} returned {type(self.optimizer).__name__}",
                 "a torch.optim.Optimizer",
             )
+        if task.loss_scale:
+            loss_scale.check_class(name, self.needs.closure, self.needs.graph)
         self.others = self._fallback(rest)
         # A group without a learning rate is left to its optimizer.
         self._base = [group.get("lr") for group in self.optimizer.param_groups]
@@ -68,8 +71,9 @@ class OptimizerForm:
             if not self.is_class:
                 raise
             raise class_builder.refusal(self.name, "its step fails", error, self.needs) from error
-        for optimizer in self.others:
-            optimizer.step()
+        if not self.task.overflowed:
+            for optimizer in self.others:
+                optimizer.step()
         return loss
 
     def _stepped(self, batch: Batch) -> Tensor:
@@ -93,7 +97,8 @@ class OptimizerForm:
                 raise UserError(f"{self.name} did not call the closure of its step")
         else:
             closure()
-            self.optimizer.step()
+            if not self.task.overflowed:
+                self.optimizer.step()
         return losses[0]
 
     def _graph_backward(self, batch: Batch) -> Tensor:

@@ -12,7 +12,7 @@ from harness import derivatives, surgery
 from harness.catalog.kinds import EXCHANGE, SILENT, kind_of
 from harness.derivatives import Batch, Loss
 from harness.errors import UserError
-from harness.train import depth, ledger
+from harness.train import depth, ledger, loss_scale
 from harness.train.meter import Meter
 from harness.train.offered import Functions
 
@@ -27,6 +27,7 @@ class Passes:
     batch_size: int
     last_terms: dict[str, Tensor]
     ledger: ledger.Ledger | None
+    loss_scale: loss_scale.LossScale | None
     _workload: Functions
     _config: SimpleNamespace
 
@@ -78,8 +79,20 @@ class Passes:
             self.model.zero_grad(set_to_none=True)
         with self._pass("forward_backward", batch):
             value = loss(self.model, batch)
-            value.backward()
+            self._differentiate(value)
         return value.detach()
+
+    def _differentiate(self, value: Tensor) -> None:
+        """Add the gradients of a loss to those of the parameters."""
+        if self.loss_scale:
+            self.loss_scale.backward(value, self.params)
+        else:
+            value.backward()
+
+    @property
+    def overflowed(self) -> bool:
+        """Return True if the last gradients are not finite in float16: their step is skipped."""
+        return self.loss_scale is not None and self.loss_scale.overflowed
 
     def _squares(self, batch: Batch, weights: Mapping[str, Tensor | None] | None) -> Tensor:
         """Return the loss as the weighted sum of the mean squares of its terms."""
@@ -240,6 +253,8 @@ class Passes:
     @contextmanager
     def _pass(self, operation: str, batch: Batch):
         """Count the block as one pass of the batch, and hide masked gradients after it."""
+        if self.loss_scale:
+            loss_scale.check_pass(operation)
         examples = Fraction(_examples(batch), self.batch_size)
         kind = kind_of(operation, examples, depth.share(self.model))
         with self.meter.kind(kind, self.model):

@@ -105,7 +105,7 @@ class RankTask(Task):
                     "were made inside of it",
                     do=REMEDY,
                 )
-            (value * scale if scale != 1 else value).backward()
+            self._differentiate(value * scale if scale != 1 else value)
             return self._parts.mean(value.detach(), batch)
 
     def sampled_backward(self, batch: Batch) -> Tensor:

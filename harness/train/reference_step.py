@@ -7,6 +7,7 @@ from types import ModuleType, SimpleNamespace
 import torch
 from torch import nn
 
+from harness.train.loss_scale import LossScale
 from harness.train.meter import Meter, changed
 from harness.train.order import Ordered
 from harness.train.task import Task
@@ -24,6 +25,8 @@ class ReferenceStep:
     def __init__(self, task: Task, module: ModuleType, config: SimpleNamespace, data: dict):
         self._task, self._loss = task, module.loss
         self._model = copy.deepcopy(task.model)
+        # One of its own: what overflows here must not change the scale of the training.
+        self._scale = LossScale(task.meter.device.type) if task.loss_scale else None
         first = torch.arange(config.batch) % module.size(data, config)
         if isinstance(task._stream, Ordered):
             # Of a stream, only the examples of the first task have arrived.
@@ -37,7 +40,11 @@ class ReferenceStep:
         for _ in range(times):
             before = meter.inside().get("forward_backward", 0.0)
             with meter.kind("forward_backward"):
-                self._loss(self._model, self._batch).backward()
+                value = self._loss(self._model, self._batch)
+                if self._scale:
+                    self._scale.backward(value, list(self._model.parameters()))
+                else:
+                    value.backward()
             taken.append(meter.inside()["forward_backward"] - before)
             self._model.zero_grad(set_to_none=True)
         return statistics.median(taken[times // 2 :])

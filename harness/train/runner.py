@@ -242,6 +242,7 @@ class Runner:
             "hooked": task.meter.hooked,
             "active": depth.depth(task.model),
             **({} if task.ledger is None else {"privacy": task.ledger.report()}),
+            **({} if task.loss_scale is None else {"skipped": task.loss_scale.skipped}),
             "state_bytes": self.submission.state_bytes(),
             "merged": len(self._handed_over) != len(task.model.state_dict()),
             **self._most,

@@ -20,6 +20,7 @@ from harness import roles, surgery
 from harness.catalog import discover, space
 from harness.catalog.discover import Card
 from harness.errors import UserError, nearest
+from harness.train import loss_scale
 from harness.train.optimizer_form import OptimizerForm
 from harness.train.parameter_group import Group
 from harness.train.task import Task
@@ -33,6 +34,8 @@ class Submission:
 
     def __init__(self, card: Card, hp: dict, task: Task):
         self.card, self.task = card, task
+        if task.loss_scale:
+            loss_scale.check_card(card)
         self.module = discover.load(card.plugin)
         own, fallback = space.split_fallback(hp) if card.literals.get("FALLBACK") else (hp, {})
         own, base = space.split_fallback(own, "base_") if card.literals.get("BASE") else (own, {})
@@ -54,6 +57,8 @@ class Submission:
             self.algorithm = self.module.Algorithm(task, self.hp)
             self._check_methods()
             self._step = self.algorithm.step
+        if task.loss_scale:
+            loss_scale.check_set_up(task.loss_scale)
 
     def _check_methods(self) -> None:
         """Raise UserError where the class Algorithm lacks a method that every trial calls."""
@@ -119,6 +124,8 @@ class Submission:
 
     def _groups_step(self) -> Tensor:
         loss = self.task.forward_backward(self.task.next_batch())
+        if self.task.overflowed:
+            return loss
         with torch.no_grad():
             for group in self.groups:
                 group.update(self.task.progress)

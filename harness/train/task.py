@@ -12,7 +12,7 @@ from harness.catalog import streams
 from harness.derivatives import Batch
 from harness.errors import UserError
 from harness.seeds import derive
-from harness.train import ledger, order
+from harness.train import ledger, loss_scale, order
 from harness.train.composite import Composite
 from harness.train.meter import Meter
 from harness.train.offered import Functions
@@ -31,6 +31,7 @@ class Task(Passes):
         rng: the submission's own torch.Generator on the CPU; checkpoints keep its state.
         masks: which elements of parameters stay (harness/surgery.py); applied after every step.
         ledger: what a private workload's trial has shown of its examples, or None.
+        loss_scale: the scale of the loss, where passes run in float16; else None.
         start: the pretrained weights by name, or None if training starts from random weights.
         last_terms: the values of the loss's terms at the last forward_backward, if it has terms.
         composite: the loss's smooth part, and the proximal operator of the rest.
@@ -58,6 +59,7 @@ class Task(Passes):
         self.masks, self.pinned = surgery.Masks(lambda: self.model), False
         self.start: dict[str, Tensor] | None = None
         self.ledger = ledger.ledger_of(config, seed)
+        self.loss_scale: loss_scale.LossScale | None = None
 
     def receive(self, part: Path) -> None:
         """Take the examples of a stream's next task from a file (arrival.py)."""
@@ -166,7 +168,11 @@ class Task(Passes):
             "counts": dict(self.meter.counts),
             "masks": self.masks.state_dict(),
         }
-        return state if self.ledger is None else state | {"ledger": self.ledger.report()}
+        if self.ledger is not None:
+            state["ledger"] = self.ledger.report()
+        if self.loss_scale is not None:
+            state["loss_scale"] = self.loss_scale.state_dict()
+        return state
 
     def load_state_dict(self, state: dict) -> None:
         """Restore the state of a checkpoint."""
@@ -177,6 +183,8 @@ class Task(Passes):
         self.meter.counts.update(state["counts"])
         if self.ledger is not None:
             self.ledger.load(state["ledger"])
+        if self.loss_scale is not None:
+            self.loss_scale.load_state_dict(state["loss_scale"])
 
     def gather(self, index: Tensor) -> Batch:
         """Return the training examples of these numbers; raise UserError for a stream."""

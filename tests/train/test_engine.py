@@ -110,7 +110,8 @@ def test_what_cannot_train_on_divided_weights_is_refused_by_name(tmp_path):
     ("options", "message"),
     [
         ({"shard": True}, "engine.processes=2 engine.shard=true"),
-        ({"precision": "fp16"}, "bf16"),
+        ({"precision": "fp8"}, "fp16"),
+        ({"precision": "fp16", "processes": 2, "shard": True}, "engine.precision=bf16"),
         ({"pinned": True}, "engine=gpu"),
         ({"compile": "yes"}, "engine.compile=yes"),
         ({"processes": 0}, "a whole number from 1 up"),

@@ -5,8 +5,7 @@ import torch
 
 from harness.catalog import discover
 from harness.laws import small_workloads
-from harness.train import engine
-from harness.train.task import Task
+from harness.train import engine, opening
 from tests.support.racing import SMALL_NET, curve, planned, race, trial
 
 pytestmark = [
@@ -24,7 +23,8 @@ def task_on(device, options=None, pinned=False):
     functions = engine.prepared(module, model, options or {}, device)
     placed = {k: v.to(device) if isinstance(v, torch.Tensor) and not pinned else v
               for k, v in data.items()}  # fmt: skip
-    task = Task(functions, config, placed, model, 0, small.horizon)
+    values = functions, config, placed, model, 0, small.horizon
+    task = opening.task_of(values, None, None, options or {}, None)
     task.pinned = pinned
     return task
 
@@ -47,6 +47,7 @@ def apart(ours, theirs):
         ({}, False, 1e-3),
         ({}, True, 1e-3),
         ({"precision": "bf16"}, False, 0.1),
+        ({"precision": "fp16"}, False, 0.1),
         ({"checkpointing": True}, False, 1e-3),
         ({"compile": True}, False, 1e-3),
     ],
