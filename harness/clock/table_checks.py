@@ -20,8 +20,8 @@ STREAMED, LOOSE = 1e10, 1.35
 # Seconds per FLOP of a kind, in those of forward_backward: at most this; the second is for a step
 # below SHORT seconds, whose time is calls rather than arithmetic.
 PER_FLOP, PER_CALL, SHORT = 3.0, 6.0, 1e-2
-# Factor on the largest ratio of per_example_gradients for such a step: 600 examples of
-# two_layer_relu cost 11 times their mean's gradient.
+# Factor on the largest ratio of per_example_gradients for such a step, in seconds and in seconds
+# per FLOP: 600 examples of two_layer_relu cost 11 times their mean's gradient.
 MATERIALISED = 2.0
 # Up to this batch ratio shapes count as similar. Beyond it the margin is OUTGROWN.
 CACHED, OUTGROWN = 4, 1.6
@@ -105,7 +105,13 @@ def _per_flop(rows: dict) -> list[str]:
     most = PER_CALL if base["seconds"] < SHORT else PER_FLOP
     for kind, row in rows.items():
         share = row["seconds"] / row["flops"] / unit if row.get("flops") else 1.0
-        least = 0.0 if parse_kind(kind)[0] == EACH else 1 / most
-        if not least < share < most:
+        operation, batch, depth = parse_kind(kind)
+        each = operation == EACH
+        least = 0.0 if each else 1 / most
+        allowed = most
+        if base["seconds"] < SHORT:
+            # A step that is calls alone costs the same for any part of the batch.
+            allowed = max(most * (MATERIALISED if each else 1.0), float(1 / (batch * depth)))
+        if not least < share < allowed:
             problems.append(f"{kind} costs {share:.3g} times forward_backward's seconds per FLOP")
     return problems

@@ -36,7 +36,7 @@ class Training:
     first: float  # loss once the submission was set up
     setup: Counter[str]  # passes made in set-up
     last: float = math.nan  # loss at the end
-    middle: dict[str, Tensor] | None = None  # what was handed over half-way
+    early: dict[str, Tensor] | None = None  # what was handed over at a quarter
     called: set[str] = field(default_factory=set)  # hooks
     most: int = 0  # bytes of state, at most
 
@@ -81,14 +81,14 @@ class SmallRun:
         """
         task = (workload or self.workload).task(self.passes)
         start = {name: t.clone() for name, t in task.model.state_dict().items()}
-        torch.manual_seed(derive(0, "setup"))
+        torch.default_generator.manual_seed(derive(0, "setup"))
         submission = Submission(self.card, point or space.default(self.space), task)
         return Training(task, submission, start, math.nan, task.meter.counts.copy())
 
     def advance(self, run: Training, steps: int) -> None:
         """Make some steps, each seeded as in a trial."""
         for _ in range(steps):
-            torch.manual_seed(derive(0, "step", run.task.step))
+            torch.default_generator.manual_seed(derive(0, "step", run.task.step))
             run.submission.step()
             run.task.step += 1
 
@@ -111,6 +111,11 @@ class SmallRun:
         run.submission.load_state_dict(state["submission"])
         return run
 
+    @property
+    def quarter(self) -> int:
+        """Steps of the first quarter of the horizon."""
+        return max(1, self.workload.horizon // 4)
+
     @cached_property
     def whole(self) -> Training:
         """The training over the whole horizon, hooks watched, a checkpoint in its middle."""
@@ -118,9 +123,11 @@ class SmallRun:
         with watched(self.card) as called:
             run = self.begin()
             run.first = self.judged(run)
-            self.advance(run, half)
+            self.advance(run, self.quarter)
+            run.early = handed_over(run)
+            self.advance(run, half - self.quarter)
             self.save(run)
-            run.middle, run.most = handed_over(run), run.submission.state_bytes()
+            run.most = run.submission.state_bytes()
             self.advance(run, self.workload.horizon - half)
             run.last, run.called = self.judged(run), called
         run.most = max(run.most, run.submission.state_bytes())

@@ -67,7 +67,7 @@ class SmallWorkload:
     def task(self, kinds: Collection[str] | None = None, seed: int = 0) -> Task:
         """Return the task as a runner makes it, on its own copy of the data."""
         module, config, data = _loaded(self)
-        torch.manual_seed(derive(seed, "init"))
+        torch.default_generator.manual_seed(derive(seed, "init"))
         model, own = module.model(config), dict(data)
         task = Task(module, config, own, model, seed, self.horizon, kinds)
         if hasattr(module, PRETRAINED):

@@ -62,7 +62,7 @@ class WorkloadRun:
 
     def model(self, seed: int = 0) -> nn.Module:
         """Return the model at its start, pretrained weights included."""
-        torch.manual_seed(derive(seed, "init"))
+        torch.default_generator.manual_seed(derive(seed, "init"))
         model = self.module.model(self.config)
         if folder := data.prepare(self.definition, data.PRETRAINED):
             surgery.begin(model, data.open_data(folder))
@@ -95,14 +95,14 @@ class WorkloadRun:
         task = Task(self.module, self.config, dict(train), model, 0, horizon)
         if hasattr(self.module, data.PRETRAINED):
             task.start = start
-        torch.manual_seed(derive(0, "setup"))
+        torch.default_generator.manual_seed(derive(0, "setup"))
         point = space.default(self.reference.literals["SPACE"])
         return task, Submission(self.reference, point, task)
 
 
 def advance(task: Task, submission: Submission) -> Tensor | None:
     """Make one step, seeded as in a trial, and return its training loss."""
-    torch.manual_seed(derive(0, "step", task.step))
+    torch.default_generator.manual_seed(derive(0, "step", task.step))
     loss = submission.step()
     task.step += 1
     return loss

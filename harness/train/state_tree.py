@@ -24,8 +24,9 @@ ALLOWED = "dicts, lists, tuples, sets, tensors, numbers, strings, and objects ma
 def flatten_state(state: Any) -> tuple[dict[str, "Tensor"], Any]:
     """Split nested state into its tensors and a JSON-able tree that refers to them by path.
 
-    Tensors are detached, made contiguous and moved to the CPU; entries that shared memory are
-    restored as separate tensors.
+    Tensors are detached, made dense and moved to the CPU. The order of their dimensions in memory
+    is kept, since a product of matrices may round otherwise in another; entries that shared memory
+    are restored as separate tensors.
 
     Raises:
         TypeError: something that cannot be stored, with its key.
@@ -47,7 +48,7 @@ def restore_state(tensors: dict[str, "Tensor"], tree: Any) -> Any:
     restore: Callable = lambda item: restore_state(tensors, item)  # noqa: E731
     match kind:
         case "tensor":
-            return tensors[items[0]]
+            return _in_order(tensors[items[0]], items[1:])
         case "list" | "tuple" | "set" | "frozenset":
             return SEQUENCES[kind](map(restore, items))
         case "deque":
@@ -63,6 +64,15 @@ def restore_state(tensors: dict[str, "Tensor"], tree: Any) -> Any:
         case "namespace":
             return SimpleNamespace(**restore(items[0]))
     return _restored_value(kind, items, restore)
+
+
+def _in_order(tensor: "Tensor", order: list[int]) -> "Tensor":
+    """Return the tensor whose dimensions lay in memory in this order; as it is without one."""
+    if not order:
+        return tensor
+    if sorted(order) != list(range(tensor.ndim)):
+        raise ValueError(f"{order} is no order of {tensor.ndim} dimensions")
+    return tensor.permute([order.index(d) for d in range(tensor.ndim)])
 
 
 def _restored_value(kind: str, items: list, restore: Callable) -> Any:
@@ -210,8 +220,10 @@ class _Flattening:
         # 1 and "1", or "a.b" and "b" in "a", have the same path.
         while name in self.tensors:
             name += "'"
+        order = _order_in_memory(value)
+        value = value.permute(order) if order else value
         self.tensors[name] = _plain(value, key or "state", self.memory)
-        return ["tensor", name]
+        return ["tensor", name, *order]
 
 
 def _is_key(value: Any) -> bool:
@@ -246,6 +258,18 @@ def _is_plain_class(kind: type) -> bool:
         and not any(name in vars(base) for base in own for name in special)
         and not issubclass(kind, dict | list | tuple | set | frozenset | str | int | float | bytes)
     )
+
+
+def _order_in_memory(value: Any) -> list[int]:
+    """Return the dimensions of a dense tensor from the outermost; [] if they lie as they stand."""
+    import torch
+
+    if not isinstance(value, torch.Tensor) or value.layout != torch.strided:
+        return []
+    if value.is_contiguous():
+        return []
+    order = sorted(range(value.ndim), key=lambda d: value.stride(d), reverse=True)
+    return order if value.permute(order).is_contiguous() else []
 
 
 def _plain(value: Any, key: str, memory: set[int]) -> "Tensor":

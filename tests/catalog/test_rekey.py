@@ -139,6 +139,7 @@ def test_a_record_of_an_old_source_keeps_its_hash_alone(old_results, tmp_path):
     assert run.record["workload_hash"] == present.hash
 
 
+@pytest.mark.slow
 def test_a_run_folder_gets_its_new_name_ids_chain_and_manifest(tmp_path, capsys):
     # a workload that had identities of the first version
     numbers = {"horizon": 12, "batch": 2, "evaluate": {"points": 4, "batch": 16}}

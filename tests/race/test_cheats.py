@@ -34,9 +34,8 @@ LEVELS = ("process", "strict")
 TABLE = table()
 QUICK = {
     "process": (
-        "clocks still", "workers thread", "workers unreaped", "reading open",
+        "clocks still", "workers unreaped", "reading open",
         "forging outcome", "shared_memory shrink", "patched_torch slow",
-        "crashing crash", "silent silent",
     ),
     "strict": (
         "reading validation", "carrying tmp", "network native", "signalling native",

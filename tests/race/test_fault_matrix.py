@@ -360,6 +360,7 @@ def test_a_clock_that_jumps_changes_no_result(whole, tmp_path, monkeypatch):
     assert 0 < mine["end"]["total"] < 60
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not soak.LINUX, reason="reads the runner's folder in /proc")
 def test_a_machine_that_sleeps_beyond_a_deadline_ends_nothing(tmp_path):
     """Suspended or stopped (Ctrl-Z), the steps' deadline of two seconds passes; nobody hung.

@@ -161,6 +161,7 @@ def test_a_part_brings_its_examples_and_takes_those_before_away(tmp_path):
     assert "scale" not in held
 
 
+@pytest.mark.slow
 def test_a_stream_trains_alike_though_a_runner_has_one_task_at_a_time(tmp_path):
     """The cheat counts the examples in its process; the honest twin's weights are the same."""
     numbers = {"horizon": 10, "batch": 10}
@@ -204,6 +205,7 @@ def test_a_stream_of_files_is_refused(tmp_path):
         Arrivals(trial, train, tmp_path / "parts").begin()
 
 
+@pytest.mark.slow
 def test_trained_scalars_are_measured_where_merged_weights_hide_them(tmp_path):
     numbers = {"horizon": 6, "batch": 8, "evaluate": {"points": 3, "batch": 100}}
     cheat = race(planned(written(tmp_path, HEAD + HIDING), "ft_vit", tmp_path, numbers=numbers))

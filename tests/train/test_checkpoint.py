@@ -217,6 +217,17 @@ def test_a_value_that_contains_itself_is_refused(tmp_path):
         checkpoint.save(tmp_path, 1, {}, {"state": loop})
 
 
+@pytest.mark.parametrize("order", [(1, 0, 2), (2, 0, 1), (2, 1, 0), (0, 1, 2)])
+def test_the_order_of_dimensions_in_memory_comes_back(tmp_path, order):
+    """A product of the same numbers that lie otherwise in memory may differ in its last bit."""
+    value = torch.randn(3, 4, 5).permute(order)
+    (back,) = through_a_file(tmp_path, [value])
+    assert torch.equal(back, value)
+    assert back.stride() == value.stride()
+    with pytest.raises(ValueError, match="is no order of 3 dimensions"):
+        restore_state({"x": value}, ["tensor", "x", 0, 1, 1])
+
+
 @pytest.mark.parametrize(
     "tree",
     [
