@@ -1,6 +1,7 @@
 """What the commands share: their names, a parser, and the reading of KEY=VALUE settings."""
 
 import argparse
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -54,6 +55,8 @@ def key_values(words: Iterable[str], defaults: dict[str, str], example: str) -> 
         key, _, value = word.partition("=")
         if key not in defaults or not value:
             command = " ".join(example.split()[:2])
+            if "=" not in word and "workload" in defaults:
+                example = f"{command} workload={shlex.quote(word)}"
             raise UserError(
                 f"{word!r} is not a setting of {command}", nearest(key, defaults), example
             )
