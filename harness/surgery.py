@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from harness import roles
 from harness.errors import UserError
 
+PARTS = "parts"  # of a linear map: the module that holds what is added to its matrix
+
 
 def matrices(model: nn.Module) -> dict[str, nn.Module]:
     """Return the hidden linear maps (not embedding, head or convolution), by name, in order."""
@@ -52,6 +54,20 @@ def routers(model: nn.Module) -> list[nn.Module]:
     return found
 
 
+def recurrences(model: nn.Module) -> list[nn.Module]:
+    """Return the modules with a diagonal complex state; raise UserError if there are none.
+
+    A recurrence has parameters `rate` and `frequency` [states], the real and imaginary parts of its
+    exponents, and `gain` [2, states], the real and imaginary parts of how states enter the output.
+    """
+    found = [
+        m for m in model.modules() if all(hasattr(m, n) for n in ("rate", "frequency", "gain"))
+    ]
+    if not found:
+        raise UserError("this model has no recurrence with a diagonal state", "state_memory")
+    return found
+
+
 def freeze(model: nn.Module) -> None:
     """Freeze every parameter but the head's."""
     model.requires_grad_(False)
@@ -87,6 +103,9 @@ class Adapted(nn.Module):
         super().__init__()
         self.weight, self.bias = linear.weight, linear.bias
         self.weight.requires_grad_(False)
+        # What a workload's own map adds to its matrix (workloads/models/parts.py) stays with it.
+        if hasattr(linear, PARTS):
+            self.parts = linear.parts
 
     def dense(self) -> Tensor:
         """Return the matrix in effect, [out, in]."""
@@ -179,7 +198,8 @@ def export(model: nn.Module) -> dict[str, Tensor]:
     for prefix, module in model.named_modules():
         if isinstance(module, Adapted):
             inside = {f"{prefix}.{name}" for name in module.state_dict()}
-            extra |= inside - {f"{prefix}.weight", f"{prefix}.bias"}
+            own = {name for name in inside if name.startswith(f"{prefix}.{PARTS}.")}
+            extra |= inside - own - {f"{prefix}.weight", f"{prefix}.bias"}
             tensors[f"{prefix}.weight"] = module.dense().detach()
             bias = module.dense_bias()
             if bias is not None:

@@ -344,10 +344,14 @@ def caption(name: str) -> str:
         "pinn": "The reference solution of seed 0, and cuts through it",
         "stream": "Quality of each task over the reference's steps, and the matrix of accuracies",
         "operator": "Solutions of the equation over time",
-        "state": "Words and the states that they lead to",
+        "state": "Tokens, and the sums that they lead to",
         "labels": "Held-out images, one row a class",
         "shared": "Held-out images, one row a class",
     }
+    if name == "matrix_dictionary":
+        return "The atoms, some signals, and the atoms that they are sums of"
+    if name == "pinn_obstacle":
+        return "The string over the obstacle, and its height over it"
     if name == "game":
         return "The mean matrix of the game and its singular values"
     if name in ("blackbox", "two_layer_relu"):
@@ -356,8 +360,12 @@ def caption(name: str) -> str:
         return "Digits of the two groups, centred, three rows each"
     if name == "ft_minilm":
         return "Held-out articles, cut into tokens, each with its topic"
+    tree = tree_of(name)
+    if family_of(name) == "stream" and not reference(define(name, tree, scales_of(tree)[0], None)):
+        shown["stream"] = "Data of the tasks, and what the goal judges after which task"
     text = "gpt2" in name or name == "ft_smollm2"
-    what = shown["gpt2" if text else "vit" if "vit" in name else family_of(name)]
+    images = "vit" in name and family_of(name) != "stream"
+    what = shown["gpt2" if text else "vit" if images else family_of(name)]
     return what.replace("accuracies", "losses") if name == "stream_text" else what
 
 

@@ -1,7 +1,8 @@
 """Draw the picture of each workload's page: its data at the first scale, and its reference's curve.
 
 Images, text, matrices and solutions are those that a trial gets. A stream's picture is drawn from
-the board's record of its reference submission. Colours are reduced to a palette, in which those of
+the board's record of its reference submission, or shows its data where it has no reference. Some
+panels are in scripts/workload_panels.py. Colours are reduced to a palette, in which those of
 the goal and of the curves are kept, so that a picture is small.
 """
 
@@ -40,6 +41,7 @@ from harness.report.run.frame import STYLE, bare, name_lines
 from harness.report.run.picture import curve
 from harness.report.run.text import number
 from harness.system.files import atomic_write
+from scripts import workload_panels as panels
 
 PAGES = discover.ROOT / "docs" / "workloads"
 DOTS_PER_INCH, PALETTE = 200, 64
@@ -54,7 +56,12 @@ def draw(name: str) -> str:
     definition = define(name, tree, first, None)
     pyplot.rcdefaults()
     pyplot.rcParams.update(STYLE | {"font.size": 9, "axes.titlesize": 9.5})
-    figure = _stream(definition) if "stream" in definition.block else _sample(definition)
+    if "stream" not in definition.block:
+        figure = _sample(definition)
+    elif reference(definition):
+        figure = _stream(definition)
+    else:
+        figure = panels.stream(definition, pyplot.subplots)
     path = PAGES / f"{name}.png"
     atomic_write(path, _small(figure))
     pyplot.close(figure)
@@ -90,17 +97,23 @@ def _sample(definition) -> Figure:
     drawn = (0,) if _drawn(definition) else ()
     data = module.data(definition.config, "val", *drawn)
     frozen = reference(definition)
-    kinds = {"images": _images, "windows": _text, "tokens": _topics}
-    kinds |= {"truth": _matrix, "values": _solution, "solution": _game, "inputs": _points}
+    kinds = {"images": _images, "windows": _text, "length": panels.tracking, "tokens": _topics}
+    kinds |= {"truth": _matrix, "bump": panels.obstacle, "values": _solution, "solution": _game}
+    kinds |= {"inputs": _points, "states": panels.operator}
     kind = next(kind for key, kind in kinds.items() if key in data)
-    panels = {
+    kind = panels.dictionary if "atoms" in block["data"] else kind
+    own = {
         _images: (4.0,),
         _matrix: (2.7, 2.7),
         _game: (2.7, 2.7),
         _solution: (3.4, 2.8),
         _points: (4.0,),
+        panels.dictionary: (2.7, 2.7, 2.7),
+        panels.operator: (3.0, 3.0),
+        panels.obstacle: (3.2, 3.2),
+        panels.tracking: (5.2, 3.6),
     }.get(kind, (5.2,))
-    widths = [*panels, 3.2] if frozen else [*panels]
+    widths = [*own, 3.2] if frozen else [*own]
     figure, axes = pyplot.subplots(
         1,
         len(widths),
@@ -109,7 +122,7 @@ def _sample(definition) -> Figure:
         layout="constrained",
         squeeze=False,
     )
-    kind(axes[0, : len(panels)], data, definition)
+    kind(axes[0, : len(own)], data, definition)
     if frozen:
         _curve(axes[0, -1], frozen, block["goal"])
     return figure
@@ -300,7 +313,7 @@ def _solution(axes, data, definition) -> None:
     wide, high = definition.block["data"]["grid"]
     low, top = load_workload(definition).box(definition.config).tolist()
     u = data["values"].reshape(high, wide).numpy()
-    second = "y" if definition.name == "pinn_poisson" else "t"
+    second = "y" if definition.name.startswith("pinn_poisson") else "t"
     map_of = axes[0].imshow(
         u, origin="lower", aspect="auto", extent=(low[0], top[0], low[1], top[1]), cmap="viridis"
     )

@@ -23,7 +23,7 @@ FORWARD_ONLY = "forward_only"
 # Another: folders and installed packages that may hold validation data.
 HIDES = "hides"
 # A key of a block: low precision that training is held to (harness/train/arithmetic.py).
-ARITHMETIC = ("fp8", "int8")
+ARITHMETIC = ("fp8", "fp8_static", "int8", "jetfire", "integer", "int4")
 FUNCTIONS = tuple(contract.parameters(contract.Workload))
 
 

@@ -20,7 +20,7 @@ only one that such a goal has.
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -91,12 +91,18 @@ class Constraints:
         if self._bits is not None:
             activations.round_inputs(model, self._bits)
 
-    def of_matrices(self, matrices: list[Tensor]) -> dict[str, float]:
-        """Return the named measures of hidden matrices."""
+    def of_matrices(
+        self, matrices: list[Tensor], parts: Sequence[tuple[Tensor, Tensor, Tensor]] = ()
+    ) -> dict[str, float]:
+        """Return the named measures of hidden matrices.
+
+        Args:
+            parts: what is added to them, where they are sums of parts; `stored_bits` counts it.
+        """
         measured = {name: weight_metrics.named_pattern(name, matrices) for name in self._goal}
         result = {name: value for name, value in measured.items() if value is not None}
         if "stored_bits" in self._goal:
-            result["stored_bits"] = stored_bits.stored_bits(matrices)
+            result["stored_bits"] = stored_bits.stored_bits(matrices, parts)
         return result
 
     def of_change(

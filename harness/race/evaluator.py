@@ -16,6 +16,7 @@ from harness.race.checkpoint_metrics import Held
 from harness.seeds import derive
 from harness.train import depth, shared_weights
 
+SUMMANDS = ("left", "right", "rest")  # of a map that is a sum (workloads/models/parts.py)
 REDUCED = 4  # examples on which a reduced model must give the dense one's outputs
 
 
@@ -194,8 +195,18 @@ class Evaluator:
             measured = weight_metrics.of_change(tensors, start, head, params, declared, held)
         if self._compressed:
             matrices = [tensors[name] for name in self._prunable]
-            measured |= weight_metrics.of_matrices(matrices) | self._asked_for.of_matrices(matrices)
+            measured |= weight_metrics.of_matrices(matrices)
+            measured |= self._asked_for.of_matrices(matrices, self._parts(tensors))
         return measured | self._asked_for.of_change(tensors, start, head)
+
+    def _parts(self, tensors: dict[str, Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Return what is added to hidden matrices that are sums of parts, in any order."""
+        modules = [
+            f"{name}.{surgery.PARTS}"
+            for name, module in surgery.matrices(self._model).items()
+            if hasattr(module, surgery.PARTS)
+        ]
+        return [tuple(tensors[f"{m}.{part}"] for part in SUMMANDS) for m in modules]
 
     def _reduced(self) -> dict[str, float]:
         """Return `size` and `flops` of the model as it is, where the goal names them."""

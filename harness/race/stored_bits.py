@@ -18,10 +18,14 @@ a whole row. Costs are bits a weight of a matrix of `out` rows and `in` columns.
                the bits of the others: float, grid of a row, codebook
 
 Scales and offsets count 16 bits, whatever their own precision is.
+
+A workload's map may be a sum of parts (workloads/models/parts.py). What is added counts beside the
+matrix: two factors of the rank that they use, f bits an entry; and each entry of the sparse rest
+that is not zero, f bits and its place in the row, with where each row begins.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -40,10 +44,32 @@ WIDTHS = {"e4m3": 8, "e5m2": 8, "e2m1": 4}
 SAMPLE = 4
 
 
-def stored_bits(weights: list[Tensor]) -> float:
-    """Return the mean bits a weight of matrices [out, in]; each has its cheapest format."""
+def stored_bits(
+    weights: list[Tensor], parts: Sequence[tuple[Tensor, Tensor, Tensor]] = ()
+) -> float:
+    """Return the mean bits a weight of matrices [out, in]; each has its cheapest format.
+
+    Args:
+        parts: what is added to the matrices, if they are sums: left [out, r], right [r, in] and
+            rest [out, in] of each.
+    """
     total = sum(min(formats(w).values()) * w.numel() for w in weights)
+    total += sum(of_parts(*each) for each in parts)
     return total / sum(w.numel() for w in weights)
+
+
+def of_parts(left: Tensor, right: Tensor, rest: Tensor) -> float:
+    """Return the bits of two factors [out, r] and [r, in], and of a sparse matrix [out, in]."""
+    if not all(bool(torch.isfinite(t).all()) for t in (left, right, rest)):
+        return float(WHOLE * (left.numel() + right.numel() + rest.numel()))
+    used = (left != 0).any(0) & (right != 0).any(1)
+    factors = torch.cat([left[:, used].flatten(), right[used].flatten()]).float().cpu()
+    some = rest[rest != 0].float().cpu()
+    bits = _float(factors) * len(factors)
+    if len(some):
+        place, begin = _width(rest.shape[1]), _width(len(some) + 1)
+        bits += (_float(some) + place) * len(some) + begin * len(rest)
+    return float(bits)
 
 
 def formats(w: Tensor) -> dict[str, float]:

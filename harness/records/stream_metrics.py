@@ -39,6 +39,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from harness.catalog.goal import primary
+from harness.records import stream_budget
 from harness.records.stream_goals import ASKED, asked
 from harness.records.stream_history import History, history
 
@@ -83,7 +84,7 @@ def goal_metrics(
     """
     steps = history(block, rows).steps
     before = steps[-2] if len(steps) > 1 else steps[-1]
-    extra = {"memory": float(memory)}
+    extra = {"memory": float(memory)} | stream_budget.adjusted_steps(block, rows)
     return running(block, rows) | extra, running(block, rows, before) | extra
 
 

@@ -485,3 +485,31 @@ def test_metrics_that_no_goal_names_are_not_measured():
     assert found.of_change({}, {}, set()) == {}
     assert found.relatives(model(), {}) == {}
     assert not found.reduced
+
+
+# Sums of parts
+
+
+def test_parts_count_what_they_use():
+    """Factors by the rank that they use, the rest by its entries and their places."""
+    left, right, rest = torch.zeros(6, 3), torch.zeros(3, 16), torch.zeros(6, 16)
+    assert stored_bits.of_parts(left, right, rest) == 0
+    left[:, 0], right[0] = 0.5, 0.25
+    left[:, 2] = 1.0  # without a row of right it adds nothing
+    assert stored_bits.of_parts(left, right, rest) == 16 * (6 + 16)
+    left[0, 0] = 0.1  # not a half: every entry of the factors has 32 bits
+    assert stored_bits.of_parts(left, right, rest) == 32 * (6 + 16)
+    left.zero_()
+    rest[2, 5] = rest[4, 1] = 0.5
+    assert stored_bits.of_parts(left, right, rest) == 2 * (16 + 4) + 6 * 2
+    rest[0, 0] = float("nan")
+    assert stored_bits.of_parts(left, right, rest) == 32 * (18 + 48 + 96)
+
+
+def test_an_evaluation_adds_the_bits_of_parts():
+    weights, zero = [torch.randn(8, 16)], torch.zeros
+    parts = [(torch.ones(8, 1), torch.ones(1, 16), zero(8, 16))]
+    asked = constraints.Constraints({"stored_bits": {"at_most": 4.0}})
+    alone = asked.of_matrices(weights)["stored_bits"]
+    both = asked.of_matrices(weights, parts)["stored_bits"]
+    assert both - alone == pytest.approx(16 * 24 / 128)

@@ -29,7 +29,7 @@ CONF = Path(__file__).parents[2] / "conf/workload"
 METHODS = sorted(
     p.name
     for p in discover.submissions().values()
-    if p.family == "continual" and p.name != "l2_attention"  # it needs a transformer
+    if p.family == "continual" and p.name not in ("l2_attention", "l2p")  # they need a transformer
 )
 RATES = {"rewarm_replay": 3e-3, "simplex": 0.03}  # the others learn at 0.01
 

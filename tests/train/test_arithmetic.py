@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from harness import surgery
-from harness.catalog.definition import define, tree_of
+from harness.catalog.definition import ARITHMETIC, define, tree_of
 from harness.errors import UserError
 from harness.train import arithmetic
 
@@ -45,9 +45,62 @@ def test_whole_numbers_are_to_nearest_and_right_in_the_mean():
     np.testing.assert_allclose(drawn.double().mean(0), x, atol=5 * step / 4000**0.5)
 
 
-@pytest.mark.parametrize("config", [FP8, INT8], ids=["fp8", "int8"])
-def test_three_products_are_those_of_rounded_factors(config):
-    kind = config.arithmetic
+def nearest(x, step, most):
+    """Whole multiples of a step, by numpy."""
+    return step * np.clip(np.rint(x / step), -most, most)
+
+
+def test_every_tile_has_a_grid_of_its_own():
+    x = draw(3, 17, 40).double()  # 51 rows, 40 columns: tiles of 32 x 32 and their rests
+    flat = x.view(51, 40).numpy()
+    expected = np.zeros_like(flat)
+    for i in (slice(0, 32), slice(32, 51)):
+        for j in (slice(0, 32), slice(32, 40)):
+            expected[i, j] = nearest(flat[i, j], np.abs(flat[i, j]).max() / 127, 127)
+    found = arithmetic.rounded(x, "jetfire", "input")
+    np.testing.assert_allclose(found.view(51, 40), expected, rtol=1e-12)
+
+
+def test_integer_mantissas_share_a_power_of_two():
+    x = 3.7 * draw(6, 5).double() / draw(6, 5).abs().max()
+    assert 2 < float(x.abs().max()) < 4
+    expected = nearest(x.numpy(), 2.0 ** (2 - 7), 127)  # eight bits, sign and 2² included
+    np.testing.assert_array_equal(arithmetic.rounded(x, "integer", "weight"), expected)
+
+
+def test_four_bits_have_fifteen_points_a_row():
+    x = draw(6, 50).double()
+    found = arithmetic.rounded(x, "int4", "input").numpy()
+    for row, rounded in zip(x.numpy(), found, strict=True):
+        np.testing.assert_allclose(rounded, nearest(row, np.abs(row).max() / 7, 7), rtol=1e-12)
+        assert len(np.unique(rounded)) <= 15
+
+
+def test_static_scales_do_not_follow_the_values():
+    x = draw(4, 16)
+    for use, scale in (("input", 1.0), ("weight", 0.25), ("gradient", 0.25)):
+        once, twice = (arithmetic.rounded(f * x, "fp8_static", use) for f in (1, 1.25))
+        form = torch.float8_e5m2 if use == "gradient" else torch.float8_e4m3fn
+        assert torch.equal(once, (x / scale).to(form).float() * scale)
+        assert not torch.equal(1.25 * once, twice)
+    huge = arithmetic.rounded(torch.full((1, 4), 1e6), "fp8_static", "input")
+    assert torch.equal(huge, torch.full((1, 4), 448.0)), "it saturates"
+
+
+@pytest.mark.parametrize("kind", ["jetfire", "integer", "int4"])
+def test_gradients_are_right_in_the_mean(kind):
+    x = draw(6, 5).double()
+    torch.manual_seed(0)
+    drawn = torch.stack([arithmetic.rounded(x, kind, "gradient") for _ in range(4000)])
+    step = float((drawn - x).abs().max())
+    inside = x.abs() < x.abs().amax(-1, keepdim=True)  # the largest is where the grid ends
+    error = (drawn.mean(0) - x).abs()[inside]
+    assert float(error.max()) < 5 * step / 4000**0.5
+
+
+@pytest.mark.parametrize("kind", ARITHMETIC)
+def test_three_products_are_those_of_rounded_factors(kind):
+    config = SimpleNamespace(arithmetic=kind)
     model = nn.Sequential(nn.Linear(5, 4))
     arithmetic.impose(model, config)
     x, g = draw(3, 2, 5).requires_grad_(), draw(3, 2, 4, seed=1)
@@ -55,8 +108,9 @@ def test_three_products_are_those_of_rounded_factors(config):
     y = model(x)
     y.backward(g)
     torch.manual_seed(3)
-    q = {use: lambda v, use=use: arithmetic.rounded(v, kind, use) for use in ("input", "gradient")}
-    a, w, r = q["input"](x.detach()), q["input"](model[0].weight.detach()), q["gradient"](g)
+    a = arithmetic.rounded(x.detach(), kind, "input")
+    w = arithmetic.rounded(model[0].weight.detach(), kind, "weight")
+    r = arithmetic.rounded(g, kind, "gradient")
     torch.testing.assert_close(y, F.linear(a, w, model[0].bias))
     torch.testing.assert_close(x.grad, r @ w)
     torch.testing.assert_close(model[0].weight.grad, r.view(-1, 4).T @ a.view(-1, 5))

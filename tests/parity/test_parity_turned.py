@@ -1,0 +1,402 @@
+"""Rotations, codebooks, shrinking patterns, factors and parts follow their rules.
+
+On the language model of tests/support/transformer.py, in float64, with gradients of its own loss.
+"""
+
+import math
+from itertools import pairwise
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from harness import structure, surgery
+from harness.catalog import discover, space
+from harness.errors import UserError
+from harness.laws.small_workloads import small_workloads
+from harness.race import reduction, stored_bits, weight_metrics
+from harness.train.submission import Submission
+from submissions.peft import apt
+from submissions.quantized import aqlm, lorc, quarot, spinquant
+from submissions.sparse import pela
+from tests.support import transformer as t
+from tests.support.nets import rate
+from workloads.models.vit import ViT
+
+STEPS = 12
+
+
+def at_work(name, task, **hp):
+    card = discover.read(discover.find(name))
+    return Submission(card, space.default(card.literals["SPACE"]) | hp, task)
+
+
+def unrounded(monkeypatch):
+    monkeypatch.setattr("submissions.quantized.int8_ste.adapt", lambda *rest: None)
+
+
+# Rotations
+
+
+@pytest.mark.parametrize("name", ["quarot", "spinquant"])
+def test_a_turn_alone_changes_no_output(name, monkeypatch):
+    unrounded(monkeypatch)
+    made, x = t.task(), t.task().calibration(3)
+    before = made.model(x)
+    t.submitted(name, made, **({"turns": 3, "turn_lr": 0.3} if name == "spinquant" else {}))
+    after = made.model.state_dict()
+    for key in (*t.HIDDEN, "tokens.weight", "positions.weight", "readout.weight"):
+        assert not torch.allclose(after[key], made.start[key], atol=1e-3), key
+    torch.testing.assert_close(made.model(x), before, rtol=1e-9, atol=1e-9)
+
+
+def test_a_turn_alone_changes_no_output_of_a_vision_transformer():
+    config = {"side": 8, "channels": 1, "patch": 4, "classes": 10, "depth": 2, "heads": 2}
+    config |= {"width": 16, "norm": "pre", "activation": "gelu", "init_scale": 4.0}
+    torch.manual_seed(0)
+    model = ViT(SimpleNamespace(**config)).double()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    x = torch.randn(3, 1, 8, 8, dtype=torch.float64)
+    before = model(x)
+    last, head = quarot.fold(model)
+    torch.testing.assert_close(model(x), before)
+    rotations = quarot.Rotations(structure.blocks(model), torch.Generator().manual_seed(1))
+    quarot.turn(model, last, head, rotations)
+    torch.testing.assert_close(model(x), before)
+
+
+def test_the_stream_turns_around_the_ones_vector():
+    rotations = quarot.Rotations(structure.blocks(t.task().model), torch.Generator())
+    q, eye = rotations.stream(), torch.eye(t.WIDTH, dtype=torch.float64)
+    torch.testing.assert_close(q.T @ q, eye)
+    torch.testing.assert_close(q.sum(1), torch.ones(t.WIDTH, dtype=torch.float64))
+    assert float((q - eye).abs().max()) > 0.3
+
+
+def test_turned_weights_are_handed_over_on_grids():
+    found = t.run(t.submitted("quarot", t.task(), bits=4), 2)
+    assert weight_metrics.bits([found[n].float() for n in t.HIDDEN]) <= 4
+
+
+def test_a_tied_model_cannot_be_turned():
+    made = t.task()
+    made.model.readout = None
+    with pytest.raises(UserError, match="readout of its own"):
+        quarot.fold(made.model)
+
+
+def test_a_turned_map_is_the_rounded_map_of_the_turned_model():
+    """Learning sees what will be handed over: rounding in the turned basis, then back."""
+    made = t.task()
+    quarot.fold(made.model)
+    rotations = quarot.Rotations(structure.blocks(made.model), torch.Generator().manual_seed(1))
+    x = t.task().calibration(3)
+    spinquant.wrap(made.model, rotations, 4)
+    inside = made.model(x)
+    other = t.task()
+    last, head = quarot.fold(other.model)
+    quarot.turn(other.model, last, head, rotations)
+    for w in surgery.weights(other.model):
+        step = w.detach().abs().amax(1, keepdim=True) / 7
+        w.data.copy_(step * (w / step).round())
+    torch.testing.assert_close(inside, other.model(x), rtol=1e-9, atol=1e-9)
+
+
+def test_cayley_stays_orthogonal_and_goes_downhill():
+    draws = torch.Generator().manual_seed(0)
+    q = torch.stack([quarot.orthogonal(5, draws) for _ in range(2)])
+    aim = torch.stack([quarot.orthogonal(5, draws) for _ in range(2)])
+
+    def loss(q):
+        return (q - aim).square().sum()
+
+    slope = 2 * (q - aim)
+    moved = spinquant.cayley(q, slope, 0.05)
+    eye = torch.eye(5, dtype=torch.float64).expand(2, 5, 5)
+    torch.testing.assert_close(moved @ moved.mT, eye)
+    assert loss(moved) < loss(q)
+    # To first order the step is −η·A·Q with A = G·Qᵀ − Q·Gᵀ.
+    small = spinquant.cayley(q, slope, 1e-6)
+    first = q - 1e-6 * (slope @ q.mT - q @ slope.mT) @ q
+    torch.testing.assert_close(small, first, rtol=0, atol=1e-10)
+
+
+def test_learned_rotations_lose_less_than_random_ones():
+    lost = {}
+    for turns in (0, 30):
+        made = t.task()
+        quarot.fold(made.model)
+        rotations = quarot.Rotations(structure.blocks(made.model), torch.Generator().manual_seed(1))
+        hp = SimpleNamespace(bits=3, turns=turns, turn_lr=0.1)
+        spinquant.learn(made.model, made, hp, rotations)
+        spinquant.wrap(made.model, rotations, 3)
+        batch = t.task().next_batch()
+        scores = made.model(batch["inputs"]).log_softmax(-1)
+        lost[turns] = -float(scores.gather(-1, batch["targets"][..., None]).mean())
+    assert lost[30] < lost[0]
+
+
+# Codebooks
+
+
+def problem(out=6, inputs=8, n=2, count=4):
+    draw = torch.Generator().manual_seed(3)
+    w = torch.randn(out, inputs, generator=draw, dtype=torch.float64)
+    x = torch.randn(50, inputs, generator=draw, dtype=torch.float64)
+    book = torch.randn(count, n, generator=draw, dtype=torch.float64)
+    codes = torch.randint(count, (out, inputs // n), generator=draw)
+    return w, x, book, codes
+
+
+def error(w, x, book, codes):
+    return float((x @ (book[codes].flatten(1) - w).T).square().sum())
+
+
+def test_codes_are_the_best_ones_group_after_group():
+    w, x, book, codes = problem()
+    found = aqlm.recoded(w, x.T @ x, book, codes)
+    for i in range(len(w)):
+        for j in range(codes.shape[1]):
+            tried = []
+            for k in range(len(book)):
+                codes[i, j] = k
+                tried.append(error(w[i : i + 1], x, book, codes[i : i + 1]))
+            codes[i, j] = int(np.argmin(tried))
+    assert torch.equal(found, codes)
+
+
+def test_the_book_is_the_least_squares_solution():
+    w, x, book, codes = problem()
+    design, aim = [], []
+    for row, chosen in zip(w, codes, strict=True):
+        hot = torch.nn.functional.one_hot(chosen, len(book)).double()  # [groups, entries]
+        spread = torch.einsum("gk,ij->gikj", hot, torch.eye(2).double()).reshape(len(row), -1)
+        design.append(x @ spread)
+        aim.append(x @ row)
+    best = np.linalg.lstsq(torch.cat(design).numpy(), torch.cat(aim).numpy(), rcond=None)[0]
+    found = aqlm.fitted(w, x.T @ x, codes, len(book), 2)
+    np.testing.assert_allclose(found.flatten(), best, atol=1e-6)
+
+
+def test_rounds_never_raise_the_error():
+    w, x, book, codes = problem(out=16, inputs=16, count=8)
+    errors, h = [error(w, x, book, torch.randint(8, (16, 8)))], x.T @ x
+    for _ in range(4):
+        codes = aqlm.recoded(w, h, book, codes if len(errors) > 1 else torch.zeros(16, 8).long())
+        errors.append(error(w, x, book, codes))
+        book = aqlm.fitted(w, h, codes, 8, 2)
+        errors.append(error(w, x, book, codes))
+    assert all(b <= a * (1 + 1e-6) for a, b in pairwise(errors[1:]))
+    assert errors[-1] < 0.5 * errors[1]
+
+
+def test_aqlm_hands_over_what_the_goal_allows():
+    made = t.task()
+    found = t.run(t.submitted("aqlm", made, stored=4.6, group=2, examples=4), 2)
+    for name in t.HIDDEN:
+        formats = stored_bits.formats(found[name].float())
+        assert formats["vectors"] <= 4.6, name
+    with pytest.raises(UserError, match="no codebook"):
+        aqlm.bits_of((4, 4), 2, 1.5)
+
+
+# A pattern that shrinks
+
+
+def test_cast_equals_its_formula():
+    """AdamW on loss + KL; what is outside the pattern moves to zero by lr·λ_t (2509.25996)."""
+    hp = {
+        "lr": 0.01,
+        "wd": 0.0,
+        "beta2": 0.95,
+        "decay": 2.0,
+        "end": 0.7,
+        "period": 3,
+        "weight": 0.5,
+    }
+    first, w, optimizer = t.start(), t.start(), t.AdamW(beta2=0.95)
+    w |= {f"{n}:scale": torch.ones(len(w[n]), 1, dtype=torch.float64) for n in t.HIDDEN}
+    stream, kept, end = t.task(), {}, round(0.7 * STEPS)
+
+    def dense(w):
+        return {n: v * w[f"{n}:scale"] if n in t.HIDDEN else v for n, v in w.items()}
+
+    for step in range(STEPS):
+        batch = stream.next_batch()
+        stream.step += 1
+        leaves = {n: v.clone().requires_grad_() for n, v in w.items()}
+        scores = t.forward(dense(leaves), batch["inputs"]).log_softmax(-1)
+        with torch.no_grad():
+            teacher = t.forward(first, batch["inputs"]).log_softmax(-1)
+        loss = -scores.gather(-1, batch["targets"][..., None]).mean()
+        loss = loss + 0.5 * (teacher.exp() * (teacher - scores)).sum(-1).mean()
+        g = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values()))))
+        if step > end:
+            g |= {n: g[n] * kept[n] for n in t.HIDDEN}
+        optimizer.step(w, g, 0.01 * rate(step, STEPS))
+        for n in t.HIDDEN:
+            if step <= end and step % 3 == 0:
+                groups = w[n].abs().reshape(-1, 4)
+                least = groups.sort(dim=1).values[:, 2:3]
+                kept[n] = (groups >= least).view_as(w[n])
+            if step < end:
+                less = 0.01 * rate(step, STEPS) * 2.0 * step / end
+                smaller = w[n].sign() * (w[n].abs() - less).clamp(min=0)
+                w[n] = torch.where(kept[n], w[n], smaller)
+            else:
+                w[n] = w[n] * kept[n]
+    found = t.run(t.submitted("cast", t.task(STEPS), **hp), STEPS)
+    expected = {n: v for n, v in dense(w).items() if ":" not in n}
+    assert t.difference(found, expected) < 1e-9
+    assert weight_metrics.two_four([found[n] for n in t.HIDDEN]) == 1.0
+
+
+# Products of two
+
+
+def test_pela_begins_at_the_truncated_decomposition_and_meets_the_size():
+    made = t.task()
+    submission = t.submitted("pela", made, size=0.7)
+    found = t.run(submission, 0)
+    for name in t.HIDDEN:
+        if "project" in name:
+            assert torch.equal(found[name], made.start[name])
+            continue
+        map_ = made.model.get_submodule(name.removesuffix(".weight"))
+        u, s, v = np.linalg.svd(made.start[name].numpy(), full_matrices=False)
+        r = map_.b.shape[1]
+        np.testing.assert_allclose(found[name], (u[:, :r] * s[:r]) @ v[:r], atol=1e-12)
+    after = t.run(submission, STEPS)
+    model = t.task().model
+    model.load_state_dict(after)
+    inputs = t.task().calibration(2)
+    shares = reduction.shares(model, lambda m: m(inputs))
+    assert shares["size"] <= 0.7 + 1e-9
+
+
+def test_ranks_of_one_c_are_the_largest_that_fit():
+    weights = [torch.zeros(48, 16), torch.zeros(16, 64)]
+    found = pela.ranks(weights, 600)
+    assert sum(r * sum(w.shape) for r, w in zip(found, weights)) <= 600
+    assert found == [4, 4]  # 4·64 + 4·80 = 576; one more of either is too many
+
+
+def test_pela_imitates_the_dense_model_at_first():
+    made = t.task(20)
+    submission = t.submitted("pela", made, size=0.7, warm=0.5, weight=1.0, bound=0.0, lr=3e-3)
+    x = made.calibration(16)
+    with torch.no_grad():
+        aim = t.forward(t.start(), x)
+        before = float((made.model(x) - aim).square().mean())
+        t.run(submission, 10)
+        assert float((made.model(x) - aim).square().mean()) < before
+
+
+# Sums of parts
+
+
+def in_parts(**hp):
+    workload = next(w for w in small_workloads() if w.name == "compress_parts")
+    task = workload.task()
+    start = {n: v.clone() for n, v in task.model.state_dict().items()}
+    return task, at_work("lorc", task, **hp), start
+
+
+@pytest.mark.parametrize("element", ["grid", "e2m1"])
+def test_a_correction_takes_what_rank_can_take(element):
+    task, _, start = in_parts(element=element, rank=2, stored=9.0)
+    for name, module in surgery.matrices(task.model).items():
+        gap = (start[f"{name}.weight"] - module.weight).double().detach()
+        s = torch.linalg.svdvals(gap)
+        parts = module.parts
+        left = gap - parts.left.double() @ parts.right.double()
+        tail = float(s[2:].square().sum())
+        assert float(left.square().sum()) == pytest.approx(tail, rel=0.02), name
+        assert tail < float(gap.square().sum())
+
+
+@pytest.mark.parametrize(
+    ("element", "powers", "stored"),
+    [("grid", False, 9.0), ("e2m1", False, 9.0), ("e2m1", True, 9.0)],
+)
+def test_parts_take_what_the_goal_allows(element, powers, stored):
+    task, _, _ = in_parts(element=element, powers=powers, stored=stored, rank=1)
+    maps = surgery.matrices(task.model).values()
+    weights = [m.weight.detach() for m in maps]
+    parts = [(m.parts.left, m.parts.right, m.parts.rest) for m in maps]
+    alone = stored_bits.stored_bits(weights)
+    both = stored_bits.stored_bits(weights, parts)
+    assert alone < both <= stored + 1e-9
+    name = "grid" if element == "grid" else "e2m1"
+    assert all(name in stored_bits.formats(w) for w in weights)
+
+
+def test_a_scale_is_a_power_of_two_where_asked():
+    column = torch.tensor([0.9, -0.31, 0.02], dtype=torch.float64)
+    group = torch.stack([column, 0.5 * column], dim=1)
+    found = lorc.rounding(group, "e2m1", 4, True)(group[:, 0])
+    values = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6])
+    for w, q in zip(column.tolist(), found.tolist(), strict=True):
+        scale = 2.0 ** math.ceil(math.log2(abs(w) / 6))
+        assert abs(q) == scale * values[np.abs(values - abs(w) / scale).argmin()]
+
+
+def test_a_model_without_parts_is_an_error():
+    with pytest.raises(UserError, match="stores a matrix as one part"):
+        t.submitted("lorc", t.task())
+
+
+def test_the_sum_is_what_the_model_computes():
+    task, _, _ = in_parts(rank=2, stored=9.0)
+    x = task.calibration(2)
+    found = task.model(x)
+    with torch.no_grad():
+        for module in surgery.matrices(task.model).values():
+            parts = module.parts
+            module.weight.add_(parts.left @ parts.right + parts.rest)
+            for part in (parts.left, parts.right, parts.rest):
+                part.zero_()
+    torch.testing.assert_close(task.model(x), found, rtol=1e-4, atol=1e-5)
+
+
+# Adapters that grow while units go
+
+
+def test_salience_is_activation_times_gradient():
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(9, 6, generator=draw, dtype=torch.float64).requires_grad_()
+    w = torch.randn(4, 6, generator=draw, dtype=torch.float64).requires_grad_()
+    (x @ w.T).tanh().square().sum().backward()
+    expected = (x * x.grad).sum(0).view(3, 2).sum(1).abs()
+    torch.testing.assert_close(apt.salience(w, w.grad, 3), expected.detach())
+
+
+def test_units_go_by_a_cubic_and_the_referee_counts_them():
+    workload = next(w for w in small_workloads() if w.name == "ft_gpt2")
+    task = workload.task()
+    x, dense = task.calibration(2), workload.task().model
+    submission = at_work("apt", task, flops=0.6, end=0.5, every=0.125)
+    whole = structure.operations(dense, x)[0]
+    assert submission.algorithm.whole == whole
+    steps = task.horizon
+    for step in range(1, steps + 1):
+        torch.manual_seed(step)
+        submission.step()
+        task.step += 1
+        done = min(1.0, step / (steps / 2))
+        if step % (steps // 8) == 0:
+            gone = sum(
+                int(c) for c, on in zip(
+                    submission.algorithm.cost, torch.cat(list(submission.algorithm.on.values())),
+                    strict=True,
+                ) if not on
+            )  # fmt: skip
+            needed = (1 - (1 - done) ** 3) * 0.4 * whole
+            assert needed <= gone < needed + int(submission.algorithm.cost.max())
+    model = workload.task().model
+    model.load_state_dict(surgery.export(task.model))
+    shares = reduction.shares(model, lambda m: m(x))
+    assert shares["flops"] <= 0.6 + 1e-9
