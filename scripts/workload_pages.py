@@ -350,6 +350,8 @@ def caption(name: str) -> str:
     }
     if name == "matrix_dictionary":
         return "The atoms, some signals, and the atoms that they are sums of"
+    if name == "state_memory":
+        return "A sequence, what it must become, and the weight of the past"
     if name == "pinn_obstacle":
         return "The string over the obstacle, and its height over it"
     if name == "game":
@@ -363,7 +365,7 @@ def caption(name: str) -> str:
     tree = tree_of(name)
     if family_of(name) == "stream" and not reference(define(name, tree, scales_of(tree)[0], None)):
         shown["stream"] = "Data of the tasks, and what the goal judges after which task"
-    text = "gpt2" in name or name == "ft_smollm2"
+    text = "gpt2" in name or name in ("ft_smollm2", "ft_greedy", "compress_parts")
     images = "vit" in name and family_of(name) != "stream"
     what = shown["gpt2" if text else "vit" if images else family_of(name)]
     return what.replace("accuracies", "losses") if name == "stream_text" else what

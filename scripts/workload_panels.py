@@ -73,7 +73,7 @@ def obstacle(axes, data, definition) -> None:
     axes[1].set(xlim=(x[near[0]], x[near[-1]]), ylim=(-2 * allowed, 0.02))
     axes[1].set_title("height over the obstacle")
     axes[1].xaxis.set_major_locator(MaxNLocator(4))
-    labels = [(0.02, "u − ψ", RUN), (-allowed, f"goal: ≥ −{allowed:g}", GOAL)]
+    labels = [(0.018, "u − ψ", RUN), (-allowed, f"goal: ≥ −{allowed:g}", GOAL)]
     name_lines(axes[1], labels, size=8, line=0.075)
 
 
@@ -106,6 +106,20 @@ def tracking(axes, data, definition) -> None:
     axes[1].set_xticklabels([1, end, whole.shape[1]])
     axes[1].set_title(f"sums of 40 sequences; judged after {end}", color=GOAL)
     axes[1].tick_params(length=0)
+
+
+def memory(axes, data, definition) -> None:
+    """Draw an input and what it must become, and the memory that does it."""
+    x, y = (data[name][0].numpy() for name in ("inputs", "targets"))
+    rho = load_workload(definition).memory(definition.config).numpy()
+    for place in axes:
+        bare(place)
+    axes[0].plot(x, color=PALE, linewidth=1.2)
+    axes[0].plot(y, color=GOAL, linewidth=1.8)
+    axes[0].set(xlabel="step of time", title="a sequence, and what it must become")
+    name_lines(axes[0], [(x[-1], "x", MUTED), (y[-1], "y, judged", GOAL)], size=8, line=0.075)
+    axes[1].plot(rho, color=RUN, linewidth=1.8)
+    axes[1].set(xlabel="steps ago", title="weight of the past", yscale="log")
 
 
 # Streams without a recorded reference

@@ -102,6 +102,7 @@ def _sample(definition) -> Figure:
     kinds |= {"inputs": _points, "states": panels.operator}
     kind = next(kind for key, kind in kinds.items() if key in data)
     kind = panels.dictionary if "atoms" in block["data"] else kind
+    kind = panels.memory if definition.name == "state_memory" else kind
     own = {
         _images: (4.0,),
         _matrix: (2.7, 2.7),
@@ -112,6 +113,7 @@ def _sample(definition) -> Figure:
         panels.operator: (3.0, 3.0),
         panels.obstacle: (3.2, 3.2),
         panels.tracking: (5.2, 3.6),
+        panels.memory: (4.2, 2.8),
     }.get(kind, (5.2,))
     widths = [*own, 3.2] if frozen else [*own]
     figure, axes = pyplot.subplots(

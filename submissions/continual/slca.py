@@ -101,7 +101,7 @@ class Algorithm:
         mean = one["sum"] / one["count"]
         covariance = one["square"] / one["count"] - torch.outer(mean, mean)
         values, vectors = torch.linalg.eigh(covariance)
-        root = vectors * (values.clamp(min=0) + hp.ridge).sqrt()
+        root = vectors * (values.clamp(min=0) + hp.ridge).sqrt() @ vectors.T
         share = (self.state["of"][c] + 1) / (self.state["task"] + 1)
         return (0.9 + 0.1 * share) * mean, root
 

@@ -31,10 +31,10 @@ SPACE = {
     "stored": {"linear": [1.5, 9.0], "default": 4.6, "goal": "stored_bits"},
     "group": {"choice": [2, 4]},
     "examples": 16,
-    "rounds": {"int": [1, 6], "default": 3},
+    "rounds": {"int": [1, 4], "default": 2},
     "damp": 0.01,
 }
-ENTRY = 16  # bits
+ENTRY, LLOYD = 16, 6  # bits of an entry's weight; iterations of k-means
 
 
 def bits_of(shape, n, stored):
@@ -102,7 +102,7 @@ def coded(weight, x, n, bits, hp, rng):
     h = x.T @ x / len(x)
     h.diagonal().add_(hp.damp * h.diagonal().mean() + 1e-12)
     points = w.reshape(-1, n)
-    book = clustered(points, min(2**bits, len(points)), 10, rng)
+    book = clustered(points, min(2**bits, len(points)), LLOYD, rng)
     codes = nearest(points, book).view(len(w), -1)
     for _ in range(hp.rounds):
         codes = recoded(w, h, book, codes)

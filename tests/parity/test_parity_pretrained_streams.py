@@ -60,7 +60,7 @@ def align(
         x = np.array(seen[c])
         covariance = x.T @ x / len(x) - np.outer(x.mean(0), x.mean(0))
         values, vectors = np.linalg.eigh(covariance)
-        root = vectors * np.sqrt(np.maximum(values, 0) + ridge)
+        root = vectors * np.sqrt(np.maximum(values, 0) + ridge) @ vectors.T
         normal.append(((0.9 + 0.1 * (came[c] + 1) / count) * x.mean(0), root))
     groups = [[c for c in sorted(came) if came[c] == k] for k in range(count)]
     groups = [g for g in groups if g]
@@ -154,7 +154,7 @@ def books(lr, books, keys, width, settle, decay):
 
 
 def test_dkvb_equals_its_formula():
-    hp = {"lr": 5.0, "books": 3, "keys": 6, "width": 4, "settle": 0.3, "decay": 0.8}
+    hp = {"lr": 5.0, "books": 3, "keys": 40, "width": 4, "settle": 0.3, "decay": 0.8}
     submission = nets.submitted("dkvb", nets.task(tasks=TASKS), **hp)
     before = nets.start()
     after = nets.run(submission)
