@@ -206,7 +206,8 @@ class Evaluator:
             for name, module in surgery.matrices(self._model).items()
             if hasattr(module, surgery.PARTS)
         ]
-        return [tuple(tensors[f"{m}.{part}"] for part in SUMMANDS) for m in modules]
+        left, right, rest = ([tensors[f"{m}.{part}"] for m in modules] for part in SUMMANDS)
+        return list(zip(left, right, rest, strict=True))
 
     def _reduced(self) -> dict[str, float]:
         """Return `size` and `flops` of the model as it is, where the goal names them."""

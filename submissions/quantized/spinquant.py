@@ -7,8 +7,8 @@ Liu et al., "SpinQuant: LLM Quantization with Learned Rotations", arXiv 2405.164
     A = G·Qᵀ − Q·Gᵀ;  Q ← (1 + η/2·A)⁻¹(1 − η/2·A)·Q, η on a cosine to zero (Cayley)
 
 State: AdamW's two words per parameter, of the unrounded weights.
-Departures from the paper: quarot's; rotations are learned with rounded weights and exact inputs;
-gradients pass straight through the rounding, whose grids follow Q.
+Departures from the paper: quarot's; fewer turns than 100; rotations are learned with rounded
+weights and exact inputs; gradients pass straight through the rounding, whose grids follow Q.
 """
 
 import math
@@ -22,7 +22,7 @@ BASE = "adamw"
 TRACKS = ["compress"]
 SPACE = {
     **quarot.SPACE,
-    "turns": {"choice": [20, 100]},
+    "turns": {"choice": [10, 40]},
     "turn_lr": {"log": [0.03, 3.0], "default": 1.5},  # η
 }
 

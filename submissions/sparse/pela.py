@@ -46,8 +46,8 @@ class Factored(surgery.Adapted):
         super().__init__(linear)
         u, s, v = torch.linalg.svd(linear.weight.detach().double(), full_matrices=False)
         root = s[:rank].sqrt()
-        self.b = nn.Parameter((u[:, :rank] * root).to(linear.weight))
-        self.a = nn.Parameter((root[:, None] * v[:rank]).to(linear.weight))
+        self.b = nn.Parameter((u[:, :rank] * root).to(linear.weight).contiguous())
+        self.a = nn.Parameter((root[:, None] * v[:rank]).to(linear.weight).contiguous())
 
     def dense(self):
         return self.weight if self.exact else self.b @ self.a
