@@ -1,13 +1,15 @@
-"""Write the tables of the train board into README.md and docs/findings.md, from the records.
+"""Write the tables of the train board into README.md and docs/findings.md, and its picture.
 
     python scripts/board_tables.py            # write them
     python scripts/board_tables.py --check    # write nothing; exit 1 if one is out of date
 
 A table stands between `<!-- NAME -->` and `<!-- end -->`. README has the ranked rows of the board
-of the core, docs/findings.md the times on each of its workloads.
+of the core, docs/findings.md the times on each of its workloads. docs/board.png shows the ranked
+rows with their intervals; equal records give equal bytes. All come from results/board/.
 """
 
 import argparse
+import io
 import math
 import re
 import sys
@@ -18,10 +20,15 @@ from harness.records.collect import collect
 from harness.records.references import references
 from harness.report.board.board import boards
 from harness.report.board.cells import Choice
+from harness.report.board.figures import ranking
 from harness.report.board.rows import Board, Row
+from harness.report.board.style import STYLE
 from harness.system.files import atomic_write
 
 BOARD = ROOT / "results" / "board"
+PICTURE = ROOT / "docs" / "board.png"
+# 200 dots an inch are twice the size that it is shown at.
+SAVED = {"dpi": 200, "facecolor": "white", "bbox_inches": "tight", "metadata": {"Software": None}}
 PLACES = {ROOT / "README.md": "ranked", ROOT / "docs" / "findings.md": "times"}
 
 
@@ -89,22 +96,43 @@ def cell(choice: Choice | None) -> str:
     return (f"{choice.cell.time:.1f}" if choice.cell.met else "miss") + some
 
 
-def texts() -> dict:
-    """Return the new text of each file by its path.
+def picture(board: Board) -> bytes:
+    """Return the ranked rows with their intervals, as PNG at twice the size that it is shown at.
+
+    Raises:
+        UserError: fewer than two rows have a rank.
+    """
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.use("agg")
+        matplotlib.rcParams.update(STYLE)  # type: ignore
+        figure = ranking(board)
+        if figure is None:
+            raise UserError("no picture: fewer than two submissions have a rank")
+        file = io.BytesIO()
+        figure.savefig(file, format="png", **SAVED)
+    return file.getvalue()
+
+
+def contents() -> dict:
+    """Return the new content of each file by its path.
 
     Raises:
         UserError: a file has no place for its table.
     """
-    made = {}
+    board = train()
+    made = {PICTURE: picture(board)}
     for path, name in PLACES.items():
-        lines = ranked(train()) if name == "ranked" else times(train())
+        lines = ranked(board) if name == "ranked" else times(board)
         place = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", re.S)
         text = path.read_text()
         if not place.search(text):
             raise UserError(f"{path} has no place for its table", f"<!-- {name} --> <!-- end -->")
         made[path] = place.sub(
             lambda found, lines=lines: found[1] + "\n".join(lines) + found[2], text
-        )
+        ).encode()
     return made
 
 
@@ -112,12 +140,13 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description="Write the tables of the train board.")
     parser.add_argument("--check", action="store_true", help="write nothing")
     asked = parser.parse_args(arguments)
-    old = [path for path, text in texts().items() if text != path.read_text()]
+    made = contents()
     if asked.check:
+        old = [p for p, content in made.items() if not p.exists() or content != p.read_bytes()]
         print("\n".join(f"{path.relative_to(ROOT)} is out of date" for path in old))
         return 1 if old else 0
-    for path, text in texts().items():
-        atomic_write(path, text.encode())
+    for path, content in made.items():
+        atomic_write(path, content)
     return 0
 
 

@@ -278,8 +278,8 @@ def test_docs_score_works_on_the_committed_records(train):
 
 
 def test_the_tables_of_the_board_are_those_of_the_records():
-    for path, text in board_tables.texts().items():
-        assert text == path.read_text(), f"python scripts/board_tables.py: {path}"
+    for path, content in board_tables.contents().items():
+        assert content == path.read_bytes(), f"python scripts/board_tables.py: {path}"
 
 
 def test_a_time_says_how_many_seeds_reached_the_goal():
