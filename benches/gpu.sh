@@ -1,13 +1,14 @@
 #!/bin/bash
-# Try the harness on one GPU, in at most eight minutes, and keep what comes out in a folder.
+# Try the harness on one GPU, in a few minutes, and keep what comes out in a folder.
 #
 #     benches/gpu.sh FOLDER [--device cpu]
 #
 # It measures the prices of gpt2 and vit at base, the overhead of a race over a bare loop, races
-# AdamW and Muon at base for a slice of the budget, in float32 and in bfloat16, and runs the tests
-# that need a GPU. With --device cpu it does the same in short at mini: a rehearsal of this script.
-# FOLDER/summary.txt says for each part its exit status and seconds. Each part has a time limit, and
-# a part that fails does not stop the others; the exit status is 1 if one did.
+# AdamW and Muon at base for a slice of the budget, in float32, bfloat16 and float16, and runs the
+# tests that need a GPU. With --device cpu it does the same in short at mini: a rehearsal of this
+# script. FOLDER/summary.txt says for each part its exit status and seconds. Each part has a time
+# limit (13 minutes together), and a part that fails does not stop the others; the exit status is 1
+# if one did. A table of prices that a busy machine has spoilt is kept, and says so in "busy".
 
 set -u
 folder=${1:?usage: benches/gpu.sh FOLDER [--device cpu]}
@@ -57,6 +58,7 @@ for submission in adamw muon; do
     race gpt2 "$submission" "$submission"
 done
 race gpt2 adamw bf16 engine.precision=bf16
+race gpt2 adamw fp16 engine.precision=fp16
 race gpt2 adamw checkpointing engine.checkpointing=true
 if [ "$device" != cpu ]; then
     race gpt2 adamw compile engine.compile=true engine.precision=bf16

@@ -80,14 +80,14 @@ def bare(steps: int, warm: int, core: int) -> subprocess.Popen:
     )  # fmt: skip
 
 
-def race(folder: Path, steps: int, points: int, seed: int, core: int) -> dict:
+def race(folder: Path, steps: int, points: int, seed: int, core: int, *settings: str) -> dict:
     """Return the CPU seconds a step of a race on a core: in the runner, and with the referee."""
     file = folder / "torch_adamw.py"
     file.write_text(SUBMISSION)
     command = [
         sys.executable, "-m", "harness", "workload=gpt2", f"submission={file}",
         f"results={folder}", "tracker=none", f"seed={seed}", f"workload.mini.horizon={steps}",
-        f"workload.mini.evaluate.points={points}",
+        f"workload.mini.evaluate.points={points}", *settings,
     ]  # fmt: skip
     subprocess.run(
         command, cwd=ROOT, check=True, capture_output=True,

@@ -87,14 +87,14 @@ class Group:
         dist.broadcast_object_list(held, 0, device=torch.device("cpu"))
         return held[0]
 
-    def agreed(self, value: bool) -> bool:
-        """Return rank 0's truth value, on every rank."""
+    def agreed(self, value: int) -> int:
+        """Return rank 0's whole number, on every rank."""
         import torch
         import torch.distributed as dist
 
-        flag = torch.tensor([value], dtype=torch.uint8)
-        dist.broadcast(flag, 0)
-        return bool(flag)
+        number = torch.tensor([value])
+        dist.broadcast(number, 0)
+        return int(number)
 
     def gathered(self, value: Any) -> list:
         """Return the values of all ranks, in their order, on every rank."""

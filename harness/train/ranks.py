@@ -25,6 +25,8 @@ from harness.train.group import Group
 
 # Seconds that ranks have to end by themselves after one of them has failed.
 GRACE = 2.0
+# Seconds between two looks for a message while ranks train, and the most calls between them.
+LOOK, CALLS = 0.2, 50
 # Bytes of a rank's report: the kernel writes up to PIPE_BUF bytes in one piece.
 REPORT = 4000
 # Parts of the errors of a rank that has lost another: they are not the cause.
@@ -47,6 +49,8 @@ class RankChannel:
         self._group, self._channel, self._reports = group, channel, reports
         self._spent = spent
         self.failed = False
+        # Calls of `poll` until the ranks look again, calls between two looks, and the last look.
+        self._left, self._calls, self._looked = 0, 1, time.monotonic()
 
     def receive(self) -> dict:
         """Return the referee's next message; a stop if it is gone."""
@@ -59,8 +63,22 @@ class RankChannel:
         return self._group.broadcast(message)
 
     def poll(self) -> bool:
-        """Return True if rank 0 has something to receive."""
-        return self._group.agreed(bool(self._channel and self._channel.poll()))
+        """Return True if rank 0 has something to receive.
+
+        A look is an exchange among the ranks. So of frequent calls, one in LOOK seconds looks; rank
+        0 says which, and all ranks make the same calls.
+        """
+        self._left -= 1
+        if self._left > 0:
+            return False
+        now = time.monotonic()
+        pace = (now - self._looked) / self._calls
+        calls = max(1, min(CALLS, int(LOOK / max(pace, LOOK / CALLS))))
+        ready = bool(self._channel and self._channel.poll())
+        told = self._group.agreed(0 if ready else calls)
+        self._left = self._calls = max(1, told)
+        self._looked = now
+        return not told
 
     def send(self, kind: str, **fields) -> None:
         """Send one answer for all ranks. A failure goes to the leader at once."""

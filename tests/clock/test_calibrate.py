@@ -8,6 +8,7 @@ import pytest
 from harness.catalog import identity
 from harness.catalog.definition import define, tree_of
 from harness.cli.commands import audit
+from harness.cli.commands import calibrate as calibrate_command
 from harness.clock import calibrate, measure, prices, table_checks, tables
 from harness.errors import UserError
 from harness.system.files import atomic_json
@@ -139,6 +140,26 @@ def test_a_table_of_a_busy_machine_makes_results_provisional(shelf):
     busy = calibrate.make_table(gpt2(), ENGINE, processes(), "the load was 9")
     atomic_json(shelf, busy)
     assert "busy" in tables.prices(gpt2(), ENGINE, {"forward": 2}).why
+
+
+def test_a_table_that_makes_no_sense_is_written_to_a_file_of_its_own_only(
+    tmp_path, shelf, monkeypatch
+):
+    wrong = processes()
+    for timing in wrong:
+        timing["samples"]["forward"] = [10 * s for s in timing["samples"]["forward"]]
+    monkeypatch.setattr(calibrate_command, "measure", lambda *arguments: wrong)
+    monkeypatch.setattr(calibrate_command, "prices_path", lambda *arguments: shelf)
+    words, place = ["workload=gpt2", "engine=cpu"], tmp_path / "seen.json"
+    for more in (["--out", str(place)], ["--anyway"]):
+        with pytest.raises(UserError, match="of forward_backward, not"):
+            calibrate_command.run([*words, *more])
+    assert not place.exists()
+    assert not shelf.exists()
+    assert calibrate_command.run([*words, "--anyway", "--out", str(place)]) == 0
+    table = json.loads(place.read_text())
+    assert "of forward_backward, not 0.2 to 0.55" in table["busy"]
+    assert "busy" in prices.load_table(place).why
 
 
 def test_a_table_of_another_torch_makes_results_provisional(table, shelf):
