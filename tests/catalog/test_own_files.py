@@ -111,7 +111,14 @@ def test_a_variant_of_a_file_is_named_after_a_colon(folder):
         discover.find(f"{folder}/idea.py:slwo")
 
 
-@pytest.mark.parametrize("isolation", ["inline", "process", "strict"])
+@pytest.mark.parametrize(
+    "isolation",
+    [
+        pytest.param("inline", marks=pytest.mark.slow),
+        pytest.param("process", marks=pytest.mark.slow),
+        "strict",
+    ],
+)
 def test_several_files_race_alike_in_every_isolation(isolation, folder, monkeypatch):
     """Inline, the files' modules are imported into an interpreter of its own."""
     words = [

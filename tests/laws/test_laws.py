@@ -29,11 +29,16 @@ def subject(name):
 LONG = {"adaround", "brecq", "cbq", "omniquant", "private_sgd", "automatic_clipping", "dp_adamw"}
 
 
+# A variant's code is its file's, which keeps the others; those are slow tests of the variant.
+OF_VARIANTS = {"points", "runs", "descends", "acts", "resumes", "exports"}
+
+
 def laws_of_all():
     for name in NAMES:
+        variant = discover.find(name).path.stem != name
         for law in laws.LAWS:
-            slow = [pytest.mark.slow] if law == "values" and name in LONG else []
-            yield pytest.param(name, law, marks=slow)
+            slow = (law == "values" and name in LONG) or (variant and law not in OF_VARIANTS)
+            yield pytest.param(name, law, marks=[pytest.mark.slow] if slow else [])
 
 
 @pytest.mark.parametrize("name, law", list(laws_of_all()))

@@ -34,11 +34,10 @@ LEVELS = ("process", "strict")
 TABLE = table()
 QUICK = {
     "process": (
-        "clocks still", "workers unreaped", "reading open",
-        "forging outcome", "shared_memory shrink", "patched_torch slow",
+        "clocks still", "reading open", "forging outcome", "shared_memory shrink", "patched_torch slow",
     ),
     "strict": (
-        "reading validation", "carrying tmp", "network native", "signalling native",
+        "reading validation", "network native", "signalling native",
         "workers unreaped",
     ),
 }  # fmt: skip
