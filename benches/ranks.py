@@ -8,8 +8,8 @@
               those of a loop of two processes with torch's DistributedDataParallel, which trains
               the same model on as many examples. Both are sums over the processes. Loop and race
               of a pair run at the same time, each on a core of its own, and change cores from pair
-              to pair. The median may be 1.03 at most. The loop keeps freed memory as a race does,
-              which makes it faster; with --plain it does not
+              to pair. The median may be 1.03 at most. The loop has the settings of engine=cpu: it
+              keeps freed memory, and is deterministic. With --plain it has torch's own settings
     methods   short races on one, two and four ranks: how far their losses are apart
     shards    short races on one process and on two ranks that divide weights and state
               (engine.shard=true): how far their losses are apart, and bytes of state a rank
@@ -50,6 +50,7 @@ rank, place, steps, warm, tree, plain = sys.argv[1:]
 rank, steps, warm = int(rank), int(steps), int(warm)
 if plain != "plain":
     keep_freed_memory()
+    torch.set_deterministic_debug_mode("error")
 os.environ["GLOO_SOCKET_IFNAME"] = "lo"
 torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=2)

@@ -13,7 +13,8 @@ from tests.support.racing import ROOT, environment
 RACES = ("adamw", "muon", "bf16", "fp16", "checkpointing")
 
 
-@pytest.mark.slow  # about five minutes of one core
+@pytest.mark.slow
+@pytest.mark.timeout(1500)  # three minutes of a quiet core
 def test_the_script_for_a_gpu_runs_to_its_end_on_a_cpu(tmp_path):
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     script = [str(ROOT / "benches" / "gpu.sh"), str(tmp_path), "--device", "cpu"]

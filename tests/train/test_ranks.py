@@ -6,6 +6,7 @@ import random
 import signal
 import threading
 from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from harness.system.procfs import stat_of
 from harness.train.group import Group
 from harness.train.parts import SharedDraws
 from harness.train.rank_task import RankTask
+from harness.train.ranks import RankChannel
 from harness.train.sharded import ShardedTask
 from harness.train.task import Task
 from tests.support import ranks
@@ -180,6 +182,37 @@ def test_shares_cover_a_batch_once(count, size):
     assert max(s.stop - s.start for s in shares) - min(s.stop - s.start for s in shares) <= 1
 
 
+class Lone(Group):
+    """A group of one rank, which keeps what it would tell the others."""
+
+    def __init__(self):
+        super().__init__(0, 1)
+        self.told = []
+
+    def agreed(self, value):
+        self.told.append(value)
+        return value
+
+
+@pytest.mark.parametrize(
+    ("seconds", "most", "latest"), [(0.001, 30, 50), (0.05, 340, 4), (5.0, 1001, 1)]
+)
+def test_ranks_look_for_a_message_five_times_a_second(seconds, most, latest, monkeypatch):
+    now, waiting = [0.0], []
+    monkeypatch.setattr("harness.train.ranks.time", SimpleNamespace(monotonic=lambda: now[0]))
+    group, source = Lone(), SimpleNamespace(poll=lambda: bool(waiting))
+    channel = RankChannel(group, source, -1, 0.0)
+
+    def poll():
+        now[0] += seconds
+        return channel.poll()
+
+    assert not any(poll() for _ in range(1000))
+    assert len(group.told) <= most
+    waiting.append("pause")
+    assert any(poll() for _ in range(latest))
+
+
 # Races
 
 
@@ -254,6 +287,7 @@ def killed_race(planned, folder, which, seconds):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_kills_at_random_points_end_alike(tmp_path):
     """Whoever is killed, whenever: the attempt ends as killed, and the next one continues."""
     draws, kills, chain = random.Random(0), [], 0
