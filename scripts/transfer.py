@@ -7,7 +7,10 @@ correlations of their times (Spearman's rho with a 95 % bootstrap interval over 
 Kendall's tau). A submission's time is the median over the seeds of its best point, as `harness
 report` takes it; runs that miss the goal are slower than all that reach it, and equal to each
 other. Fewer than COUNT common submissions give no correlation, and a line that says so. --write
-puts the table into docs/transfer.md.
+puts the tables into docs/transfer.md.
+
+A second part is made of results/transfer/*.json, which benches/transfer.py writes: methods whose
+learning rate was tuned at both scales, by their last values of the metric.
 """
 
 import argparse
@@ -27,7 +30,7 @@ from harness.catalog.discover import ROOT
 from harness.errors import UserError
 from harness.records.collect import collect
 from harness.records.run import RecordedRun
-from harness.system.files import atomic_write
+from harness.system.files import atomic_write, read_json
 
 SCALES = ("mini", "small", "base", "full")
 # Common submissions below which a rank correlation says nothing.
@@ -39,6 +42,16 @@ HEAD = """# Does a ranking transfer?
 A race at a small scale is worth its minutes if it foretells the ranking at a larger one. The table
 has the rank correlation between the scales of each workload, over the submissions that have records
 at both. `python scripts/transfer.py --write` makes this page from `results/board/`.
+
+"""
+
+ENDS = """
+## The last value, with a tuned learning rate
+
+Goals at `small` are provisional, so times to them say little yet. This part compares the last value
+of the metric instead, as the mean over seeds (least to greatest in brackets). Each method has the
+best of the listed learning rates at each scale, by one further seed; its other hyperparameters have
+the defaults of SPACE. `python -m benches.transfer` made these trials.
 
 """
 
@@ -133,6 +146,62 @@ def table(lines: list[dict[str, str]]) -> str:
     return "\n".join(text) + "\n"
 
 
+def ends(measured: dict) -> str:
+    """Return the tables of one workload whose methods trained to the end at two scales.
+
+    Args:
+        measured: what benches/transfer.py has written.
+    """
+    methods, metric = measured["methods"], measured["metric"]
+    scales = list(next(iter(methods.values())))
+    sign = 1.0 if measured["least"] else -1.0
+    means = {
+        name: [_mean(each[scale]["seeds"], sign) for scale in scales]
+        for name, each in methods.items()
+    }
+    shifts = [math.log(each[scales[1]]["lr"] / each[scales[0]]["lr"]) for each in methods.values()]
+    sides = [[sign * pair[i] for pair in means.values()] for i in (0, 1)]
+    share = "the budget" if measured["budget"] is None else f"{measured['budget']:g} of the budget"
+    text = (
+        f"`{measured['workload']}`, {scales[0]} and {scales[1]}, {share}, "
+        f"{measured['seeds']} seeds, "
+        f"learning rates {', '.join(f'{rate:g}' for rate in measured['rates'])}:\n\n"
+    )
+    header = ["method", *(f"{metric}, {s}" for s in scales), *(f"lr, {s}" for s in scales)]
+    lines = [f"| {' | '.join(header)} |", f"| --- |{' ---: |' * 4}"]
+    for name, each in sorted(methods.items(), key=lambda item: sign * means[item[0]][0]):
+        values = [_spread(each[scale]["seeds"]) for scale in scales]
+        rates = [f"{each[scale]['lr']:g}" for scale in scales]
+        lines.append(f"| {' | '.join([name, *values, *rates])} |")
+    text += "\n".join(lines) + "\n\n"
+    if len(methods) < COUNT:
+        return text + f"Too few methods for a correlation: at least {COUNT}.\n"
+    rho, tau = correlation(*sides)
+    low, high = interval(*sides)
+    shift = math.exp(statistics.mean(shifts))
+    best = [min(means, key=lambda name: sign * means[name][i]) for i in (0, 1)]
+    return text + (
+        f"Spearman's rho {_short(rho)} ({_short(low)} to {_short(high)}), Kendall's tau "
+        f"{_short(tau)}. The best is {best[0]} at {scales[0]} and {best[1]} at {scales[1]}. "
+        f"The best learning rate at {scales[1]} is {shift:.2f} times that at {scales[0]} "
+        f"(geometric mean); "
+        f"it is the same rate for {sum(s == 0 for s in shifts)} of {len(shifts)} methods.\n"
+    )
+
+
+def _mean(values: list[float | None], sign: float) -> float:
+    """Return the mean; the worst number there is if a trial diverged."""
+    known = [value for value in values if value is not None]
+    return statistics.mean(known) if len(known) == len(values) else sign * math.inf
+
+
+def _spread(values: list[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return f"{len(values) - len(known)} of {len(values)} diverged"
+    return f"{statistics.mean(known):.4g} ({min(known):.4g} to {max(known):.4g})"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -141,6 +210,8 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="docs/transfer.md")
     asked = parser.parse_args()
     text = table(rows(times(collect([Path(path) for path in asked.results]).runs)))
+    measured = sorted((ROOT / "results" / "transfer").glob("*.json"))
+    text += ENDS * bool(measured) + "\n".join(ends(read_json(path)) for path in measured)
     print(text, end="")
     if asked.write:
         atomic_write(ROOT / "docs" / "transfer.md", HEAD + text)

@@ -68,3 +68,38 @@ def test_a_time_is_the_median_over_seeds_of_the_best_point_that_has_them():
 
 def test_a_table_without_rows_says_so():
     assert "No workload" in transfer.table([])
+
+
+def measured(small, *, least=True, rates=(0.1, 0.2)):
+    """Return what benches/transfer.py writes of methods with the values 0, 1, ... at mini."""
+    methods = {
+        f"m{i}": {
+            "mini": {"lr": rates[0], "seeds": [i - 0.1, i + 0.1]},
+            "small": {"lr": rates[1], "seeds": [value, value]},
+        }
+        for i, value in enumerate(small)
+    }
+    return {
+        "workload": "gpt2", "metric": "loss", "least": least, "budget": None,
+        "rates": list(rates), "seeds": 2, "methods": methods,
+    }  # fmt: skip
+
+
+def test_last_values_are_ranked_by_the_metrics_own_direction():
+    text = transfer.ends(measured([1.0, 0.0, 2.0, 4.0, 3.0]))
+    assert "Spearman's rho 0.80" in text
+    assert "Kendall's tau 0.60" in text
+    assert "The best is m0 at mini and m1 at small." in text
+    assert "2.00 times" in text
+    assert "the same rate for 0 of 5 methods" in text
+    assert text.index("| m0 |") < text.index("| m4 |")
+    most = transfer.ends(measured([1.0, 0.0, 2.0, 4.0, 3.0], least=False))
+    assert "The best is m4 at mini and m3 at small." in most
+    assert most.index("| m4 |") < most.index("| m0 |")
+
+
+def test_a_method_that_diverged_is_last_and_few_have_no_correlation():
+    worst = measured([0.0, 1.0, 2.0, 3.0, None])
+    assert "2 of 2 diverged" in transfer.ends(worst)
+    assert "Spearman's rho 1.00" in transfer.ends(worst)
+    assert "Too few methods" in transfer.ends(measured([0.0, 1.0]))
