@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--variant", default=None)
-    asked = parser.parse_args(arguments)
+    asked = parser.parse_intermixed_args(arguments)
     torch.set_num_threads(1)
     definition = define(asked.workload, tree_of(asked.workload), "mini", asked.variant)
     pairs = dict(change.split("=", 1) for change in asked.changes)
