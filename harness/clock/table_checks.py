@@ -21,7 +21,7 @@ STREAMED, LOOSE = 1e10, 1.35
 # below SHORT seconds, whose time is calls rather than arithmetic.
 PER_FLOP, PER_CALL, SHORT = 3.0, 6.0, 1e-2
 # Factor on the largest ratio of per_example_gradients for such a step, in seconds and in seconds
-# per FLOP: 600 examples of two_layer_relu cost 11 times their mean's gradient, those of fed 24 times.
+# per FLOP: 600 examples of two_layer_relu cost 11 times their mean's gradient, 200 of fed 24 times.
 MATERIALISED = 5.0
 # Up to this batch ratio shapes count as similar. Beyond it the margin is OUTGROWN.
 CACHED, OUTGROWN = 4, 1.6

@@ -112,6 +112,7 @@ class RankTask(Task):
                 return self._parts.mean(value.detach(), batch)
             mean.grad = None
             self._differentiate(value * scale if scale != 1 else value)
+            assert mean.grad is not None
             return mean.grad
 
     def sampled_backward(self, batch: Batch) -> Tensor:

@@ -34,7 +34,8 @@ LEVELS = ("process", "strict")
 TABLE = table()
 QUICK = {
     "process": (
-        "clocks still", "reading open", "forging outcome", "shared_memory shrink", "patched_torch slow",
+        "clocks still", "reading open", "forging outcome", "shared_memory shrink",
+        "patched_torch slow",
     ),
     "strict": (
         "reading validation", "network native", "signalling native",
