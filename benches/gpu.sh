@@ -22,7 +22,7 @@ summary=$folder/summary.txt
 failed=0
 
 if [ "$device" = cpu ]; then
-    scale=mini engine=cpu steps=8 points=2 limit=100 kinds=(--processes 1 --rounds 1)
+    scale=mini engine=cpu steps=8 points=2 limit=300 kinds=(--processes 1 --rounds 1)
 else
     scale=base engine=gpu steps=200 points=4 limit=75 kinds=(--processes 1 --rounds 2)
 fi
