@@ -240,6 +240,16 @@ class WorkloadOptions:
         ...
 
     @staticmethod
+    def bounds(
+        model: "nn.Module", batch: "dict[str, Tensor]", radius: "Tensor"
+    ) -> "tuple[Tensor, Tensor]":
+        """Return bounds of the model's scores over boxes around the inputs, [B, C] each.
+
+        `radius` is half the side of a box, 0-dim or [B].
+        """
+        ...
+
+    @staticmethod
     def trusted(data: "dict[str, Tensor]", config: SimpleNamespace) -> "Tensor":
         """Return the numbers of the training examples whose labels are known to be right, int64."""
         ...

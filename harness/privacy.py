@@ -1,5 +1,8 @@
 """The privacy that noisy gradients spend: ε at a given δ, and the noise that a bound on ε needs.
 
+A tree aggregation (arXiv 2103.00039) is a Gaussian mechanism for each level of its tree, because an
+example is in one node of each; it gains nothing from sampling.
+
 Each noisy sum over a Poisson sample is a subsampled Gaussian mechanism. Its Rényi divergence at a
 whole order is closed (Mironov, Talwar and Zhang, arXiv 1908.10530, section 3.3), divergences of
 calls add up, and the conversion to ε is that of Canonne, Kamath and Steinke (arXiv 2004.00010,
@@ -31,39 +34,61 @@ def divergence(rate: float, noise: float, order: int) -> float:
     return (largest + math.log(sum(math.exp(t - largest) for t in terms))) / (order - 1)
 
 
-def epsilon(calls: dict[float, int], rate: float, delta: float) -> float:
+def tree_mechanisms(calls: int, rate: float) -> int:
+    """Return how many Gaussian mechanisms see an example in so many calls of a tree aggregation.
+
+    An epoch of n = 1/rate batches has a tree of its own, with ⌊log₂ n⌋ + 1 levels that are used.
+    """
+    leaves = math.ceil(1 / rate - 1e-9)
+    return math.ceil(calls / leaves) * leaves.bit_length()
+
+
+def epsilon(
+    calls: dict[float, int], rate: float, delta: float, trees: dict[float, int] | None = None
+) -> float:
     """Return ε of so many calls at each noise multiplier; UNBOUNDED if one had no noise.
 
     Args:
-        calls: number of calls by noise multiplier.
+        calls: number of calls by noise multiplier, each on a Poisson sample.
         rate: the sampling rate of all of them.
+        trees: number of calls of a tree aggregation by its noise multiplier, of which it has one.
     """
     made = {noise: count for noise, count in calls.items() if count}
-    if not made:
+    grown = {noise: tree_mechanisms(n, rate) for noise, n in (trees or {}).items() if n}
+    if not made and not grown:
         return 0.0
-    if min(made) <= 0:
+    if min([*made, *grown]) <= 0 or len(grown) > 1:
         return UNBOUNDED
     bounds = []
     for order in ORDERS:
         total = sum(n * divergence(rate, noise, order) for noise, n in made.items())
+        total += sum(n * divergence(1, noise, order) for noise, n in grown.items())
         bounds.append(total + math.log1p(-1 / order) - math.log(delta * order) / (order - 1))
     return min(UNBOUNDED, max(0.0, min(bounds)))
 
 
-def noise_for(bound: float, calls: int, rate: float, delta: float) -> float:
+def noise_for(bound: float, calls: int, rate: float, delta: float, tree: bool = False) -> float:
     """Return a noise multiplier at which so many calls spend at most ε = `bound`.
 
     It is at most a thousandth above the least one.
 
+    Args:
+        tree: the calls are of a tree aggregation.
+
     Raises:
         ValueError: no multiplier up to 1,000 is enough.
     """
+
+    def spends(noise: float) -> float:
+        at = {noise: calls}
+        return epsilon({}, rate, delta, at) if tree else epsilon(at, rate, delta)
+
     low, high = 0.0, 1000.0
-    if epsilon({high: calls}, rate, delta) > bound:
+    if spends(high) > bound:
         raise ValueError(f"no noise up to {high:g} keeps {calls} calls within ε = {bound}")
     while high - low > 5e-4 * high:
         middle = (low + high) / 2
-        fits = epsilon({middle: calls}, rate, delta) <= bound
+        fits = spends(middle) <= bound
         low, high = (low, middle) if fits else (middle, high)
     return high
 
@@ -79,4 +104,5 @@ def spent(block: dict, report: dict) -> float:
         return UNBOUNDED
     private = block["private"]
     calls = {float(noise): count for noise, count in report["spent"].items()}
-    return epsilon(calls, private["rate"], private["delta"])
+    trees = {float(noise): count for noise, count in report.get("trees", {}).items()}
+    return epsilon(calls, private["rate"], private["delta"], trees)

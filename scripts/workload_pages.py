@@ -75,7 +75,7 @@ FAMILIES = {
 }
 # Workloads of the family of theory, whose names have no first word in common.
 THEORY = ("logreg", "constrained", "game", "blackbox", "two_layer_relu")
-LABELS = ("clean", "partial", "robust", "active", "mixture")
+LABELS = ("clean", "partial", "robust", "certified", "active", "mixture")
 SHARED = ("fed", "private")
 # Corpora, image sources and published models: a description and the licence of each.
 SOURCES = {

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 from harness import contract
-from harness.catalog import discover, identity, streams
+from harness.catalog import discover, identity, labels, streams
 from harness.catalog.card import Plugin
 from harness.errors import NoScale, UserError, nearest
 from harness.system.hashing import canonical, digest
@@ -246,6 +246,8 @@ def _check_block(block: dict, where: str) -> None:
             raise UserError(f"{where}.{key}={value!r}", "a whole number from 1 up")
     if "stream" in block:
         streams.check(block, where)
+    if labels.BLOCK in block:
+        labels.check(block, where)
     _check_goal(block["goal"], where)
     if block.get("arithmetic", ARITHMETIC[0]) not in ARITHMETIC:
         raise UserError(f"{where}.arithmetic={block['arithmetic']!r}", " or ".join(ARITHMETIC))

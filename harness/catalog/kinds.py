@@ -19,14 +19,17 @@ OPERATIONS = (
 )
 # One all-reduce of all parameters among a workload's clients; the workload states its price.
 EXCHANGE = "exchange"
-NAMED = (*OPERATIONS, EXCHANGE)
+# One label that was bought (harness/catalog/labels.py); the workload states its price.
+LABEL = "label"
+STATED = (EXCHANGE, LABEL)
+NAMED = (*OPERATIONS, *STATED)
 # Operations whose passes tell nothing of a gradient, so clients need not talk for them.
-SILENT = ("forward", EXCHANGE)
+SILENT = ("forward", *STATED)
 
 
 def computes(kind: str) -> bool:
-    """Return True if a kind is a computation, not a message."""
-    return not kind.startswith(EXCHANGE)
+    """Return True if a kind is a computation, not a message or a label."""
+    return not kind.startswith(STATED)
 
 
 def kind_of(operation: str, batch: Fraction, depth: Fraction) -> str:

@@ -80,7 +80,11 @@ class PassTimer:
         )
         blocks = len(depth_of(task.model) or ())
         set_depth(task.model, [block < depth * blocks for block in range(blocks)])
-        data = task._gather(torch.arange(int(batch * task.batch_size)) % task.examples)
+        index = torch.arange(int(batch * task.batch_size)) % task.examples
+        if task.labels is not None:
+            # A loss needs labels, and few examples have one.
+            index = task.labelled[index % len(task.labelled)]
+        data = task._gather(index)
         extra = self._extra(operation, data)
         before = sum(task.meter.inside().values())
         method = METHODS.get(operation, operation)

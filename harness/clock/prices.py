@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.catalog.kinds import REFERENCE_STEP, alone, canonical_kind
+from harness.catalog.kinds import LABEL, REFERENCE_STEP, alone, canonical_kind
 from harness.errors import UserError
 from harness.system.hashing import canonical, digest
 
@@ -118,9 +118,10 @@ def overdrawn(counts: dict[str, int], steps: int, table: Table) -> str | None:
     """Return a message if the passes cost more than a budget of `steps` reference steps.
 
     Return None if they do not. One pass more than the budget is allowed. A budget buys as many
-    passes on several processes as on one, so passes count at their price in one process.
+    passes on several processes as on one, so passes count at their price in one process. Labels
+    are charged to the time and not to the budget.
     """
-    counts = {alone(kind): n for kind, n in counts.items()}
+    counts = {alone(kind): n for kind, n in counts.items() if kind != LABEL}
     spent, budget = counted(counts, table), steps * table.of(REFERENCE_STEP).seconds
     if spent <= budget * OVERDRAWN + max((p.seconds for p in table.prices.values()), default=0.0):
         return None

@@ -90,7 +90,7 @@ def _computed(counts: dict) -> dict:
 
 
 def _talked(counts: dict) -> dict:
-    """Return the exchanges among clients: their price is stated, and they hide no work."""
+    """Return exchanges among clients and labels: their price is stated, and they hide no work."""
     return {kind: n for kind, n in counts.items() if not computes(kind)}
 
 

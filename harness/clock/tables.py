@@ -10,9 +10,10 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+from harness.catalog import labels
 from harness.catalog.definition import Definition
 from harness.catalog.identity import step_hash
-from harness.catalog.kinds import REFERENCE_STEP, computes, parse_kind
+from harness.catalog.kinds import EXCHANGE, LABEL, REFERENCE_STEP, computes, parse_kind
 from harness.clock.measure import level, measure, summary
 from harness.clock.prices import Price, Table, load_table
 from harness.errors import UserError
@@ -71,8 +72,8 @@ def prices(definition: Definition, engine: dict, kinds) -> Table:
         table = replace(
             table, why=f"{table.name} was measured with torch {table.torch}, here is {installed}"
         )
-    stated = exchanges(definition, kinds, table.of(REFERENCE_STEP))
-    table = replace(table, prices=table.prices | stated) if stated else table
+    fixed = stated(definition, kinds, table.of(REFERENCE_STEP))
+    table = replace(table, prices=table.prices | fixed) if fixed else table
     missing = sorted(set(kinds) - set(table.prices))
     if not missing:
         return table
@@ -85,23 +86,32 @@ def prices(definition: Definition, engine: dict, kinds) -> Table:
     return replace(table, prices=table.prices | local, why=why)
 
 
-def exchanges(definition: Definition, kinds, step: Price) -> dict[str, Price]:
-    """Return the prices of exchanges among clients, which the workload states in reference steps.
+# For each kind whose price a workload states: the block with the price, its key, what a workload
+# without the block is, and one that has it.
+STATES = {
+    EXCHANGE: ("fed", "exchange", "has no clients", "fed"),
+    LABEL: (labels.BLOCK, "price", "sells no labels", "active"),
+}
+
+
+def stated(definition: Definition, kinds, step: Price) -> dict[str, Price]:
+    """Return the prices of exchanges and labels, which the workload states in reference steps.
 
     Raises:
-        UserError: the workload has no clients.
+        UserError: the workload has no clients, or sells no labels.
     """
-    talks = [kind for kind in kinds if not computes(kind)]
-    if talks and "fed" not in definition.block:
-        raise UserError(
-            f"{definition.key} has no clients, so {talks[0]!r} has no price there",
-            "workloads whose YAML has `fed`",
-            "workload=fed",
-        )
-    steps = definition.block["fed"]["exchange"] if talks else 0
-    return {
-        kind: replace(step.times(float(parse_kind(kind)[1] * steps)), flops=0) for kind in talks
-    }
+    found, block = {}, definition.block
+    for kind in (kind for kind in kinds if not computes(kind)):
+        operation, share, _ = parse_kind(kind)
+        name, key, lacks, example = STATES[operation]
+        if name not in block:
+            raise UserError(
+                f"{definition.key} {lacks}, so {kind!r} has no price there",
+                f"workloads whose YAML has `{name}`",
+                f"workload={example}",
+            )
+        found[kind] = replace(step.times(float(share * block[name][key])), flops=0)
+    return found
 
 
 def ratios(definition: Definition, engine: dict, kinds: list[str]) -> dict[str, list[float]]:

@@ -92,13 +92,14 @@ class ClaimChecker:
         now, before = reply.get("privacy"), self._ledger
         _must(now is not None, f"no ledger of private gradients {where}")
         assert now is not None
-        _must(
-            now["exposed"] >= before["exposed"]
-            and all(now["spent"].get(k, 0) >= n for k, n in before["spent"].items()),
-            f"privacy was unspent {where}",
+        grown = all(
+            now.get(name, {}).get(noise, 0) >= n
+            for name in ("spent", "trees")
+            for noise, n in before.get(name, {}).items()
         )
+        _must(grown and now["exposed"] >= before["exposed"], f"privacy was unspent {where}")
         calls = sum(n for k, n in reply["counts"].items() if k.startswith("per_example"))
-        noisy = sum(now["spent"].values())
+        noisy = sum(now["spent"].values()) + sum(now.get("trees", {}).values())
         _must(
             now["exposed"] or noisy == calls, f"{noisy} noisy gradients in {calls} passes {where}"
         )

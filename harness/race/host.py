@@ -10,9 +10,8 @@ import time
 
 from harness.catalog import data, discover
 from harness.errors import UserError
-from harness.race.runner_base import TrialEnded, start_message
+from harness.race.runner_base import TrialEnded, policy_of, start_message
 from harness.race.runner_child import RunnerChild
-from harness.race.runner_process import policy_of
 from harness.race.trial import Trial
 from harness.system.processes import keep_freed_memory
 from harness.system.torchrun import Place

@@ -94,10 +94,13 @@ def _truth(value) -> bool:
 
 def _privacy(value) -> bool:
     """Return True for a ledger: whether examples were exposed, and calls by noise multiplier."""
-    if not (isinstance(value, dict) and value.keys() == {"exposed", "spent"}):
+    required, known = {"exposed", "spent"}, {"exposed", "spent", "trees"}
+    if not (isinstance(value, dict) and required <= value.keys() <= known):
         return False
-    noises = value["spent"] if isinstance(value["spent"], dict) else {None: 0}
-    return _truth(value["exposed"]) and mapping(whole)(noises) and all(map(_multiplier, noises))
+    noises = [value[name] for name in ("spent", "trees") if name in value]
+    return _truth(value["exposed"]) and all(
+        mapping(whole)(counts) and all(map(_multiplier, counts)) for counts in noises
+    )
 
 
 def _multiplier(text) -> bool:
@@ -136,6 +139,7 @@ SCHEMA: dict[str, dict[str, Check]] = {
     "handover": HAND_OVER
     | {"paused": _truth, "passed": many(whole, 1_000_000), "train_loss": optional(_loss)},
     "saved": {"own": seconds},
+    "reveal": {"index": many(whole, 1_000_000)},
     "predicted": {
         "dtype": lambda value: value in DTYPES,
         "shape": many(whole, 16),

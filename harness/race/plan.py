@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from harness.catalog import discover, identity, key, kinds
+from harness.catalog import discover, identity, key, kinds, labels
 from harness.catalog.card import Card
 from harness.catalog.definition import (
     FORWARD_ONLY,
@@ -74,7 +74,9 @@ def _passes(card: Card, definition: Definition) -> dict[str, float]:
             f"submissions whose PASSES are of the kind {kinds.FORWARD} alone, as mezo's",
             f"race it where the YAML has no `{FORWARD_ONLY}: true`: harness list workloads",
         )
-    return with_exchanges(passes, definition)
+    passes = with_exchanges(passes, definition)
+    # Labels are charged to the time, and take nothing from the horizon.
+    return passes | ({kinds.LABEL: 0} if labels.BLOCK in definition.block else {})
 
 
 def with_exchanges(passes: dict[str, float], definition: Definition) -> dict[str, float]:

@@ -5,9 +5,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.catalog import definition
+from harness.catalog import definition, discover, reading
 from harness.race.checkpoint_metrics import Held
 from harness.race.trial import Trial
+from harness.system import policy
 from harness.system.paths import ROOT
 from harness.system.signals import Signals
 from harness.train import predictor, shared_weights
@@ -123,6 +124,17 @@ class RunnerHandle(ABC):
     def close(self) -> None:
         """End the runner and everything that it has started."""
 
+    def _steps(self) -> int:
+        """Return the steps that the runner says to have finished.
+
+        They serve for display and deadlines, and are charged after a crash.
+        """
+        try:
+            with open(self.progress, "rb") as file:
+                return min(int.from_bytes(file.read(8), "little"), self.trial.horizon)
+        except OSError:
+            return 0
+
     def furthest_step(self) -> int:
         """Return the last step that any earlier attempt finished."""
         return self.furthest
@@ -155,3 +167,23 @@ def start_message(trial: Trial, progress: Path, train: Path, start: Path | None)
         "progress": str(progress),
     }
     return trial.message() | paths
+
+
+def policy_of(trial: Trial, writable: list[Path], data: list[Path | None]) -> dict:
+    """Return the policy of a trial's runner.
+
+    Args:
+        writable: files and folders that it may write.
+        data: folders of prepared data that it may read.
+    """
+    plugins = trial.card.plugin, trial.definition.plugin
+    return policy.make(
+        trial.isolation,
+        writable=writable,
+        data=data,
+        sources=[path.resolve() for plugin in plugins for path in discover.readable(plugin)],
+        plugins=reading.package_folders(),
+        device=trial.engine["device"],
+        hidden=[trial.results, *definition.places_of_data(trial.definition)],
+        processes=trial.ranks,
+    )

@@ -123,12 +123,13 @@ class RunnerChild:
             raise TrialEnded(*exceeded.args) from None
         return False
 
-    def receive(self, expected: str, seconds: float, phase: str) -> dict:
+    def receive(self, expected: str, seconds: float, phase: str, or_else: str = "") -> dict:
         """Return the next message, checked against its schema.
 
         Args:
             expected: its kind.
             phase: what the child does, for the reason of a timeout.
+            or_else: another kind that may come instead.
 
         Raises:
             TrialEnded: it did not come in time, is another, is false, or reports a failure.
@@ -141,7 +142,7 @@ class RunnerChild:
             message = self._message(max(TICK, deadline - time.monotonic()))
         except TimedOut:
             self.hung(f"{phase} took longer than {seconds:.0f} s")
-        if message["kind"] != expected:
+        if message["kind"] not in (expected, or_else):
             kind = message["kind"]
             raise TrialEnded("invalid", f"the runner sent {kind!r} where {expected!r} was due")
         return message

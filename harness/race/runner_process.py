@@ -7,15 +7,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.catalog import definition, discover, reading
+from harness.catalog import discover
 from harness.race import checkpoint_metrics, claims
 from harness.race.arrivals import Arrivals
 from harness.race.credit import MARGIN, Credit, copying
+from harness.race.label_office import LabelOffice, office_of
 from harness.race.message_schema import FalseClaim
-from harness.race.runner_base import RunnerHandle, TrialEnded, check_layout
+from harness.race.runner_base import RunnerHandle, TrialEnded, check_layout, policy_of
 from harness.race.runner_child import RunnerChild
 from harness.race.trial import Trial
-from harness.system import policy, torchrun
+from harness.system import torchrun
 from harness.system.signals import Signals
 from harness.train import checkpoint, predictor, shared_weights
 
@@ -37,26 +38,6 @@ def crafted_words():
     except CRAFTED as error:
         reason = f"{type(error).__name__}: {str(error)[:200]}"
         raise TrialEnded("invalid", f"what the runner says cannot be read: {reason}") from None
-
-
-def policy_of(trial: Trial, writable: list[Path], data: list[Path | None]) -> dict:
-    """Return the policy of a trial's runner.
-
-    Args:
-        writable: files and folders that it may write.
-        data: folders of prepared data that it may read.
-    """
-    plugins = trial.card.plugin, trial.definition.plugin
-    return policy.make(
-        trial.isolation,
-        writable=writable,
-        data=data,
-        sources=[path.resolve() for plugin in plugins for path in discover.readable(plugin)],
-        plugins=reading.package_folders(),
-        device=trial.engine["device"],
-        hidden=[trial.results, *definition.places_of_data(trial.definition)],
-        processes=trial.ranks,
-    )
 
 
 class ProcessRunner(RunnerHandle):
@@ -103,6 +84,7 @@ class ProcessRunner(RunnerHandle):
             self.keep,
         )
         self._arrivals: Arrivals | None = None
+        self._office: LabelOffice | None = None
         # The step of the last hand-over.
         self._at = 0
         self._monitor = self.child.monitor
@@ -114,18 +96,24 @@ class ProcessRunner(RunnerHandle):
         if self.trial.terms.streaming:
             arrivals = self._arrivals = Arrivals(self.trial, train, self.child.private / "stream")
             train = arrivals.folder
+        if office := office_of(self.trial, train, self.child.private):
+            self._office, train = office, office.folder
         self.progress.touch()
         writable = [self.child.private, self._checkpoints, self.progress]
-        allowed = policy_of(self.trial, writable, [None if arrivals else train, start])
+        given = arrivals or office
+        allowed = policy_of(self.trial, writable, [None if given else train, start])
         message = self._start_message(train, start)
         if self._place:
             message["machines"] = self._place.machines(self.trial.run_id)
         known = discover.described(self.trial.card.plugin)
         part = arrivals and str(arrivals.first)
+        message["labels"] = office and str(office.ready)
         self.child.send("start", **message, policy=allowed, submissions=known, part=part)
+        # While the runner imports torch.
         if arrivals:
-            # While the runner imports torch.
             arrivals.begin()
+        if office:
+            office.open()
 
     def ready(self, layout: list) -> dict:
         deadline = self.deadlines["setup"]
@@ -139,6 +127,8 @@ class ProcessRunner(RunnerHandle):
             reply = self._claims.first(reply) | {"anchor": step_seconds}
             check_layout(reply["layout"], layout)
             self.shared = self._sealed(layout)
+            if self._office:
+                self._office.begin(reply["counts"])
         self._credit = Credit(self.shared)
         self.state_bytes, self._at = reply["state_bytes"], reply["step"]
         limit = self._credit.begin(self._hashing()) + claims.TIMED * step_seconds
@@ -164,14 +154,15 @@ class ProcessRunner(RunnerHandle):
         part_bytes = part.stat().st_size if part else 0
         message = {"every": self.every, "time_step": timing, "part": str(part or "")}
         self.child.send("go", until=until, **message)
-        self._wait_for_hand_over()
-        reply = self.child.receive("handover", self.deadlines["step"], "hand-over")
+        reply = self._hand_over()
         wall = time.monotonic() - started
         # Counted from the last hand-over, so that work between two hand-overs is charged too.
         spent = self._monitor.clock.read() - self._monitor.mark
         with crafted_words():
             known = spent if self._on_cpu else None
             reply = self._claims.next(reply, until, self.signals.asked, known)
+            if self._office:
+                self._office.check(reply["counts"])
             limit = self._credit.handing_over(len(reply["passed"]))
             limit += self._step_time.check(reply, timing)
         if part:
@@ -241,16 +232,30 @@ class ProcessRunner(RunnerHandle):
             names = [path.name for path in self._checkpoints.iterdir()]
             checkpoint.keep_only(self._checkpoints, names)
 
-    def _wait_for_hand_over(self) -> None:
-        """Wait while the runner trains; show its steps, and pass a request to stop on."""
-        step, moved, paused = -1, time.monotonic(), False
+    def _hand_over(self) -> dict:
+        """Return what the runner hands over. On the way it may ask for labels."""
+        asked = {"paused": False}
+        kind = ("handover", self.deadlines["step"], "hand-over", "reveal" if self._office else "")
+        while True:
+            self._wait_for_message(asked)
+            message = self.child.receive(*kind)
+            if message["kind"] == "handover":
+                return message
+            assert self._office
+            with crafted_words():
+                answer = self._office.answer(message["index"])
+            self.child.send("revealed", **answer)
+
+    def _wait_for_message(self, asked: dict) -> None:
+        """Wait while the runner trains; show its steps, and pass a request to stop on, once."""
+        step, moved = -1, time.monotonic()
         while not self.child.poll():
             now = self._steps()
             if now != step:
                 step, moved = now, time.monotonic()
                 self.tick(step)
-            if self.signals.asked and not paused:
-                paused = True
+            if self.signals.asked and not asked["paused"]:
+                asked["paused"] = True
                 self.child.send("pause")
             if time.monotonic() - moved > self.deadlines["step"]:
                 limit = f"{self.deadlines['step']:.0f} s"
@@ -281,14 +286,3 @@ class ProcessRunner(RunnerHandle):
         expected = len(paths) * self._credit.expected(self.state_bytes)
         share = min(1.0, expected / max(1, size))
         return (time.process_time() - begun) * share
-
-    def _steps(self) -> int:
-        """Return the steps that the runner says to have finished.
-
-        They serve for display and deadlines, and are charged after a crash.
-        """
-        try:
-            with open(self.progress, "rb") as file:
-                return min(int.from_bytes(file.read(8), "little"), self.trial.horizon)
-        except OSError:
-            return 0

@@ -7,6 +7,7 @@ of a row that says what the weights are worth, `judge` adds the goal's metrics a
 from typing import TYPE_CHECKING
 
 from harness import privacy
+from harness.catalog import labels
 from harness.catalog.streams import watched
 from harness.errors import UserError, nearest
 from harness.race.runner_base import RunnerHandle
@@ -48,6 +49,8 @@ class Scorer:
         metrics = self._evaluator(weights, reply["active"], declared, held)
         if "private" in self._block:
             metrics["epsilon"] = privacy.spent(self._block, reply["privacy"])
+        if labels.BLOCK in self._block:
+            metrics[labels.BLOCK] = labels.given(self._block, reply["counts"])
         return {"metrics": metrics}
 
     def _score_stream(self, reply: dict, weights: dict) -> dict:

@@ -14,22 +14,42 @@ from multiprocessing.process import current_process
 from harness.train.runner import Runner
 
 
+class Requests:
+    """What passes between referee and runner while it trains: a wish to stop, and labels."""
+
+    def __init__(self, channel):
+        self._channel, self.stopped = channel, False
+
+    def _heed(self, message: dict) -> None:
+        from harness.system.messages import Disconnected
+
+        if message["kind"] == "stop":
+            raise Disconnected
+        self.stopped = True
+
+    def interrupted(self) -> bool:
+        """Return True if the referee has sent a message: it wants the weights now."""
+        if not self.stopped and self._channel.poll():
+            self._heed(self._channel.receive())
+        return self.stopped
+
+    def labels_of(self, index):
+        """Return labels that the referee sells; a wish to stop may come before them."""
+        from harness.train import predictor
+
+        self._channel.send("reveal", index=index.tolist())
+        while (answer := self._channel.receive())["kind"] != "revealed":
+            self._heed(answer)
+        return predictor.unpack(answer)
+
+
 def serve(channel, runner: Runner, message: dict) -> None:
     """Answer a message of the referee, and those after it, until it sends stop or is gone."""
     from harness.system.messages import Disconnected
     from harness.train.failure import failure
 
-    stopped = False
-
-    def interrupted() -> bool:
-        """Return True if the referee has sent a message: it wants the weights now."""
-        nonlocal stopped
-        if not stopped and channel.poll():
-            if channel.receive()["kind"] == "stop":
-                raise Disconnected
-            stopped = True
-        return stopped
-
+    requests = Requests(channel)
+    runner.labels_of = requests.labels_of
     try:
         while (kind := message.pop("kind")) != "stop":
             try:
@@ -40,12 +60,12 @@ def serve(channel, runner: Runner, message: dict) -> None:
                         "handover",
                         **runner.go(
                             message["until"],
-                            interrupted,
+                            requests.interrupted,
                             message["every"],
                             message["time_step"],
                             message["part"],
                         ),
-                        paused=stopped,
+                        paused=requests.stopped,
                     )
                 elif kind == "save":
                     channel.send("saved", **runner.save())

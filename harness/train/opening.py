@@ -11,7 +11,7 @@ from harness.catalog import discover
 from harness.catalog.data import open_data
 from harness.catalog.definition import Definition, load_workload
 from harness.seeds import derive
-from harness.train import arithmetic, arrival, loss_scale, offered
+from harness.train import arithmetic, arrival, labels, loss_scale, offered
 from harness.train.group import Group
 from harness.train.reference_step import ReferenceStep
 from harness.train.task import Task
@@ -39,6 +39,8 @@ def workload_of(message: dict, group: Group | None) -> tuple[Task, ReferenceStep
     part = Path(message["part"]) if message.get("part") else None
     if part:
         arrival.wait(part)
+    if message.get("labels"):
+        arrival.wait(Path(message["labels"]))
     data = open_data(Path(message["train"]), place)
     torch.manual_seed(derive(message["seed"], "init"))
     model = module.model(config).to(device)
@@ -55,6 +57,8 @@ def workload_of(message: dict, group: Group | None) -> tuple[Task, ReferenceStep
     values = functions, config, data, model, message["seed"], message["horizon"]
     task = task_of(values, message["kinds"], part, engine, group)
     task.start = pretrained or None
+    if task.labels and "policy" in message:
+        task.labels.ask = labels.refuse
     task.pinned = engine.get("pinned", False)
     reference = ReferenceStep(task, functions, config, data)
     if "policy" in message:

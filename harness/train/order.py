@@ -1,4 +1,4 @@
-"""The order of training examples: shuffled, or that of a stream."""
+"""The order of training examples: shuffled, that of a stream, or of those that have a label."""
 
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -9,6 +9,7 @@ from torch import Tensor
 from harness.errors import UserError
 from harness.seeds import derive
 from harness.train import arrival
+from harness.train.labels import Labels
 
 
 class Shuffled:
@@ -41,6 +42,49 @@ class Shuffled:
             self.cursor += len(part)
             left -= len(part)
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+class Labelled:
+    """Those training examples that have a label, in a seeded order; new labels begin a new epoch.
+
+    Args:
+        size: number of training examples, with and without a label.
+        seed: the trial's seed.
+        labels: the trial's labels.
+    """
+
+    def __init__(self, size: int, seed: int, labels: Labels):
+        self.size, self._seed, self._labels = size, seed, labels
+        # Number of the epoch, position in it, examples of it.
+        self._epoch, self._position, self._count = -1, 0, 0
+        self._order = torch.empty(0, dtype=torch.int64)
+
+    @property
+    def cursor(self) -> list[int]:
+        """Where the order stands: the epoch, the position in it, the number of its examples."""
+        return [self._epoch, self._position, self._count]
+
+    @cursor.setter
+    def cursor(self, values: list[int]) -> None:
+        self._begin(*values)
+
+    def _begin(self, epoch: int, position: int, count: int) -> None:
+        self._epoch, self._position, self._count = epoch, position, count
+        generator = torch.Generator().manual_seed(derive(self._seed, "order", epoch))
+        self._order = self._labels.known[:count][torch.randperm(count, generator=generator)]
+
+    def next(self, count: int) -> Tensor:
+        """Return the numbers of the next `count` examples, int64 [count]."""
+        parts, left = [], count
+        while left:
+            known = len(self._labels.known)
+            if self._position == self._count or self._count != known:
+                self._begin(self._epoch + 1, 0, known)
+            part = self._order[self._position : self._position + left]
+            parts.append(part)
+            self._position += len(part)
+            left -= len(part)
+        return torch.cat(parts)
 
 
 class Ordered:
@@ -98,7 +142,7 @@ def of_task(
     config: SimpleNamespace,
     seed: int,
     part: Path | None = None,
-) -> Shuffled | Ordered:
+) -> Shuffled | Ordered | Labelled:
     """Return the order of a trial's examples.
 
     Args:
@@ -110,4 +154,4 @@ def of_task(
     size = workload.size(data, config)
     if hasattr(config, "stream"):
         return Ordered(of_stream(workload, data, config, seed), 0, size, task)
-    return Shuffled(size, seed)
+    return Shuffled(size, seed) if task.labels is None else Labelled(size, seed, task.labels)

@@ -108,6 +108,11 @@ class Passes:
         """Return the workload's loss of each example, [B], from the model's scores."""
         return self._workload.get("nats")(logits, batch)
 
+    def bounds(self, batch: Batch, radius: float | Tensor) -> tuple[Tensor, Tensor]:
+        """Return the least and largest scores over boxes around the inputs, for a loss."""
+        half = torch.as_tensor(radius, device=next(self.model.parameters()).device)
+        return self._workload.get("bounds")(self.model, batch, half)
+
     def features(self, batch: Batch) -> Tensor:
         """Return the inputs of the model's readout [B, width], for use inside a loss."""
         return self._workload.get("features")(self.model, batch)
@@ -237,14 +242,34 @@ class Passes:
             raise ledger.refusal(self._workload.__name__)
         ledger.check(clip, noise, normalise)
         rate = self._config.private.rate
-        batch = self._raw(self.ledger.sample(self.examples, rate))
+        grads = self._private(self.ledger.sample(self.examples, rate))
+        return self.ledger.noisy_mean(grads, clip, noise, rate * self.examples, normalise)
+
+    def private_sum(self, clip: float, noise: float) -> list[Tensor]:
+        """Return a noisy sum of the clipped gradients of all calls so far, a tensor per parameter.
+
+        Each call adds a batch, over its expected size; an epoch is cut into as many as the sampling
+        rate says. The noise is that of tree aggregation (`ledger.Tree`): a sum has little of it.
+        `private_noise(epsilon, tree=True)` keeps within a bound. Arguments and errors are those of
+        `private_gradient`; clip and noise may not change during a trial.
+        """
+        if self.ledger is None:
+            raise ledger.refusal(self._workload.__name__)
+        ledger.check(clip, noise, None)
+        rate = self._config.private.rate
+        grads = self._private(self.ledger.leaf(self.examples, rate))
+        totals = self.ledger.noisy_sum(grads, clip, noise, rate)
+        torch._foreach_div_(totals, rate * self.examples)
+        return totals
+
+    def _private(self, index: Tensor) -> list[Tensor]:
+        """Return the gradients of these examples, which only the ledger may use."""
+        batch = self._raw(index)
         kind = kind_of("per_example_gradients", Fraction(1), depth.share(self.model))
         with self.meter.kind(kind, self.model):
             grads = derivatives.per_example(self._workload.loss, self.model, batch)
-        # Outside of the pass, whose price is that of the gradients alone.
-        means = self.ledger.noisy_mean(grads, clip, noise, rate * self.examples, normalise)
         self.meter.samples += self.batch_size
-        return means
+        return grads
 
     def _residuals(self, batch: Batch) -> Tensor:
         terms = self._workload.get("terms")(self.model, batch)

@@ -59,6 +59,8 @@ class RankTask(Task):
                 "the workload counts what its clients exchange, and ranks would exchange more",
                 do=REMEDY,
             )
+        if self.labels is not None:
+            raise UserError("labels are sold to one process: ranks would buy each again", do=REMEDY)
         norms = [m for m in self.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         if norms:
             name = type(norms[0]).__name__
@@ -120,6 +122,9 @@ class RankTask(Task):
 
     def private_gradient(self, clip: float, noise: float, normalise: float | None = None):
         raise refused("private_gradient", "a random sample and the noise on it")
+
+    def private_sum(self, clip: float, noise: float):
+        raise refused("private_sum", "the noise of a tree of batches")
 
     def linear_maps(self, batch: Batch):
         raise refused("linear_maps", "the inputs and outputs of every layer")

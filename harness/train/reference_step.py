@@ -31,6 +31,8 @@ class ReferenceStep:
         if isinstance(task._stream, Ordered):
             # Of a stream, only the examples of the first task have arrived.
             first = task._stream.numbers[: config.batch]
+        if task.labels is not None:
+            first = task.labelled[first % len(task.labelled)]
         # Not by `gather`: it would expose the examples of a private workload.
         self._batch = task._raw(first)
 

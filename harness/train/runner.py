@@ -41,6 +41,7 @@ class Runner:
         self._step_seconds = 0.0
         # Largest values so far: scalars trained at once, bytes.
         self._most = {"trainable": 0, "training_memory": 0}
+        self.labels_of = None  # asks the referee
 
     def start(self, message: dict, tell=lambda kind, **fields: None) -> dict:
         """Build everything and restore the newest checkpoint. Return the ready message.
@@ -133,6 +134,8 @@ class Runner:
         # Dropout draws from this generator only; torch.manual_seed takes fifty times as long.
         on_cpu = task.meter.device.type == "cpu"
         seed = torch.default_generator.manual_seed if on_cpu else torch.manual_seed
+        if task.labels and self.labels_of:
+            task.labels.ask = self.labels_of
         arriving = task.meter.own()
         if part:
             task.receive(Path(part))

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from harness import privacy, roles, surgery
 from harness.catalog import streams
+from harness.catalog.kinds import LABEL
 from harness.derivatives import Batch
 from harness.errors import UserError
 from harness.seeds import derive
-from harness.train import ledger, loss_scale, order
+from harness.train import labels, ledger, loss_scale, order
 from harness.train.composite import Composite
 from harness.train.meter import Meter
 from harness.train.offered import Functions
@@ -30,6 +31,7 @@ class Task(Passes):
         batch_size: number of examples in a step of the workload.
         rng: the submission's own torch.Generator on the CPU; checkpoints keep its state.
         masks: which elements of parameters stay (harness/surgery.py); applied after every step.
+        labels: those that the trial has, where the workload sells them, or None.
         ledger: what a private workload's trial has shown of its examples, or None.
         loss_scale: the scale of the loss, where passes run in float16; else None.
         start: the pretrained weights by name, or None if training starts from random weights.
@@ -53,6 +55,7 @@ class Task(Passes):
         self._device = next(model.parameters()).device
         self.meter = Meter(self._device, kinds)
         self.batch_size, self.horizon, self.step = config.batch, horizon, 0
+        self.labels = labels.labels_of(workload, config, data, seed)
         self._stream = order.of_task(self, workload, data, config, seed, part)
         self.rng, self._seed = torch.Generator().manual_seed(derive(seed, "submission")), seed
         self.last_terms: dict[str, Tensor] = {}
@@ -88,6 +91,36 @@ class Task(Passes):
         return self._workload.get("trusted")(self._data, self._config)
 
     @property
+    def labelled(self) -> Tensor:
+        """Return the numbers of examples whose labels were given, int64, in the order given."""
+        return self._sold.known
+
+    @property
+    def unlabelled(self) -> Tensor:
+        """Return the numbers of examples without a label, int64; UserError if labels are free."""
+        return self._sold.unknown
+
+    def reveal(self, index: Tensor) -> None:
+        """Buy the labels of examples by number, int64; a known label costs nothing again.
+
+        `next_batch` gives examples that have a label, and begins a new epoch with those bought.
+        Until a submission calls this for the first time, also with no number, the harness buys
+        random labels for it, in rounds that the workload's block states.
+
+        Raises:
+            UserError: labels are free here, or there is no such example.
+        """
+        self.meter.counts[LABEL] += self._sold.buy(index)
+
+    @property
+    def _sold(self) -> labels.Labels:
+        if self.labels is None:
+            raise UserError(
+                f"workload {self._workload.__name__} sells no labels", do="workload=active"
+            )
+        return self.labels
+
+    @property
     def groups(self) -> Tensor:
         """Return the group of each training example, int64 [N]; UserError without groups."""
         return self._workload.get("groups")(self._data, self._config)
@@ -98,12 +131,16 @@ class Task(Passes):
         owner = self._workload.get("clients")(self._data, self._config)
         return [(owner == client).nonzero()[:, 0] for client in range(int(owner.max()) + 1)]
 
-    def private_noise(self, epsilon: float) -> float:
-        """Return σ at which one private gradient in each step of the horizon spends ε."""
+    def private_noise(self, epsilon: float, tree: bool = False) -> float:
+        """Return σ at which one private gradient in each step of the horizon spends ε.
+
+        Args:
+            tree: for `private_sum` in the place of `private_gradient`.
+        """
         if self.ledger is None:
             raise ledger.refusal(self._workload.__name__)
         private = self._config.private
-        return privacy.noise_for(epsilon, self.horizon, private.rate, private.delta)
+        return privacy.noise_for(epsilon, self.horizon, private.rate, private.delta, tree)
 
     def pretrained(self) -> dict[str, Tensor]:
         """Return a copy of the pretrained weights by name; raise UserError if there are none."""
@@ -141,6 +178,8 @@ class Task(Passes):
 
     def next_index(self, size: int | None = None) -> Tensor:
         """Return the numbers of the next `size` training examples, int64 [size], for `gather`."""
+        if self.labels is not None and (bought := self.labels.keep_up(self.step, self.horizon)):
+            self.meter.counts[LABEL] += bought
         return self._stream.next(size or self.batch_size)
 
     @property
@@ -168,21 +207,25 @@ class Task(Passes):
             "counts": dict(self.meter.counts),
             "masks": self.masks.state_dict(),
         }
+        if self.labels is not None:
+            state["labels"] = self.labels.state_dict()
         if self.ledger is not None:
-            state["ledger"] = self.ledger.report()
+            state["ledger"] = self.ledger.state_dict()
         if self.loss_scale is not None:
             state["loss_scale"] = self.loss_scale.state_dict()
         return state
 
     def load_state_dict(self, state: dict) -> None:
         """Restore the state of a checkpoint."""
+        if self.labels is not None:
+            self.labels.load_state_dict(state["labels"])
         self.step, self._stream.cursor = state["step"], state["cursor"]
         self.meter.samples = state["samples"]
         self.rng.set_state(state["rng"])
         self.masks.load_state_dict(state["masks"])
         self.meter.counts.update(state["counts"])
         if self.ledger is not None:
-            self.ledger.load(state["ledger"])
+            self.ledger.load_state_dict(state["ledger"])
         if self.loss_scale is not None:
             self.loss_scale.load_state_dict(state["loss_scale"])
 

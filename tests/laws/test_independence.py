@@ -17,7 +17,7 @@ ALLOWED = {
 }
 # Names of methods that are words of the harness or of torch: a scale, a track, an argument.
 WORDS = {"full", "fixed", "uniform", "l2", "finetune", "game", "amsgrad", "stable_adamw"}
-WORDS |= {"miss", "ternary", "codebook", "private", "partial", "robust", "fed"}
+WORDS |= {"miss", "ternary", "codebook", "private", "partial", "robust", "fed", "active"}
 
 
 def constants(path):

@@ -342,6 +342,44 @@ def test_private_method_equals_its_second_loop(row):
     assert submission.task.ledger.report() == {"exposed": False, "spent": {repr(noise): STEPS}}
 
 
+def test_dp_ftrl_equals_its_second_loop():
+    """Prefix sums from dyadic intervals, whose noise is drawn when an interval is complete."""
+    clip, momentum, lr = 0.5, 0.9, 0.05
+    submission = nets.submitted("dp_ftrl", private_task(), clip=clip, momentum=momentum, lr=lr,
+                                epsilon=5.0)  # fmt: skip
+    noise, leaves = submission.algorithm.noise, EXAMPLES // BATCH
+    x, y = data()
+    weights, start, v, done = nets.start(), nets.start(), zeros(), zeros()
+    for t in range(STEPS):
+        epoch, at = divmod(t, leaves)
+        if at == 0:
+            generator = torch.Generator().manual_seed(derive(0, "private epoch", epoch))
+            parts = np.split(torch.randperm(EXAMPLES, generator=generator).numpy(), leaves)
+            clean, nodes = zeros(), {}
+        for i in parts[at]:
+            g = gradients(weights, x[i : i + 1], y[i : i + 1])
+            norm = np.sqrt(sum((a**2).sum() for a in g.values()))
+            clean = {n: clean[n] + min(1, clip / (norm + 1e-6)) * g[n] for n in g}
+        generator = torch.Generator().manual_seed(derive(0, "private noise", t + 1))
+        length = next(2**k for k in range(8, -1, -1) if (at + 1) % 2**k == 0)
+        nodes[at + 1 - length, at + 1] = {
+            n: clip * noise * torch.randn(w.shape, generator=generator, dtype=torch.float64).numpy()
+            for n, w in weights.items()
+        }
+        total, end = {n: done[n] + clean[n] for n in clean}, at + 1
+        while end:
+            low = max(low for low, high in nodes if high == end and (end - low) == (end & -end))
+            total = {n: total[n] + nodes[low, end][n] for n in total}
+            end = low
+        if at + 1 == leaves:
+            done = total
+        v = {n: momentum * v[n] + total[n] / (RATE * EXAMPLES) for n in v}
+        weights = {n: start[n] - lr * v[n] for n in v}
+    assert nets.difference(nets.run(submission, STEPS), weights) <= 1e-9
+    ledger = submission.task.ledger.report()
+    assert ledger == {"exposed": False, "spent": {}, "trees": {repr(noise): STEPS}}
+
+
 # Attacked inputs
 
 

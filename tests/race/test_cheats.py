@@ -129,6 +129,9 @@ def measured(way, log):
     """Check that the rows have what the referee measured, and not what the runner reported."""
     if way == "look":
         assert [row["metrics"]["epsilon"] for row in log[1:]] == [1e6] * (len(log) - 1)
+    if way == "all":
+        assert [row["metrics"]["labels"] for row in log] == [50, *[4000] * (len(log) - 1)]
+        assert log[-1]["counts"]["label"] == 3950
     if way == "mixed":
         # Each of four passes a step on mixed examples counts an exchange, and none is declared.
         assert log[-1]["counts"]["exchange"] >= 4 * log[-1]["step"]

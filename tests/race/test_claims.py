@@ -41,6 +41,7 @@ HONEST = {
     | {"kind": "ready", "layout": [["w", "float32", [2, 3]]], "setup": 0.1, "warnings": []},
     "handover": HAND_OVER,
     "saved": {"kind": "saved", "own": 0.01},
+    "reveal": {"kind": "reveal", "index": [3, 5]},
     "predicted": {"kind": "predicted", "dtype": "float32", "shape": [1, 2], "data": "AAAA"},
     "failed": {"kind": "failed", "outcome": "oom", "error": "no room", "traceback": ""},
 }

@@ -75,12 +75,13 @@ def sampled(scores, generator):
     return F.cross_entropy(scores, drawn)
 
 
-def task(steps=STEPS, tasks=0, memory=1 << 20):
+def task(steps=STEPS, tasks=0, memory=1 << 20, labels=None):
     """Return the same task each time, in float64; training starts from 'pretrained' weights.
 
     Args:
         tasks: the number of tasks of a stream; 0 for no stream.
         memory: bytes that a stream's method may keep of examples.
+        labels: the block of a workload that sells labels; all are free without it.
     """
     torch.manual_seed(0)
     model = Net().double()
@@ -94,6 +95,8 @@ def task(steps=STEPS, tasks=0, memory=1 << 20):
         "targets": torch.from_numpy(random.integers(0, CLASSES, EXAMPLES)),
     }
     config = SimpleNamespace(batch=BATCH, horizon=steps)
+    if labels:
+        config.labels = labels
     if tasks:
         config.stream = SimpleNamespace(
             tasks=tasks, boundaries="shown", passes=3, memory=memory, recurring=False

@@ -15,6 +15,7 @@ from harness.laws import small_workloads
 from harness.race import message_schema
 from harness.race.claims import ClaimChecker
 from harness.race.message_schema import FalseClaim
+from harness.train.ledger import Tree
 from harness.train.reference_step import ReferenceStep
 from harness.train.task import Task
 from tests.support.racing import planned
@@ -149,6 +150,52 @@ def test_a_look_at_an_example_exposes_the_data(look):
     assert again.ledger.report() == task.ledger.report()
 
 
+def test_epsilon_of_a_tree_is_that_of_one_gaussian_for_each_level():
+    """20 batches an epoch use the nodes of 1, 2, 4, 8 and 16 batches."""
+    pytest.importorskip("dp_accounting")
+    import dp_accounting as dp
+    from dp_accounting import rdp
+
+    assert privacy.tree_mechanisms(300, RATE) == 75
+    assert privacy.tree_mechanisms(301, RATE) == 80
+    accountant = rdp.RdpAccountant(orders=list(privacy.ORDERS))
+    accountant.compose(dp.GaussianDpEvent(14.0), 75)
+    theirs = accountant.get_epsilon(DELTA)
+    assert privacy.epsilon({}, RATE, DELTA, {14.0: 300}) == pytest.approx(theirs, rel=1e-3)
+    noise = privacy.noise_for(3.0, 300, RATE, DELTA, tree=True)
+    assert 2.97 < privacy.epsilon({}, RATE, DELTA, {noise: 300}) <= 3.0
+    assert privacy.epsilon({}, RATE, DELTA, {14.0: 20, 15.0: 20}) == privacy.UNBOUNDED
+    assert privacy.epsilon({}, RATE, DELTA, {0.0: 20}) == privacy.UNBOUNDED
+
+
+def test_a_tree_gives_prefix_sums_with_noise_of_as_many_nodes_as_ones():
+    """Variance over many seeds; between t = 3 and 4 the noise falls from two nodes to one."""
+    ones, sums = [torch.ones(1)], []
+    for seed in range(400):
+        tree, generator = Tree(), torch.Generator().manual_seed(seed)
+        draw = lambda generator=generator: [torch.randn(1, generator=generator)]  # noqa: E731
+        sums.append([float(tree.add(ones, 6, draw)[0]) for _ in range(8)])
+    sums = torch.tensor(sums)
+    assert torch.allclose(sums.mean(dim=0), torch.arange(1.0, 9.0), atol=0.25)
+    # The second epoch goes on from the noisy sum of the first, whose six batches are two nodes.
+    expected = torch.tensor([1.0, 1, 2, 1, 2, 2, 3, 3])
+    assert torch.allclose(sums.var(dim=0), expected, rtol=0.25)
+
+
+def test_a_private_sum_has_one_noise_and_goes_on_from_a_checkpoint():
+    task = small("private")
+    for _ in range(7):
+        task.private_sum(1.0, 3.0)
+    again = small("private")
+    again.load_state_dict(task.state_dict())
+    for here, there in zip(task.private_sum(1.0, 3.0), again.private_sum(1.0, 3.0)):
+        assert torch.equal(here, there)
+    assert task.ledger.report() == {"exposed": False, "spent": {}, "trees": {"3.0": 8}}
+    assert task.meter.counts == {"per_example_gradients": 8}
+    with pytest.raises(UserError, match=r"clip=1\.0 and noise=3\.0"):
+        task.private_sum(1.0, 0.1)
+
+
 def test_timing_a_reference_step_exposes_nothing():
     """The harness times steps of its own on training examples in every trial."""
     run = opened("private")
@@ -197,9 +244,10 @@ def test_a_ledger_of_another_form_is_a_false_claim(ledger):
     [
         ({"exposed": False, "spent": {"2.0": 2}}, "noisy gradients in 5 passes"),
         ({"exposed": False, "spent": {"1.0": 5}}, "privacy was unspent"),
+        ({"exposed": False, "spent": {"2.0": 4}, "trees": {"9.0": 2}}, "6 noisy gradients in 5"),
         (None, "no ledger"),
     ],
-    ids=["fewer", "forgotten", "missing"],
+    ids=["fewer", "forgotten", "more", "missing"],
 )
 def test_a_ledger_that_does_not_fit_is_a_false_claim(now, words):
     definition = SimpleNamespace(block={"private": {"rate": 0.05, "delta": DELTA}})
