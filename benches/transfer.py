@@ -1,6 +1,6 @@
 """Race methods at two scales with tuned learning rates, for scripts/transfer.py.
 
-    python -m benches.transfer stream_split accuracy --lrs 0.003 0.01 0.03 0.1 er derpp ewc ...
+    python -m benches.transfer stream_split accuracy er derpp ewc ... --lrs 0.003 0.01 0.03 0.1
 
 At each scale, each method first trains with every learning rate of --lrs on one seed; the rate with
 the best last value of the metric is its own. With that rate it trains on --seeds further seeds. All
