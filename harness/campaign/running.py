@@ -203,7 +203,7 @@ class _terminating:
 
     def _stop(self, *_) -> None:
         for child in list(self.racing):
-            os.kill(child.pid, signal.SIGINT)
+            os.kill(child.pid, signal.SIGTERM)
         raise KeyboardInterrupt
 
     def __enter__(self):

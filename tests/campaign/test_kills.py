@@ -18,8 +18,8 @@ KILLS = 20
 JOBS = 6
 
 
-def start(plan, results) -> subprocess.Popen:
-    """Start the campaign as a process group of its own."""
+def start(plan, results, before=None) -> subprocess.Popen:
+    """Start the campaign as a process group of its own; `before` is called in it first."""
     words = ["campaign", str(plan), "--results", str(results), "--jobs", "2"]
     return subprocess.Popen(
         [sys.executable, "-m", "harness", *words],
@@ -28,7 +28,26 @@ def start(plan, results) -> subprocess.Popen:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        preexec_fn=before,
     )
+
+
+def ignore_interrupts():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@pytest.mark.slow
+def test_a_campaign_in_the_background_stops_at_once_when_it_is_told_to(tmp_path):
+    """A shell without job control starts what is in its background with SIGINT ignored."""
+    plan, results = tmp_path / "plan.yaml", tmp_path / "r"
+    plan.write_text("{submissions: [adamw], workloads: [gpt2], studies: 1, trials: 1, seeds: 0}")
+    process = start(plan, results, ignore_interrupts)
+    while not any('"step"' in log.read_text() for log in results.rglob("log.jsonl")):
+        assert process.poll() is None
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 75  # the trial alone takes longer
+    assert list(results.rglob("*.safetensors"))
 
 
 @pytest.mark.slow
