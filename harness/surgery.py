@@ -64,7 +64,10 @@ def recurrences(model: nn.Module) -> list[nn.Module]:
         m for m in model.modules() if all(hasattr(m, n) for n in ("rate", "frequency", "gain"))
     ]
     if not found:
-        raise UserError("this model has no recurrence with a diagonal state", "state_memory")
+        raise UserError(
+            "this model has no recurrence with a diagonal state",
+            "a workload whose model has one, as state_memory's",
+        )
     return found
 
 

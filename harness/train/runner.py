@@ -11,7 +11,7 @@ import gc
 import time
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +41,7 @@ class Runner:
         self._step_seconds = 0.0
         # Largest values so far: scalars trained at once, bytes.
         self._most = {"trainable": 0, "training_memory": 0}
-        self.labels_of = None  # asks the referee
+        self.labels_of: Callable | None = None  # asks the referee
 
     def start(self, message: dict, tell=lambda kind, **fields: None) -> dict:
         """Build everything and restore the newest checkpoint. Return the ready message.
