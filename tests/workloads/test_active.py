@@ -249,9 +249,9 @@ def test_a_paused_trial_goes_on_with_its_labels(tmp_path):
     """Asked to stop after a purchase; the labels are in the checkpoint and are not bought again."""
     hp = {"labels": 60, "size": 5}
     whole = racing.race(planned("active", "random_labels", tmp_path / "whole", numbers=SHORT,
-                                hp=hp, until="budget"))  # fmt: skip
+                                hp=hp, until="budget", isolation="inline"))  # fmt: skip
     trial = planned("active", "random_labels", tmp_path / "parts", numbers=SHORT, hp=hp,
-                    until="budget")  # fmt: skip
+                    until="budget", isolation="inline")  # fmt: skip
     stopped = racing.race(trial, stop_at(22))
     assert stopped.outcome == "interrupted"
     outcome = racing.race(trial)
