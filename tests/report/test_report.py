@@ -380,6 +380,7 @@ def test_what_missed_with_every_trial_and_a_fresh_seed_is_a_miss_and_no_lack_of_
             workload="beta", seed=0, trial=trial, crossing=None, hp={"lr": 0.1 + trial}
         )
         records.folder(results, *made)
+    assert row(results).n == 1  # more trials may follow
     records.folder(results, *records.record(workload="beta", seed=1, crossing=None, hp={"lr": 0.1}))
     found = row(results)
     assert found.choices["beta.mini"].cell.units() == [1, 2, 3]

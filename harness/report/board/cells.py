@@ -104,13 +104,16 @@ def unfit(others: Sequence[Cell], reference: float | None = None) -> Choice:
 def with_misses(choice: Choice, others: Mapping[str, Choice]) -> Choice:
     """Return a cell whose tuning trials and one fresh seed all missed with as many misses as seeds.
 
-    No further seeds are raced there, for they would say no more.
+    No further seeds are raced there, for they would say no more. Without the fresh seed the tuning
+    has not ended, and nothing is known yet.
 
     Args:
         others: the submission's cells by workload.
     """
     runs = [*choice.tuning, *choice.runs]
-    if choice.cell.n > 1 or not choice.tuning or any(math.isfinite(run.time) for run in runs):
+    fresh = any(run.record["trial"] is None for run in choice.runs)
+    met = any(math.isfinite(run.time) for run in runs)
+    if choice.cell.n > 1 or not choice.tuning or not fresh or met:
         return choice
     units = sorted({unit for other in others.values() for unit in other.cell.units()})
     studies = (tuple(Sample(unit, math.inf) for unit in units),)
