@@ -11,7 +11,7 @@ With `start` = interval, hidden matrices and the readout begin with N(0, 2π/fan
 intervals neither grow nor vanish from layer to layer (Shi et al., "Fast Certified Robust Training
 with Short Warmup", arXiv 2103.17268): the variant `fast_ibp`.
 State: AdamW's m and v, two words per parameter.
-Departures from the papers: AdamW; the second paper's regularisers and its batch normalisation are
+Departures from the paper: AdamW; the second paper's regularisers and its batch normalisation are
 left out. A step counts as one of three batches, for bounds take two.
 """
 
