@@ -38,6 +38,7 @@ SAMPLES = {
     "RUN_FOLDER": "results",
     "PLAN": "plan.yaml",
     "conf/plans/field.yaml": str(ROOT / "conf" / "plans" / "field.yaml"),
+    "conf/plans/home.yaml": str(ROOT / "conf" / "plans" / "home.yaml"),
     "FOLDER": "results",
     "WORKLOAD": "gpt2",
     "workload=NAME": "workload=gpt2",
@@ -190,6 +191,7 @@ def marked() -> Iterator:
     for command in sorted(commands()):
         slow = command.startswith(("harness report", "harness comply", "harness check"))
         slow |= "engine.processes=" in command  # prices of several ranks are measured
+        slow |= "home.yaml" in command  # it reads every method
         # What only the slow tests' environment has installed.
         slow |= any(f"launcher{s}{name}" in command for s in "= " for name in ("submitit", "ray"))
         yield pytest.param(command, marks=[pytest.mark.slow] if slow else [])
