@@ -76,9 +76,10 @@ class Algorithm:
             for p, m, rate in zip(task.params, state["m"], self.rates, strict=True):
                 m.mul_(hp.momentum).add_(p.grad + hp.wd * p)
                 p.sub_(m, alpha=rate)
-            if task.step >= first + (1 - hp.late) * length:
+            last = first + length - 1
+            if task.step >= min(first + (1 - hp.late) * length, last):
                 self.grow(kept["features"].detach(), labels(batch))
-        if task.step == first + length - 1:
+        if task.step == last:
             self.align()
         return value
 
