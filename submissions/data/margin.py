@@ -9,7 +9,7 @@ Roth and Small, "Margin-Based Active Learning for Structured Output Spaces", ECM
     until `labels` examples have one; train by AdamW on all that have
 
 State: AdamW's m and v, two words per parameter.
-Departures from the sources: a random part of the examples is scored each time, and the model goes
+Departures from the paper: a random part of the examples is scored each time, and the model goes
 on training instead of beginning anew.
 """
 
