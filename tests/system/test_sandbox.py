@@ -26,9 +26,11 @@ TRACK["continual"] = "stream_split"
 OWN = {"alternating_minimisation": "matrix_completion", "elr": "vit", "tpsgd": "vit"}
 OWN |= dict.fromkeys(("frank_wolfe", "pairwise_frank_wolfe"), "constrained")
 OWN |= dict.fromkeys(("cbo", "cbo_isotropic"), "blackbox") | {"convex_admm": "two_layer_relu"}
+OWN["orthogonal_dictionary"] = "matrix_dictionary"
 STEPS, POINTS = 4, 2
 # many passes at once
 LONG = {"alternating_minimisation": 40, "eggroll": 40, "lora_sb": 400, "snip": 400}
+LONG |= {"masha": 200, "spinquant": 300}
 SMALL = {"gpt2": {"batch": 8}, "compress_vit": {"batch": 16}, "ft_vit": {"batch": 16}}
 
 
