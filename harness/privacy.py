@@ -34,12 +34,17 @@ def divergence(rate: float, noise: float, order: int) -> float:
     return (largest + math.log(sum(math.exp(t - largest) for t in terms))) / (order - 1)
 
 
+def leaves_of(rate: float) -> int:
+    """Return the number of batches of an epoch at a sampling rate, the leaves of its tree."""
+    return math.ceil(1 / rate - 1e-9)
+
+
 def tree_mechanisms(calls: int, rate: float) -> int:
     """Return how many Gaussian mechanisms see an example in so many calls of a tree aggregation.
 
     An epoch of n = 1/rate batches has a tree of its own, with ⌊log₂ n⌋ + 1 levels that are used.
     """
-    leaves = math.ceil(1 / rate - 1e-9)
+    leaves = leaves_of(rate)
     return math.ceil(calls / leaves) * leaves.bit_length()
 
 

@@ -18,7 +18,6 @@ EXCEPTIONS = {
     "RankTask": "the same contract, by several processes",
     "Task": "it is the contract of what a submission may ask",
     "Passes": "it is the part of that contract that is counted",
-    "rank_task.py": "RankTask, whole",
     "ProcessRunner": "one account of a runner's seconds",
     "RunnerChild": "one process",
     "Runner": "one trial's training",

@@ -179,8 +179,8 @@ def measure(pair: Pair) -> RecordedRun:
     missed = sum(run.record["outcome"] != "reached" for run in seeds)
     if missed:
         raise UserError(
-            f"at {best.share:g} of the budget {missed} of {len(seeds)} seeds of the reference miss"
-            ": its time stays that of the whole budget"
+            f"at {best.share:g} of the budget {missed} of {len(seeds)} seeds of the reference "
+            "miss: its time stays that of the whole budget"
         )
     _freeze(pair.definition, best, seeds)
     return best

@@ -102,19 +102,22 @@ def _per_flop(rows: dict) -> list[str]:
     if not base or not base.get("flops"):
         return []
     unit, problems = base["seconds"] / base["flops"], []
-    most = PER_CALL if base["seconds"] < SHORT else PER_FLOP
     for kind, row in rows.items():
         share = row["seconds"] / row["flops"] / unit if row.get("flops") else 1.0
-        operation, batch, depth = parse_kind(kind)
-        each = operation == EACH
-        least, greatest = 1 / most, most
-        if base["seconds"] < SHORT:
-            # A step that is calls alone costs the same for any part or multiple of the batch.
-            size = float(batch * depth)
-            least, greatest = (
-                min(least, 1 / size),
-                max(most * (MATERIALISED if each else 1), 1 / size),
-            )
-        if not (0.0 if each else least) < share < greatest:
+        least, most = _shares(kind, base["seconds"] < SHORT)
+        if not least < share < most:
             problems.append(f"{kind} costs {share:.3g} times forward_backward's seconds per FLOP")
     return problems
+
+
+def _shares(kind: str, short: bool) -> tuple[float, float]:
+    """Return between what a kind's seconds per FLOP may lie, in those of forward_backward."""
+    operation, batch, depth = parse_kind(kind)
+    least, most = (1 / PER_CALL, PER_CALL) if short else (1 / PER_FLOP, PER_FLOP)
+    if operation == EACH:
+        least, most = 0.0, most * (MATERIALISED if short else 1.0)
+    if short:
+        # A step that is calls alone costs the same for any part or multiple of the batch.
+        calls = 1 / float(batch * depth)
+        least, most = min(least, calls), max(most, calls)
+    return least, most

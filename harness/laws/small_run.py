@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from unittest.mock import patch
 
-import torch
 from torch import Tensor, nn
 
 from harness import surgery
@@ -20,7 +19,7 @@ from harness.catalog.card import Card
 from harness.clock import prices
 from harness.errors import UserError
 from harness.laws.small_workloads import SmallWorkload, small_workloads
-from harness.seeds import derive
+from harness.seeds import seed_cpu
 from harness.train import checkpoint, depth, predictor
 from harness.train.submission import Submission
 from harness.train.task import Task
@@ -81,14 +80,14 @@ class SmallRun:
         """
         task = (workload or self.workload).task(self.passes)
         start = {name: t.clone() for name, t in task.model.state_dict().items()}
-        torch.default_generator.manual_seed(derive(0, "setup"))
+        seed_cpu(0, "setup")
         submission = Submission(self.card, point or space.default(self.space), task)
         return Training(task, submission, start, math.nan, task.meter.counts.copy())
 
     def advance(self, run: Training, steps: int) -> None:
         """Make some steps, each seeded as in a trial."""
         for _ in range(steps):
-            torch.default_generator.manual_seed(derive(0, "step", run.task.step))
+            seed_cpu(0, "step", run.task.step)
             run.submission.step()
             run.task.step += 1
 

@@ -28,7 +28,7 @@ from harness.catalog.definition import (
 )
 from harness.errors import UserError
 from harness.laws import examples
-from harness.seeds import derive
+from harness.seeds import seed_cpu
 from harness.train import depth
 from harness.train.task import Task
 
@@ -67,7 +67,7 @@ class SmallWorkload:
     def task(self, kinds: Collection[str] | None = None, seed: int = 0) -> Task:
         """Return the task as a runner makes it, on its own copy of the data."""
         module, config, data = _loaded(self)
-        torch.default_generator.manual_seed(derive(seed, "init"))
+        seed_cpu(seed, "init")
         model, own = module.model(config), dict(data)
         task = Task(module, config, own, model, seed, self.horizon, kinds)
         if hasattr(module, PRETRAINED):

@@ -13,7 +13,7 @@ from harness import surgery
 from harness.catalog import data, discover, space
 from harness.catalog.card import Card
 from harness.catalog.definition import Definition, load_workload
-from harness.seeds import derive
+from harness.seeds import seed_cpu
 from harness.system.paths import ROOT
 from harness.train.submission import Submission
 from harness.train.task import Task
@@ -62,7 +62,7 @@ class WorkloadRun:
 
     def model(self, seed: int = 0) -> nn.Module:
         """Return the model at its start, pretrained weights included."""
-        torch.default_generator.manual_seed(derive(seed, "init"))
+        seed_cpu(seed, "init")
         model = self.module.model(self.config)
         if folder := data.prepare(self.definition, data.PRETRAINED):
             surgery.begin(model, data.open_data(folder))
@@ -95,14 +95,14 @@ class WorkloadRun:
         task = Task(self.module, self.config, dict(train), model, 0, horizon)
         if hasattr(self.module, data.PRETRAINED):
             task.start = start
-        torch.default_generator.manual_seed(derive(0, "setup"))
+        seed_cpu(0, "setup")
         point = space.default(self.reference.literals["SPACE"])
         return task, Submission(self.reference, point, task)
 
 
 def advance(task: Task, submission: Submission) -> Tensor | None:
     """Make one step, seeded as in a trial, and return its training loss."""
-    torch.default_generator.manual_seed(derive(0, "step", task.step))
+    seed_cpu(0, "step", task.step)
     loss = submission.step()
     task.step += 1
     return loss

@@ -4,7 +4,6 @@ The task draws the sample and the noise, so a submission sees neither an example
 without noise. The referee computes the privacy spent from this ledger (harness/privacy.py).
 """
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from harness.errors import UserError
+from harness.privacy import leaves_of
 from harness.seeds import derive
 
 # Added to the norm of an example's gradient before it divides.
@@ -182,11 +182,6 @@ def clipped_sums(examples: Sequence[Tensor], clip: float, normalise: float | Non
     if normalise is not None:
         factor = clip / (norms + normalise)
     return [torch.einsum("b,b...->...", factor, g) for g in examples]
-
-
-def leaves_of(rate: float) -> int:
-    """Return the number of batches of an epoch."""
-    return math.ceil(1 / rate - 1e-9)
 
 
 def ledger_of(config: SimpleNamespace, seed: int) -> Ledger | None:

@@ -7,7 +7,6 @@ torch's DistributedDataParallel.
 """
 
 import inspect
-import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -18,14 +17,15 @@ from torch import Tensor, nn
 from harness import derivatives
 from harness.derivatives import Batch, Loss
 from harness.errors import UserError
+from harness.train import averaging, shareable
 from harness.train.group import Group
 from harness.train.meter import Meter
 from harness.train.parts import Parts, SharedDraws, count_of, generator_state
+from harness.train.shareable import REMEDY, refused
 from harness.train.task import Task
 
 # A loss is a mean over examples if it differs by less from the mean over the parts of a batch.
 TOLERANCE = 1e-3
-REMEDY = "engine.processes=1"
 
 
 class RankTask(Task):
@@ -41,33 +41,14 @@ class RankTask(Task):
             UserError: the model cannot be shared.
         """
         self._group, self._parts = group, Parts(group)
-        # The model and parameters that the averaging module was made for, and that module.
-        self._averaging: tuple[list[int], nn.Module] | None = None
+        # The model and parameters that the averaging module was made for, and what `_average` made.
+        self._averaging: tuple[list[int], averaging.Average] | None = None
         self.meter = Meter(self._device, kinds, group.size)
         # Losses that are known to be means; terms, whether they have values for each example.
         self._means: set = set()
         self._divided: dict[str, bool] = {}
         self._draws = False
-        if hasattr(self._config, "arithmetic"):
-            raise UserError(
-                "the workload's arithmetic rounds by the largest value of a whole batch: ranks "
-                "cannot share it",
-                do=REMEDY,
-            )
-        if hasattr(self._workload, "clients"):
-            raise UserError(
-                "the workload counts what its clients exchange, and ranks would exchange more",
-                do=REMEDY,
-            )
-        if self.labels is not None:
-            raise UserError("labels are sold to one process: ranks would buy each again", do=REMEDY)
-        norms = [m for m in self.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        if norms:
-            name = type(norms[0]).__name__
-            raise UserError(
-                f"the model has a {name}, which depends on the whole batch: ranks cannot share it",
-                do=REMEDY,
-            )
+        shareable.check(self)
 
     def forward_backward(
         self,
@@ -100,7 +81,7 @@ class RankTask(Task):
             self.model.zero_grad(set_to_none=True)
         # Backward may repeat a part of the forward pass.
         with self._pass("forward_backward", batch), self._drawing(batch):
-            module = self._shared()
+            module, mean = self._shared()
             value = module(loss, part)
             if value.grad_fn is None:
                 raise UserError(
@@ -108,14 +89,12 @@ class RankTask(Task):
                     "were made inside of it",
                     do=REMEDY,
                 )
-            mean = getattr(getattr(module, "module", None), "mean", None)
-            if mean is None or self.loss_scale:
-                self._differentiate(value * scale if scale != 1 else value)
-                return self._parts.mean(value.detach(), batch)
-            mean.grad = None
             self._differentiate(value * scale if scale != 1 else value)
-            assert mean.grad is not None
-            return mean.grad
+            if mean is None:
+                return self._parts.mean(value.detach(), batch)
+            told, mean.grad = mean.grad, None
+            assert told is not None
+            return told
 
     def sampled_backward(self, batch: Batch) -> Tensor:
         raise refused("sampled_backward", "labels drawn from the model's predictions")
@@ -222,7 +201,7 @@ class RankTask(Task):
         """Return function(model, part)."""
         return function(self.model, part)
 
-    def _shared(self) -> nn.Module:
+    def _shared(self) -> averaging.Average:
         """Return a module of (loss, part) whose gradients are averaged over the ranks."""
         made_for = [id(self.model), *(id(p) for p in self.params)]
         if self._averaging is None or self._averaging[0] != made_for:
@@ -230,14 +209,9 @@ class RankTask(Task):
             self._averaging = made_for, self._average()
         return self._averaging[1]
 
-    def _average(self) -> nn.Module:
-        with warnings.catch_warnings():
-            # torch wants another argument in place of `broadcast_buffers`, which older versions
-            # do not have.
-            warnings.simplefilter("ignore", FutureWarning)
-            return nn.parallel.DistributedDataParallel(
-                Averaged(self.model), broadcast_buffers=False, find_unused_parameters=True
-            )
+    def _average(self) -> averaging.Average:
+        # A scaled loss is not the one that is told.
+        return averaging.over_ranks(self.model, with_loss=not self.loss_scale)
 
     def _drawing(self, batch: Batch):
         """Within the block, dropout on a part is that on the whole batch."""
@@ -305,40 +279,3 @@ class RankTask(Task):
         """Return this rank's terms, each over the root of its length in the whole batch."""
         parts = self._workload.get("terms")(self.model, self._parts.of(batch))
         return {name: v / self._length(name, v, batch) ** 0.5 for name, v in parts.items()}
-
-
-class Run(nn.Module):
-    """A model as a module whose forward is function(model, part)."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
-
-    def forward(self, function: Callable, part: Batch) -> Any:
-        return function(self.model, part)
-
-
-class Averaged(Run):
-    """A `Run` of a loss whose backward pass also averages the loss over the ranks.
-
-    The gradient of `mean` is the loss, so the exchange of the gradients averages it with them. An
-    exchange of its own would cost more CPU time than all other work of a rank beside the passes.
-    """
-
-    def __init__(self, model: nn.Module):
-        super().__init__(model)
-        like = next(p for p in model.parameters() if p.requires_grad)
-        self.mean = nn.Parameter(like.new_zeros(()))
-
-    def forward(self, function: Callable, part: Batch) -> Any:
-        value = super().forward(function, part)
-        if value.grad_fn is None:
-            return value
-        return value + (self.mean - self.mean.detach()) * value.detach()
-
-
-def refused(call: str, what: str) -> UserError:
-    """Return the error of a call of the task that several processes do not offer."""
-    return UserError(
-        f"task.{call} is not offered on several processes: {what} are not shared", do=REMEDY
-    )

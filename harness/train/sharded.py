@@ -11,15 +11,17 @@ from typing import Any
 
 import torch
 import torch.distributed.checkpoint.state_dict as states
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.fsdp import fully_shard
 
 from harness.catalog.card import Card
 from harness.derivatives import Batch
 from harness.errors import UserError
 from harness.optim import SubmissionOptimizer, as_optimizer
+from harness.train.averaging import Average, Run
 from harness.train.engine import blocks_of
-from harness.train.rank_task import RankTask, Run, refused
+from harness.train.rank_task import RankTask
+from harness.train.shareable import refused
 from harness.train.submission import Submission
 
 WHOLE = states.StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -47,8 +49,8 @@ class ShardedTask(RankTask):
         fully_shard(self._root)
         self.meter.hooked = "torch's fully_shard"
 
-    def _average(self) -> nn.Module:
-        return self._root
+    def _average(self) -> Average:
+        return self._root, None
 
     def _run(self, function: Callable, part: Batch) -> Any:
         return self._root(function, part)

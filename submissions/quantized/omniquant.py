@@ -14,7 +14,7 @@ for rounded activations. Adam without decay.
 
 import torch
 
-from submissions.quantized import adaround, rtn
+from submissions.quantized import _reconstruction, rtn
 
 TRACKS = ["compress"]
 SPACE = {
@@ -63,7 +63,7 @@ class Clipping:
 
 def adapt(model, task, hp):
     model.requires_grad_(False)
-    adaround.fit(model, task, hp, lambda w: Clipping(w, hp.bits), lambda rounding, t: 0.0)
+    _reconstruction.fit(model, task, hp, lambda w: Clipping(w, hp.bits), lambda rounding, t: 0.0)
     model.requires_grad_(True)
 
 

@@ -16,7 +16,7 @@ import torch
 
 from harness import surgery
 from harness.errors import UserError
-from submissions.quantized import adaround
+from submissions.quantized import _reconstruction
 from submissions.sparse import magnitude, wanda
 
 BASE = "adamw"
@@ -35,7 +35,7 @@ def regional(block, called, weights):
     """Return g of each matrix."""
     total = [torch.zeros_like(w) for w in weights]
     for i in range(len(called[0][0])):
-        out = adaround.chained([block], called, {}, slice(i, i + 1))
+        out = _reconstruction.chained([block], called, {}, slice(i, i + 1))
         grads = torch.autograd.grad(out.norm(), weights)
         total = [t + g.square() for t, g in zip(total, grads)]
     return [(t / len(called[0][0])).sqrt() for t in total]
@@ -48,13 +48,15 @@ def adapt(model, task, hp):
         raise UserError("wanda_plus repairs blocks; this model has none")
     for block in blocks:
         inside = [m for m in block.modules() if m in hidden]
-        called = adaround.inputs_of(model, [block], x)[0]
+        called = _reconstruction.inputs_of(model, [block], x)[0]
         with torch.no_grad():
-            aim = adaround.chained([block], called, {})
+            aim = _reconstruction.chained([block], called, {})
         weights = [m.weight for m in inside]
         with torch.enable_grad():
             slopes = regional(block, called, weights)
-        norms = [a[0].flatten(0, -2).norm(dim=0) for a, _ in adaround.inputs_of(model, inside, x)]
+        norms = [
+            a[0].flatten(0, -2).norm(dim=0) for a, _ in _reconstruction.inputs_of(model, inside, x)
+        ]
         squares = [torch.zeros_like(w) for w in weights]
         for done in range(hp.rounds + 1):
             for m, g, norm in zip(inside, slopes, norms):
@@ -70,7 +72,7 @@ def repair(task, block, called, aim, weights, squares, hp):
     """Make a step of RMSprop on the weights that stay."""
     index = torch.randperm(len(aim), generator=task.rng)[: hp.batch].to(aim.device)
     with torch.enable_grad():
-        gap = adaround.chained([block], called, {}, index) - aim[index]
+        gap = _reconstruction.chained([block], called, {}, index) - aim[index]
         grads = torch.autograd.grad(gap.square().mean(), weights)
     with torch.no_grad():
         for w, g, v in zip(weights, grads, squares):
