@@ -17,7 +17,8 @@ the last: adamw 0.747 and 0.308, alim 0.828 and 0.817. With the digits in anothe
 and 0.284, cc 0.843 and 0.627, proden 0.850 and 0.637, alim 0.896 and 0.889. So one seed says little
 about the order of the three.
 
-Goal at mini: provisional, until `harness target` has set it. Budget: `horizon` reference steps.
+Goal at mini: the accuracy of the tuned reference, alim, at three quarters of the budget, rule
+`share` of conf/targets.yaml. Budget: `horizon` reference steps.
 """
 
 from types import SimpleNamespace

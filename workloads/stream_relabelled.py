@@ -13,8 +13,8 @@ on the examples that were trained on: what is measured is memorisation. Forgetti
 and a memory of examples is of no use. Metric: last_learning, the mean over the last quarter of the
 tasks of the accuracy at a task's end. Pixels and licences as in stream_split.
 
-The goal is provisional: what l2_init ends at, 3 % easier. Budget: the whole stream, `horizon`
-steps.
+The goal is what the tuned reference, l2_init, ends at, rule `stream` of conf/targets.yaml. Budget:
+the whole stream, `horizon` steps.
 """
 
 from types import SimpleNamespace
