@@ -2,7 +2,7 @@
 
 Liu et al., "SpinQuant: LLM Quantization with Learned Rotations", arXiv 2405.16406.
 
-    quarot's rotations Q and R_h, from random ones, `turns` times:
+    quarot's rotations Q and R_h, from random ones, `turns` times for each step of the budget:
     G = the gradient by Q of the loss of the turned and rounded model
     A = G·Qᵀ − Q·Gᵀ;  Q ← (1 + η/2·A)⁻¹(1 − η/2·A)·Q, η on a cosine to zero (Cayley)
 
@@ -20,9 +20,10 @@ from submissions.quantized import quarot
 
 BASE = "adamw"
 TRACKS = ["compress"]
+PASSES = {"forward_backward": 1.12}  # with the most turns
 SPACE = {
     **quarot.SPACE,
-    "turns": {"choice": [10, 40]},
+    "turns": {"choice": [0.03, 0.12]},  # for each later step
     "turn_lr": {"log": [0.03, 3.0], "default": 1.5},  # η
 }
 
@@ -75,8 +76,9 @@ def learn(model, task, hp, rotations):
     known = [{n: getattr(b, n) for n in structure.MAPS} for b in structure.blocks(model)]
     wrap(model, rotations, hp.bits)
     own = [rotations.inner, *rotations.heads]
-    for k in range(hp.turns):
-        rate = hp.turn_lr * (0.5 + 0.5 * math.cos(math.pi * k / hp.turns))
+    turns = round(hp.turns * task.horizon)
+    for k in range(turns):
+        rate = hp.turn_lr * (0.5 + 0.5 * math.cos(math.pi * k / turns))
         for matrix in own:
             matrix.requires_grad_(True).grad = None
         task.forward_backward(task.next_batch())

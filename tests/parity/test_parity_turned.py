@@ -44,7 +44,7 @@ def test_a_turn_alone_changes_no_output(name, monkeypatch):
     unrounded(monkeypatch)
     made, x = t.task(), t.task().calibration(3)
     before = made.model(x)
-    t.submitted(name, made, **({"turns": 3, "turn_lr": 0.3} if name == "spinquant" else {}))
+    t.submitted(name, made, **({"turns": 0.1, "turn_lr": 0.3} if name == "spinquant" else {}))
     after = made.model.state_dict()
     for key in (*t.HIDDEN, "tokens.weight", "positions.weight", "readout.weight"):
         assert not torch.allclose(after[key], made.start[key], atol=1e-3), key
