@@ -270,11 +270,17 @@ def test_docs_score_works_on_the_committed_records(train):
     for column in (first["evaluations"]["metrics"]["loss"], first["evaluations"]["seconds"]):
         for value in column[at - 1 : at + 1]:
             assert re.search(rf"\b({value:.5f}|{value:.2f})\b", text), value
-    assert [
-        line
-        for line in precision.table([str(file) for file in board_tables.BOARD.glob("*.jsonl")])[:6]
-        if line not in text
-    ] == []
+    records = [str(file) for file in board_tables.BOARD.glob("*.jsonl")]
+    assert [line for line in precision.cost(records)[:6] if line not in text] == []
+    assert [line for line in precision.table(records)[:6] if line not in text] == []
+
+
+def test_the_seeds_needed_are_the_fewest_that_are_enough():
+    variances = [0.0004, 0.0009]
+    needed = precision.seeds_needed(variances)
+    assert needed
+    assert precision.width(variances, needed) <= 0.05 < precision.width(variances, needed - 1)
+    assert precision.seeds_needed([]) is None
 
 
 def test_the_tables_of_the_board_are_those_of_the_records():
