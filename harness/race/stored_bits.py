@@ -186,7 +186,8 @@ def _block(rows: Tensor) -> float:
 def _scaled_values(rows: Tensor) -> int | None:
     """Return the number of values over the largest of their row, or None if it is above MOST.
 
-    Values that are apart by no more than NEAR are one; each begins anew from its smallest.
+    Values that are apart by no more than NEAR of themselves are one; each begins anew from its
+    smallest. A distance by the largest would make one value of all that are beside a large weight.
     """
     largest = rows.double().abs().amax(1, keepdim=True)
     scaled = rows.double() / largest.clamp(min=torch.finfo(torch.float64).tiny)
@@ -197,7 +198,8 @@ def _scaled_values(rows: Tensor) -> int | None:
         count += 1
         if count > MOST:
             return None
-        values = values[torch.searchsorted(values, values[0] + NEAR, right=True) :]
+        near = values[0] + NEAR * values[0].abs()
+        values = values[torch.searchsorted(values, near, right=True) :]
     return count
 
 

@@ -141,7 +141,8 @@ def bits(weights: list[Tensor]) -> float:
     """Return the mean bits per weight if a row is stored as whole numbers, a step and an offset.
 
     A row's grid is the coarsest whose points are all its values; 32 bits where 256 levels are too
-    few.
+    few. Two values that differ are two points: else a large weight, which no input reaches, would
+    make one point of all the others.
     """
     total = sum(float(row_bits(w).sum()) * w.shape[1] for w in weights)
     return total / sum(w.numel() for w in weights)
@@ -156,15 +157,23 @@ def row_bits(w: Tensor) -> Tensor:
     steps = torch.arange(1, LEVELS + 1, device=w.device)
     some = place.topk(min(8, w.shape[1]), dim=1).values  # most rows are off most grids here already
     fits = _on_grid(some[:, None], steps[:, None]) & (high > low)  # [rows, LEVELS]
+    values = _different(w)
+    fits &= values[:, None] <= steps + 1
     each = torch.where(high > low, 32.0, 0.0).flatten()
     left = fits.any(1).nonzero().flatten()
     while len(left):
         first = fits[left].int().argmax(1)
         good = _on_grid(place[left], steps[first, None])
+        good &= _different((place[left] * steps[first, None]).round()) == values[left]
         each[left[good]] = torch.log2(steps[first[good]] + 1).ceil()
         fits[left[good]], fits[left, first] = False, False
         left = left[fits[left].any(1)]
     return each
+
+
+def _different(values: Tensor) -> Tensor:
+    """Return how many different values each row has, [rows]."""
+    return 1 + (values.sort(1).values.diff(dim=1) != 0).sum(1)
 
 
 def _on_grid(place: Tensor, steps: Tensor) -> Tensor:

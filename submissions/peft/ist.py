@@ -7,7 +7,8 @@ Parameter-efficient Fine-tuning of Large Language Models", arXiv 2410.11772.
     drawn without replacement with weights σ(-I)
     every `period` steps three different halves of the blocks are drawn with weights σ(I): for each,
     their adapters are scaled by 0.25 and the loss ℓ_k of a batch is taken;
-    I_i ← I_i + `rise`·(e^-ℓ_k - mean e^-ℓ)·p_i(1 - p_i), p = σ(I), for the blocks i of half k
+    I_i ← I_i + `rise`·(e^-ℓ_k - mean e^-ℓ)·p_i(1 - p_i) for the blocks i of each half k, p = σ(I)
+    of before
 
 A large I marks a block that costs little when it is damped.
 State: AdamW's for A and B, r(in + out) scalars a matrix; I.
@@ -89,11 +90,10 @@ class Algorithm:
             values.append(math.exp(-float(self.task.forward(batch))))
             for m, scale in zip(maps, scales):
                 m.scale = scale
+        slopes = [self.hp.rise * p * (1 - p) for p in (1 / (1 + math.exp(-i)) for i in self.worth)]
         for part, value in zip(halves, values):
-            reward = value - sum(values) / len(values)
             for i in part:
-                p = 1 / (1 + math.exp(-self.worth[i]))
-                self.worth[i] += self.hp.rise * reward * p * (1 - p)
+                self.worth[i] += (value - sum(values) / len(values)) * slopes[i]
 
     def state_dict(self):
         return {"trainer": self.trainer.state, "worth": self.worth}

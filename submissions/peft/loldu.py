@@ -22,6 +22,8 @@ SPACE = {
     **head_only.SPACE,
     "base_lr": {"log": [3e-4, 3e-2]},
     "rank": {"int": [4, 64], "default": 20},
+    # Largest share of all parameters that may train: an upper bound on the rank.
+    "share": {"linear": [0.0, 1.0], "default": 1.0, "goal": "trainable"},
     "alpha": 20.0,
 }
 
@@ -48,5 +50,9 @@ class LoLDU(surgery.Adapted):
 
 
 def adapt(model, task, hp):
+    def size(out, inputs, rank):
+        return min(rank, out, inputs) + 1
+
     surgery.freeze(model)
-    surgery.replace(model, lambda linear: LoLDU(linear, hp.rank, hp.alpha))
+    rank = surgery.fitting(model, hp.rank, hp.share, size)
+    surgery.replace(model, lambda linear: LoLDU(linear, rank, hp.alpha))

@@ -25,6 +25,8 @@ SPACE = {
     **head_only.SPACE,
     "base_lr": {"log": [1e-3, 5e-2]},
     "rank": {"int": [4, 64], "default": 16},
+    # Largest share of all parameters that may train: a lower bound on the rank.
+    "share": {"linear": [0.0, 1.0], "default": 1.0, "goal": "trainable"},
     "scale": 20.0,  # α/r
     "pairing": {"choice": ["paper", "code"]},
 }
@@ -51,12 +53,25 @@ class RandLoRA(surgery.Adapted):
         return self.weight + (change.T if self.wide else change)
 
 
+def fitting(shapes, rank, allowed):
+    """Return the least rank from `rank` on that trains at most `allowed` scalars, if one does.
+
+    Args:
+        shapes: (smaller, larger side) of each matrix.
+    """
+    most = max(small for small, _ in shapes)
+    while rank < most and sum(-(-s // rank) * (rank + s) for s, _ in shapes) > allowed:
+        rank += 1
+    return rank
+
+
 def adapt(model, task, hp):
     surgery.freeze(model)
     shapes = [sorted(m.weight.shape) for m in surgery.matrices(model).values()]
     small, large = max(s[0] for s in shapes), max(s[1] for s in shapes)
     like = next(model.parameters())
-    a = like.new_empty(hp.rank, small).uniform_(-1, 1)
-    b = like.new_empty(large, -(-small // hp.rank), hp.rank).uniform_(-1, 1)
+    rank = fitting(shapes, hp.rank, hp.share * sum(p.numel() for p in model.parameters()))
+    a = like.new_empty(rank, small).uniform_(-1, 1)
+    b = like.new_empty(large, -(-small // rank), rank).uniform_(-1, 1)
     a, b = a / a.std(), b / b.std()
     surgery.replace(model, lambda linear: RandLoRA(linear, a, b, hp.scale, hp.pairing))

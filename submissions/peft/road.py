@@ -7,7 +7,8 @@ Composability", arXiv 2409.00119.
     y = W x + b;  θ = 0, α = 1 at the start
 
 State: AdamW's for θ and α: out scalars a matrix.
-Departures from the paper: the form with one angle and one length for a pair (RoAd1). AdamW without
+Departures from the paper: the form with one angle and one length for a pair (RoAd1). Where the
+goal's share is too small for all matrices, those with the fewest outputs come first. AdamW without
 decay, because α is 1 at rest.
 """
 
@@ -20,7 +21,13 @@ from submissions.peft import head_only
 
 BASE = "adamw"
 TRACKS = ["finetune"]
-SPACE = {**head_only.SPACE, "base_wd": 0.0, "base_lr": {"log": [1e-3, 1e-1]}}
+SPACE = {
+    **head_only.SPACE,
+    "base_wd": 0.0,
+    "base_lr": {"log": [1e-3, 1e-1]},
+    # Largest share of all parameters that may train: matrices are turned while they fit.
+    "share": {"linear": [0.0, 1.0], "default": 1.0, "goal": "trainable"},
+}
 
 
 class RoAd(surgery.Adapted):
@@ -46,5 +53,10 @@ class RoAd(surgery.Adapted):
 
 
 def adapt(model, task, hp):
+    left, turned = hp.share * sum(p.numel() for p in model.parameters()), set()
     surgery.freeze(model)
-    surgery.replace(model, RoAd)
+    for linear in sorted(surgery.matrices(model).values(), key=lambda m: len(m.weight)):
+        if len(linear.weight) <= left:
+            left -= len(linear.weight)
+            turned.add(linear)
+    surgery.replace(model, lambda linear: RoAd(linear) if linear in turned else linear)

@@ -27,7 +27,7 @@ SPACE = {
     "wd": 0.0,
     "beta2": 0.99,
     "head_lr": 5e-3,
-    "share": {"log": [1e-3, 0.1], "default": 0.0099},  # of all parameters
+    "share": {"log": [1e-3, 0.1], "default": 0.0099, "goal": "trainable"},  # of all parameters
     "period": 20,
     "window": 5,
 }

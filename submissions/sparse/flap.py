@@ -4,7 +4,7 @@ An et al., "Fluctuation-based Adaptive Structured Pruning for Large Language Mod
 arXiv 2312.11983.
 
     score of an input channel j of project and of down: var(x_j)·Σ_a W_aj² over calibration tokens
-    a head's is the mean of its channels; scores are standardised in each matrix, one ranking of all
+    scores are standardised in each matrix; then a head's is the mean of its channels'; one ranking
     bias ← bias + Σ_j W_j·mean(x_j) over the channels that go
 
 State: masks of the blocks' weights; AdamW's two words per parameter.
@@ -57,9 +57,9 @@ def adapt(model, task, hp):
     inputs = dict(surgery.calibrated(model, task.calibration(hp.examples)))
     scores = []
     for block in blocks:
-        pair = [fluctuation(m.weight, inputs[m]) for m in (block.project, block.down)]
-        pair[0] = pair[0].view(block.heads, -1).mean(1)
-        scores.append([standardised(part) for part in pair])
+        maps = block.project, block.down
+        channels, neurons = (standardised(fluctuation(m.weight, inputs[m])) for m in maps)
+        scores.append([channels.view(block.heads, -1).mean(1), neurons])
     before = [[m.weight.clone() for m in (b.project, b.down)] for b in blocks]
     remove(task, hp, scores)
     for block, weights in zip(blocks, before):

@@ -7,8 +7,9 @@ High Sparsity", arXiv 2310.05175.
     D is scaled to a range of 2λ;  sparsity of block l = s - (D_l - mean D), so that the mean is s
 
 State: a mask of the hidden matrices; AdamW's two words per parameter.
-Departures from the paper: D comes from the dense model; the last share of zeros is set so that the
-whole is s for blocks of unlike size. AdamW trains the weights that stay.
+Departures from the paper: D comes from the dense model. Blocks weigh as many as they have weights
+in the means, and where a block's sparsity would pass 1 it is 1 and the others have more, so that
+the whole is s. AdamW trains the weights that stay.
 """
 
 import torch
@@ -29,11 +30,20 @@ SPACE = {
 }
 
 
-def shares(outliers, sparsity, width):
-    """Return each block's share of zeros from its share of outliers."""
-    d = torch.tensor(outliers, dtype=torch.float64)
+def shares(outliers, sizes, sparsity, width):
+    """Return each block's share of zeros from its share of outliers; the whole has `sparsity`.
+
+    Args:
+        sizes: the number of each block's weights.
+    """
+    d, n = (torch.tensor(values, dtype=torch.float64) for values in (outliers, sizes))
     scaled = (d - d.min()) * 2 * width / (d.max() - d.min()).clamp(min=1e-12)
-    return (sparsity - (scaled - scaled.mean())).clamp(0, 1).tolist()
+    low, high = 0.0, 1.0 + 2 * width  # the share of a block with the fewest outliers
+    for _ in range(60):
+        middle = (low + high) / 2
+        less = float(((middle - scaled).clamp(0, 1) * n).sum()) < sparsity * float(n.sum())
+        low, high = (middle, high) if less else (low, middle)
+    return (high - scaled).clamp(0, 1).tolist()
 
 
 def adapt(model, task, hp):
@@ -48,7 +58,7 @@ def adapt(model, task, hp):
             if module in block:
                 above[i] += int((score > hp.outlier * score.mean()).sum())
                 total[i] += score.numel()
-    each = shares([a / n for a, n in zip(above, total)], hp.sparsity, hp.width)
+    each = shares([a / n for a, n in zip(above, total)], total, hp.sparsity, hp.width)
     for module, inputs in surgery.calibrated(model, x):
         share = next((s for s, b in zip(each, blocks) if module in b), hp.sparsity)
         scores = [wanda.score(module.weight, inputs)]

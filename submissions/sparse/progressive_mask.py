@@ -56,7 +56,7 @@ def pattern(hp, t, inputs):
         stages = [m - 1, *(m >> j for j in range(1, 8) if m >> j > n), n]
         return stages[min(int(at * (len(stages) - 1)), len(stages) - 1)], m, 0.0
     octave = hp.octaves - min(int(at * hp.octaves), hp.octaves)
-    while inputs % (m << octave):
+    while octave and inputs % (m << octave):
         octave -= 1
     return n << octave, m << octave, 0.0
 

@@ -6,12 +6,14 @@ written from the papers' rules, which need singular vectors only up to their com
 
 import math
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import scipy.linalg
 import torch
 
+from submissions.peft import ist as ist_of
 from submissions.peft import wta_crs as wta
 from tests.parity.test_parity import Row
 from tests.parity.test_parity_peft import adapted, array, modules
@@ -414,6 +416,22 @@ def test_a_relative_of_lora_equals_its_formula(row, monkeypatch):
     second = row.second(submission, **row.hp)
     torch.manual_seed(2)
     assert nets.difference(nets.run(submission), second) <= row.float64
+
+
+def test_ist_scores_every_half_by_the_chances_of_before():
+    """Of four blocks the halves overlap: a block in all three has p(1 - p) of one σ(I)."""
+    method, losses = ist_of.Algorithm.__new__(ist_of.Algorithm), [0.2, 0.9, 1.7]
+    halves, seen, before = iter([[0, 1], [0, 2], [0, 3]]), iter(losses), [0.4, -1.0, 0.0, 2.0]
+    method.hp, method.worth = SimpleNamespace(damped=0.25, rise=10.0), list(before)
+    method.blocks = [[SimpleNamespace(scale=2.0)] for _ in range(4)]
+    method.drawn = lambda count, sign: next(halves)
+    method.task = SimpleNamespace(forward=lambda batch: next(seen))
+    method.probe(None)
+    reward = np.exp(-np.array(losses)) - np.exp(-np.array(losses)).mean()
+    p = 1 / (1 + np.exp(-np.array(before)))
+    gains = np.array([reward.sum(), *reward])
+    np.testing.assert_allclose(method.worth, before + 10 * gains * p * (1 - p), atol=1e-12)
+    assert all(m.scale == 2.0 for maps in method.blocks for m in maps)
 
 
 @pytest.mark.parametrize("dense", [0.0, 0.25])

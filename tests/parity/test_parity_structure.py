@@ -118,8 +118,8 @@ def test_flap_equals_its_formula():
         for kind, name in (("head", "project"), ("neuron", "down")):
             key = f"blocks.{i}.{name}.weight"
             each = inputs[key].var(0) * (w[key] ** 2).sum(0)
-            each = each.view(t.HEADS, t.EACH).mean(1) if kind == "head" else each
-            scores[i, kind] = (each - each.mean()) / each.std()
+            each = (each - each.mean()) / each.std()
+            scores[i, kind] = each.view(t.HEADS, t.EACH).mean(1) if kind == "head" else each
     scored = [(float(scores[i, kind][k]), kind, masks) for i, kind, k, masks in units(w)]
     expected = without(w, scored, 0.6)
     for name in (n for n in t.HIDDEN if "project" in n or "down" in n):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from harness import surgery
-from harness.catalog import discover
+from harness.catalog import discover, space
 from harness.train.training_memory import training_memory
 from submissions.peft import adalora, dora, head_only, lora, lora_xs, randlora, said, vera
 from tests.kit.test_surgery import run, small_task, submitted
@@ -118,11 +118,13 @@ def test_trains_learns_and_leaves_the_rest_alone(name):
         assert torch.equal(task.model.tokens.weight, task.start["tokens.weight"])
 
 
-@pytest.mark.parametrize(
-    "name", ["adalora", "dora", "lora", "pissa", "lora_xs", "lora_sb", "said", "svfit", "vera"]
-)
+@pytest.mark.parametrize("name", [
+    "adalora", "dora", "lora", "pissa", "lora_xs", "lora_sb", "said", "svfit", "vera", "loldu",
+    "randlora", "ia3", "road",
+])  # fmt: skip
 def test_the_rank_shrinks_to_what_the_goal_allows(name):
-    large = {"said": {"dimension": 400}, "vera": {"rank": 200}}.get(name, {"rank": 12})
+    own = {"said": {"dimension": 400}, "vera": {"rank": 200}, "randlora": {"rank": 4}}
+    large = own.get(name, {} if name in ("ia3", "road") else {"rank": 12})
 
     def trained(share):
         task = small_task()
@@ -132,6 +134,25 @@ def test_the_rank_shrinks_to_what_the_goal_allows(name):
     free, total = trained(1.0)
     half, _ = trained(0.5 * free / total)
     assert 0.2 * free < half <= 0.5 * free
+
+
+def test_a_share_of_what_trains_is_the_goals():
+    """Else a race with a bound on trained parameters has another share than its goal."""
+    found = [n for n in METHODS if "share" in discover.read(discover.find(n)).literals["SPACE"]]
+    for name in found:
+        card = discover.read(discover.find(name))
+        asked = space.asked(card.literals["SPACE"], {"trainable": {"at_most": 0.002}}, name)
+        assert asked["share"] == 0.002, name
+    assert {"lora", "sft", "apet", "ia3"} <= set(found)
+
+
+def test_ia3_keeps_the_vectors_of_the_perceptrons_inner_layer_first():
+    task = small_task()
+    total = sum(p.numel() for p in task.model.parameters())
+    narrow = sum(m.in_features for n, m in surgery.matrices(task.model).items() if "down" in n)
+    submitted("ia3", task, share=(narrow + 0.5) / total)
+    found = [n for n, m in surgery.matrices(task.model).items() if isinstance(m, surgery.Adapted)]
+    assert found == [n for n in surgery.matrices(task.model) if n.endswith("down")]
 
 
 def test_fitting_finds_the_largest_rank_that_is_allowed():

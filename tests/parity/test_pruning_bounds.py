@@ -3,6 +3,7 @@
 import pytest
 
 from harness.race import weight_metrics
+from submissions.sparse import owl
 from tests.kit.test_surgery import run, small_task, submitted
 from tests.parity.test_sparse import handed_over
 
@@ -23,6 +24,21 @@ def test_sparsity_is_met_by_what_is_handed_over(name, sparsity):
     with method.evaluated():
         # Rows of 16 round up, and a matrix's own share of positive and negative weights does.
         assert sparsity <= weight_metrics.sparsity(handed_over(task)) < sparsity + 0.05
+
+
+@pytest.mark.parametrize("sparsity", [0.5, 0.9, 0.97])
+def test_owl_shares_keep_the_whole_at_any_sparsity(sparsity):
+    """One block with fewer outliers than the others would need more zeros than it has weights."""
+    outliers, sizes, width = [0.01, 0.05, 0.05, 0.045], [100, 300, 100, 200], 0.08
+    found = owl.shares(outliers, sizes, sparsity, width)
+    zeros = sum(share * n for share, n in zip(found, sizes))
+    assert zeros == pytest.approx(sparsity * 700, abs=1e-9)
+    assert max(found) <= 1
+    for i, j in ((1, 2), (2, 3)):
+        apart = (outliers[i] - outliers[j]) / 0.04 * 2 * width
+        assert found[j] - found[i] == pytest.approx(apart)
+    if max(found) < 1:
+        assert found[0] - found[1] == pytest.approx(2 * width)
 
 
 @pytest.mark.parametrize("name", PATTERN + ALWAYS)

@@ -183,9 +183,60 @@ def test_a_rank_that_only_looks_small_counts_as_dense():
     assert shares(made) == {"size": 1.0, "flops": 1.0}
 
 
+def test_one_huge_score_does_not_allow_more():
+    """The score of a token that never occurs costs no loss, whatever it is."""
+    made = model()
+    block = made.blocks[0]
+    block.norm2.weight.fill_(1.0)
+    block.norm2.bias.zero_()
+    block.up.weight.add_(1e5 * torch.ones(INNER, 1))
+    made.norm.weight[7], made.norm.bias[7] = 0.0, 1e4
+    made.readout.weight[:, 7] = 0.0
+    made.readout.weight[3, 7] = -1e5
+    assert float(made(TOKENS).abs().max()) > 1e8
+    assert shares(made) == {"size": 1.0, "flops": 1.0}
+
+
 def test_a_model_of_another_form_is_an_error():
     with pytest.raises(UserError, match="no blocks"):
         reduction.shares(nn.Linear(3, 3), lambda m: m(torch.ones(3)))
+
+
+# bits
+
+
+def with_outlier(rows=32, columns=64, size=1e7):
+    """Any weights, beside one that is never read and makes them look like one point of a grid."""
+    w = torch.randn(rows, columns, generator=torch.Generator().manual_seed(0))
+    w[:, 5] = size
+    return w
+
+
+def test_grids_of_rows_are_counted_as_they_are():
+    w = (codes(8) * 0.037 * scales(32) - scales(32, 2)).float()
+    assert weight_metrics.bits([w]) == 3
+    w[4] = 0.25
+    assert weight_metrics.bits([w]) == 3 * 31 / 32
+    w[5, 7] += 0.02
+    assert weight_metrics.bits([w]) > 3.0
+    assert weight_metrics.bits([torch.where(w > 0, 1.0, -1.0)]) <= 1
+
+
+@pytest.mark.parametrize("size", [1e3, 1e5, 1e7])
+def test_a_weight_that_nothing_reads_does_not_make_a_grid(size):
+    """As where a norm's gain and shift, or a neuron's row and bias, are zero."""
+    w = with_outlier(size=size)
+    assert weight_metrics.bits([w]) == 32
+    assert bits(w) == 32
+    on_grid = (w * 3).round() / 3
+    assert len(on_grid[0].unique()) > 4
+    assert weight_metrics.bits([on_grid]) == 32
+
+
+def test_a_fine_grid_with_few_points_in_use_counts_as_its_steps():
+    w = torch.tensor([[0.0, 1.0, 2.0, 200.0]])
+    assert weight_metrics.bits([w]) == 8
+    assert weight_metrics.bits([torch.tensor([[0.0, 1.0, 2.0, 2000.0]])]) == 32
 
 
 # stored bits
