@@ -4,7 +4,7 @@ Yadav and Bansal, "Exclusive Supermask Subnetwork Training for Continual Learnin
 arXiv 2210.10209; the masks are SupSup's (arXiv 2006.14769).
 
     for `search` of a task's steps: M_k = the `share` largest |S| of each matrix;
-        ∂L/∂S ← ∂L/∂W' ⊙ W, W' = W ⊙ M_k, Adam
+        ∂L/∂S ← sign(S) ⊙ ∂L/∂W' ⊙ W, W' = W ⊙ M_k, Adam
     then W moves on M_k minus M_1, ..., M_{k−1}, by Adam
     task k is answered by W ⊙ M_k; the scores of a class are those of its task
 
@@ -61,7 +61,8 @@ class Algorithm(supsup.Algorithm):
         state["step"] += 1
         moments, betas = (state["m"], state["v"], state["step"]), (hp.beta1, hp.beta2)
         if searching:
-            grads = torch._foreach_mul(grads, self.fixed)
+            signs = [s.sign() for s in state["scores"]]
+            grads = torch._foreach_mul(torch._foreach_mul(grads, self.fixed), signs)
             ops.adam_(state["scores"], grads, *moments, hp.lr, betas, 1e-8)
             self.masks[-1] = [largest(s, hp.share) for s in state["scores"]]
         else:

@@ -4,7 +4,8 @@ Ash and Adams, "On Warm-Starting Neural Network Training", arXiv 1910.08475; in 
 Dohare et al., arXiv 2306.13812.
 
     finetune's step;  θ ← (1 − shrink)·θ + scale·θ_new, θ_new a network with new initial weights
-    when = step: in every step;  boundary: at the first step of each task alone
+    when = step: in every step;  boundary: at the first step of each task alone, by the constants
+    boundary_shrink and boundary_scale
 
 State: finetune's.
 Departures from the paper: new weights are drawn by torch's own initialisation of each layer.
@@ -22,11 +23,13 @@ SPACE = {
     **finetune.SPACE,
     "lr": {"log": [1e-4, 0.3], "default": 1e-3},
     "adaptive": {"choice": [True, False]},
-    "shrink": {"log": [1e-6, 0.9], "default": 1e-3},
-    "scale": {"log": [1e-6, 0.9], "default": 1e-3},
-    "when": {"choice": ["step", "boundary"]},
+    "shrink": {"log": [1e-5, 1e-2], "default": 1e-3},
+    "scale": {"log": [1e-5, 1e-2], "default": 1e-3},
+    "when": "step",
+    "boundary_shrink": 0.6,
+    "boundary_scale": 0.01,
 }
-VARIANTS = {"shrink_perturb_boundary": {"when": "boundary", "shrink": 0.6, "scale": 0.01}}
+VARIANTS = {"shrink_perturb_boundary": {"when": "boundary"}}
 
 
 def renew(model):
@@ -45,12 +48,18 @@ class Algorithm:
         task, hp = self.task, self.hp
         loss = task.forward_backward(task.next_batch())
         ops.apply(finetune.update, task.params, self.state, hp, task.progress)
-        if hp.when == "step" or (task.boundary and task.step):
-            renew(self.new)
-            drawn = [p.data for p in self.new.parameters() if p.requires_grad]
-            torch._foreach_mul_([p.data for p in task.params], 1 - hp.shrink)
-            torch._foreach_add_([p.data for p in task.params], drawn, alpha=hp.scale)
+        if hp.when == "step":
+            self.perturb(hp.shrink, hp.scale)
+        elif task.boundary and task.step:
+            self.perturb(hp.boundary_shrink, hp.boundary_scale)
         return loss
+
+    def perturb(self, shrink, scale):
+        """Shrink the weights, and add a share of new initial ones."""
+        renew(self.new)
+        drawn = [p.data for p in self.new.parameters() if p.requires_grad]
+        torch._foreach_mul_([p.data for p in self.task.params], 1 - shrink)
+        torch._foreach_add_([p.data for p in self.task.params], drawn, alpha=scale)
 
     def state_dict(self):
         return {"state": self.state}

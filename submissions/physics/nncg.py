@@ -9,8 +9,10 @@ Rathore et al., "Challenges in Training PINNs: A Loss Landscape Perspective", ar
     p ← p − τ·d, τ the largest of 1, 1/2, 1/4, ... that meets Armijo's condition
 
 State: AdamW's m and v; U and S, `rank` words per parameter; d and the points.
-Departures from the paper: no phase of L-BFGS between; conjugate gradients stop at a direction of
-negative curvature; at most eight step sizes, and no step if none meets the condition.
+Departures from the paper: no phase of L-BFGS between; the sketch leaves out directions of negative
+curvature, where the authors shift them; conjugate gradients stop at such a direction, and begin
+again from 0 if d then rises (from g if it is the first); at most eight step sizes, and no step if
+none meets the condition.
 """
 
 import torch
@@ -49,7 +51,8 @@ def nystrom(apply, size, rank, rng, like):
     image = image + shift * test
     core = test.T @ image
     values, vectors = torch.linalg.eigh((core + core.T) / 2)
-    root = vectors / values.clamp(min=float(shift)).sqrt()
+    # A direction of negative curvature has no square root: the sketch leaves it out.
+    root = vectors * torch.where(values > shift, values.clamp(min=float(shift)).rsqrt(), 0.0)
     u, s, _ = torch.linalg.svd(image @ root, full_matrices=False)
     return u, (s.square() - shift).clamp(min=0)
 
@@ -78,6 +81,15 @@ def solve(apply, g, d, u, s, mu, steps):
     return d
 
 
+def descent(apply, g, d, u, s, mu, steps):
+    """Return `solve`'s direction, from 0 in place of d or g itself where it does not descend."""
+    for start in (d, torch.zeros_like(d)):
+        found = solve(apply, g, start, u, s, mu, steps)
+        if found @ g > 0:
+            return found
+    return g.clone()
+
+
 class Algorithm:
     def __init__(self, task, hp):
         self.task, self.hp, self.adam, self.late = task, hp, adamw.init(task.params, hp), {}
@@ -104,7 +116,7 @@ class Algorithm:
 
         if begun % hp.refresh == 0:
             late["u"], late["s"] = nystrom(apply, len(g), hp.rank, task.rng, g)
-        late["d"] = solve(apply, g.double(), late["d"], late["u"], late["s"], hp.mu, hp.inner)
+        late["d"] = descent(apply, g.double(), late["d"], late["u"], late["s"], hp.mu, hp.inner)
         self.search(batch, loss.double(), g.double() @ late["d"])
         return loss
 

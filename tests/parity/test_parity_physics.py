@@ -266,7 +266,7 @@ def engd(cut):
         x = draws.points()
         r, j = stacked(p, x)
         d = np.linalg.pinv(j.T @ j, rcond=cut**2, hermitian=True) @ (j.T @ r)
-        p = min((p - 0.5**k * d for k in range(10)), key=lambda q, x=x: loss(q, x))
+        p = min((p, *(p - 0.5**k * d for k in range(10))), key=lambda q, x=x: loss(q, x))
     return p
 
 
@@ -397,6 +397,45 @@ def test_nncg_stops_at_negative_curvature():
     d = nncg.solve(lambda v: saddle @ v, g, torch.zeros(2).double(), *none, 0.1, 50)
     assert torch.isfinite(d).all()
     assert not d.any()
+
+
+def test_nncg_preconditions_by_the_positive_part_of_an_indefinite_hessian():
+    source = torch.Generator().manual_seed(0)
+    turn = torch.linalg.qr(torch.randn(6, 6, generator=source, dtype=torch.float64)).Q.numpy()
+    values = np.array([5.0, 3.0, 1.0, -0.5, -2.0, -4.0])
+    hessian = torch.from_numpy(turn * values @ turn.T)
+    u, s = nncg.nystrom(lambda v: hessian @ v, 6, 6, source, hessian)
+    assert np.abs(s.numpy() - values.clip(0)).max() < 1e-6
+    assert np.abs(((u * s) @ u.T).numpy() - turn * values.clip(0) @ turn.T).max() < 1e-6
+
+
+def test_nncg_never_goes_along_a_direction_that_rises():
+    """Of a Hessian without positive curvature, an old direction that rises is not gone again."""
+    g = torch.tensor([1.0, 1.0], dtype=torch.float64)
+    none = torch.zeros(2, 1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    assert torch.equal(nncg.descent(lambda v: -2 * v, g, -g, *none, 0.1, 50), g)
+    assert torch.allclose(nncg.descent(lambda v: 2 * v, g, -g, *none, 0.1, 50), g / 2.1)
+
+
+def test_engd_stays_where_every_step_would_raise_the_loss():
+    made = task()
+    submission, forward = nets.submitted("engd", made, cut=1e-10), made.forward
+    made.forward = lambda batch: forward(batch) + 1e9
+    found = nets.run(submission, 1)
+    assert np.array_equal(flat(found), start())
+
+
+def test_engd_inverts_no_singular_value_below_the_precision_of_its_passes():
+    made = task()
+    submission = nets.submitted("engd", made, cut=1e-10)
+    rows = torch.tensor([[1.0, 0.0], [0.0, 1e-9]], dtype=torch.float32)
+    kept = {}
+    submission.algorithm.put = lambda before, d, k: kept.update(d=d)
+    made.model.float()
+    made.jacobian = lambda batch: (torch.ones(2), rows)
+    made.forward = lambda batch: torch.tensor(0.0)
+    submission.algorithm.step()
+    assert torch.equal(kept["d"], torch.tensor([1.0, 0.0], dtype=torch.float64))
 
 
 def test_variable_projection_leaves_a_residual_orthogonal_to_the_last_layer():

@@ -55,13 +55,16 @@ def l2_init(lr, momentum, adaptive, lam):
     return weights
 
 
-def shrink_perturb(lr, momentum, adaptive, shrink, scale, when):
+def shrink_perturb(
+    lr, momentum, adaptive, shrink, scale, when, boundary_shrink=0.0, boundary_scale=0.0
+):
     weights, optimizer = nets.start(), Momentum(lr, momentum)
     for t, batch in seeded():
         optimizer.step(weights, gradients(weights, *batch))
         if when == "step" or (t and t % LENGTH == 0):
             new = fresh(weights)
-            weights = {n: (1 - shrink) * w + scale * new[n] for n, w in weights.items()}
+            s, e = (shrink, scale) if when == "step" else (boundary_shrink, boundary_scale)
+            weights = {n: (1 - s) * w + e * new[n] for n, w in weights.items()}
     return weights
 
 
@@ -146,10 +149,11 @@ NEW = {"lr": 0.02, "rate": 0.1, "maturity": 3, "keep": 0.9, "beta1": 0.9, "beta2
        "eps": 1e-8}  # fmt: skip
 FORMULAS = [
     Row("l2_init", l2_init, {**PLAIN, "lam": 0.3}, package=""),
-    Row("shrink_perturb", shrink_perturb, {**PLAIN, "shrink": 0.05, "scale": 0.03, "when": "step"},
+    Row("shrink_perturb", shrink_perturb, {**PLAIN, "shrink": 0.005, "scale": 0.01, "when": "step"},
         package=""),
     Row("shrink_perturb", shrink_perturb,
-        {**PLAIN, "shrink": 0.6, "scale": 0.03, "when": "boundary"}, package="", label="boundary"),
+        {**PLAIN, "shrink": 0.01, "scale": 0.01, "when": "boundary", "boundary_shrink": 0.6,
+         "boundary_scale": 0.03}, package="", label="boundary"),
     Row("restart", restart, PLAIN, package=""),
     Row("redo", redo, {**PLAIN, "tau": 0.7, "period": 4}, package=""),
     Row("continual_backprop", continual_backprop, {**NEW, "utility": "contribution"}, package=""),

@@ -97,7 +97,8 @@ def exssnet(lr, weight_lr, beta1, beta2, share, search):
         used = weights | {n: fixed[n] * masks[-1][n] for n in names}
         g = own(used, x, y, taught, len(masks))
         if t % LENGTH < round(search * LENGTH):
-            optimizer.step(scores, {n: g[n] * fixed[n] for n in names}, lr)
+            # the mask is of |S|, whose slope is the sign of S
+            optimizer.step(scores, {n: g[n] * fixed[n] * np.sign(scores[n]) for n in names}, lr)
             masks[-1] = {n: top(scores[n]) for n in names}
         else:
             free = {n: masks[-1][n] & ~np.any([m[n] for m in masks[:-1]], axis=0) for n in names}
@@ -156,6 +157,28 @@ OWNERS = [
 def test_method_with_weights_of_tasks_equals_its_formula(row):
     submission = nets.submitted(row.submission, nets.task(tasks=TASKS), **row.hp)
     assert nets.difference(nets.run(submission), row.second(**row.hp)) <= row.float64
+
+
+def test_exssnet_raises_the_size_of_the_scores_of_weights_that_help():
+    """A weight whose presence lowers the loss gains |S|, whatever the sign of its S."""
+    made, generator, lr = nets.task(tasks=TASKS), nets.draws(), 1e-3
+    submission = nets.submitted("exssnet", made, **SUPERMASKS | {"lr": lr})
+    batch = nets.task(tasks=TASKS).next_batch()
+    fixed = submission.algorithm.fixed
+    scores = [torch.rand(w.shape, generator=generator, dtype=torch.float64) for w in fixed]
+    scores = [(2 * s - 1) / w.shape[1] ** 0.5 for s, w in zip(scores, fixed)]
+    masks = [(s.abs() >= s.abs().flatten().sort().values[-max(1, round(0.3 * s.numel()))]).double()
+             .requires_grad_() for s in scores]  # fmt: skip
+    weights = {n: w * m for n, w, m in zip(submission.algorithm.names, fixed, masks)}
+    answers = torch.func.functional_call(made.model, weights, (batch["inputs"],))
+    absent = ~torch.isin(torch.arange(CLASSES), batch["targets"])
+    masked = answers.masked_fill(absent, -torch.inf)
+    torch.nn.functional.cross_entropy(masked, batch["targets"]).backward()
+    nets.run(submission, 1)
+    for before, after, m in zip(scores, submission.algorithm.state["scores"], masks):
+        grown, clear = after.abs() - before.abs(), (before.abs() > 2 * lr) & (m.grad.abs() > 1e-6)
+        assert clear.sum() > 4
+        assert torch.equal(grown[clear].sign(), -m.grad[clear].sign())
 
 
 @pytest.mark.parametrize("name", ["packnet", "exssnet"])
