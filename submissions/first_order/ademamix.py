@@ -23,7 +23,7 @@ ELEMENTWISE = True
 SPACE = {
     "lr": {"log": [1e-3, 2e-2]},
     "wd": {"log": [1e-2, 1.0]},
-    "alpha": {"choice": [5.0, 8.0]},
+    "alpha": {"choice": [5.0, 8.0, 2.0]},
     "beta1": 0.9,
     "beta2": {"choice": [0.999, 0.99]},
     "beta3": {"choice": [0.999, 0.9999]},

@@ -7,7 +7,8 @@ Algorithm 1.
     p ← (p − m/(1 − β1ᵗ))(1 − lr·wd)
 
 State: m and v, two words per parameter; the step.
-Departures from the paper: decoupled decay, after the step, as in the authors' code.
+Departures from the paper: decoupled decay after the step, times lr, where the authors' code leaves
+lr out. That code divides m by the average of lr over lr, which is 1 − β1ᵗ for a constant lr.
 """
 
 import torch

@@ -3,7 +3,8 @@
 Luo, Yu and Li, "BAdam: A Memory Efficient Full Parameter Optimization Method for Large Language
 Models", arXiv 2404.02827, Algorithm 1.
 
-    the parameters are split into `blocks` runs of tensors with about equal numbers of elements
+    the parameters are split into at most `blocks` runs of tensors with about equal numbers of
+    elements
     every `every` steps the next block of a random order is chosen, and its m, v and step start at 0
     AdamW on the chosen block;  each block comes once in a round
 
@@ -26,17 +27,23 @@ SPACE = {
 
 
 def blocks_of(sizes, blocks):
-    """Return the block of each tensor: consecutive runs with about equal numbers of elements."""
-    total, seen, result = max(1, sum(sizes)), 0, []
+    """Return the block of each tensor: consecutive runs with about equal numbers of elements.
+
+    A tensor longer than a share would leave the next block empty, so that its turns would do
+    nothing. Blocks are therefore counted from 0 without gaps.
+    """
+    total, seen, raw = max(1, sum(sizes)), 0, []
     for size in sizes:
-        result.append(min(blocks - 1, int(blocks * (seen + size / 2) / total)))
+        raw.append(min(blocks - 1, int(blocks * (seen + size / 2) / total)))
         seen += size
-    return result
+    used = sorted(set(raw))
+    return [used.index(block) for block in raw]
 
 
 def init(params, hp):
     block = blocks_of([p.numel() for p in params], hp.blocks)
-    filled, offset = [0] * hp.blocks, []
+    count = max(block) + 1
+    filled, offset = [0] * count, []
     for p, b in zip(params, block, strict=True):
         offset.append(filled[b])
         filled[b] += p.numel()
@@ -45,20 +52,21 @@ def init(params, hp):
         "v": params[0].new_zeros(max(filled)),
         "block": [torch.tensor(b) for b in block],
         "offset": [torch.tensor(o) for o in offset],
-        "order": torch.zeros(hp.blocks, dtype=torch.int64),
+        "order": torch.zeros(count, dtype=torch.int64),
         "step": 0,
     }
 
 
 def update(params, grads, state, hp, progress):
     turn, inner = divmod(state["step"], hp.every)
+    count = len(state["order"])
     state["step"] += 1
     if inner == 0:
-        if turn % hp.blocks == 0:
-            state["order"].copy_(torch.randperm(hp.blocks))
+        if turn % count == 0:
+            state["order"].copy_(torch.randperm(count))
         state["m"].zero_()
         state["v"].zero_()
-    chosen = int(state["order"][turn % hp.blocks])
+    chosen = int(state["order"][turn % count])
     members = [i for i, block in enumerate(state["block"]) if int(block) == chosen]
     views = []
     for i in members:

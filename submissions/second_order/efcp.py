@@ -10,7 +10,7 @@ Preconditioners", arXiv 2306.06098.
 
     p ← p − lr·λ·u
 
-State: e, one word per parameter; 2·k·density words more; the Gram matrix of the window.
+State: e, one word per parameter; 3·k·density words more, as an index takes two; the Gram matrix.
 Departures from the paper: k is 32 by default, not 1,024; the largest elements are found in whole
 tensors, not in blocks; the factor λ belongs to the learning rate in the paper.
 """

@@ -22,7 +22,8 @@ from harness import ops
 from harness.schedules import warmup_cosine
 
 SPACE = {
-    "lr": {"log": [1e-4, 1e-2]},
+    # P·m̂ has the size of Adam's step; the authors take 1e-3 to 1e-2.
+    "lr": {"log": [5e-4, 2e-2]},
     "wd": {"log": [1e-3, 1.0]},
     "form": {"choice": ["lra", "xmat"]},
     "rank": {"choice": [10, 2, 20]},

@@ -1,6 +1,7 @@
 """QZO: fine-tuning of integer weights by the scales of their groups, with forward passes alone.
 
-"Fine-tuning Quantized Neural Networks with Zeroth-order Optimization", arXiv 2505.13430.
+Shang, Zhou, Lin, Li and Zhou, "Fine-tuning Quantized Neural Networks with Zeroth-order
+Optimization", arXiv 2505.13430.
 
     W = Δ⊙W̄, W̄ integers of four bits, Δ a scale for each group of inputs of a row
     c = clip((f(Δ + eps·z) − f(Δ − eps·z))/(2·eps), ±C), z ~ N(0, 1) on one batch

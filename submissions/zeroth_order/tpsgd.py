@@ -1,6 +1,7 @@
 """tpSGD: every linear map learns a fixed random projection of the label; no backward pass.
 
-"Training Deep Networks with Target Projection Stochastic Gradient Descent", arXiv 2208.08503.
+Lomnitz, Daniels, Zhang and Piacentino, "Learning with Local Gradients at the Edge", arXiv
+2208.08503.
 
     one forward pass gives each map's inputs x and outputs y
     t = P·y*, y* the one-hot label, P fixed and random (the identity for the readout, whose y is a

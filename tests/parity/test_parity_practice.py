@@ -5,6 +5,7 @@ classes; formulas are float64 loops written from the papers, where a package err
 """
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -85,7 +86,7 @@ PEERS = [
         {"lr": 0.1, "wd": 0.1, "beta2": 0.999, "every": 10, "average": 0.999}, package=PO,
         shapes=SQUARES, float32=1e-5, float64=1e-5),
     Row("tiger", kozistr("Tiger", lr=0.01, beta=0.965, **DECAY),
-        {"lr": 0.01, "wd": 0.1, "beta": 0.965}, package=PO),
+        {"lr": 0.01, "wd": 0.1, "beta": 0.965, "scale": "none"}, package=PO),
     Row("stable_adamw", kozistr("StableAdamW", **ADAMS, eps=1e-6), {**ADAM, "eps": 1e-6},
         package=PO),
     # These two place eps in other ways.
@@ -303,6 +304,19 @@ def splus(params, grads, lr, wd, beta1, beta2, every):
                 u[i], v[i] = np.linalg.eigh(left[i])[1], np.linalg.eigh(right[i])[1]
 
 
+def tiger(params, grads, lr, wd, beta):
+    """The author's code: a share of the RMS in matrices, half of lr and no decay in vectors."""
+    m = [0.0 * p for p in params]
+    for t in range(STEPS):
+        for i, g in enumerate(grads(t, params)):
+            m[i] = beta * m[i] + (1 - beta) * g
+            if g.ndim > 1:
+                rms = math.sqrt((params[i] ** 2).mean())
+                params[i] = params[i] - lr * rms * (np.sign(m[i]) + wd * params[i])
+            else:
+                params[i] = params[i] - lr / 2 * np.sign(m[i])
+
+
 ROWS = {"lr": 0.02, "wd": 0.1, "momentum": 0.95}
 FORMULAS = [
     Row("adopt", adopt, {**ADAM, "beta2": 0.9999, "eps": 1e-6}, package=""),
@@ -310,6 +324,7 @@ FORMULAS = [
         package=""),
     Row("adam_atan2", adam_atan2, {k: v for k, v in ADAM.items() if k != "eps"}, package=""),
     Row("gradient_centralisation", gradient_centralisation, ADAM, package=""),
+    Row("tiger", tiger, {"lr": 0.01, "wd": 0.1, "beta": 0.965}, package=""),
     Row("adam_mini", adam_mini, ADAM, package=""),
     Row("d_adaptation_sgd", d_adaptation_sgd,
         {"lr": 1.0, "wd": 0.01, "momentum": 0.9, "d0": 1e-2}, package="", float32=5e-5),
@@ -484,6 +499,31 @@ def test_badam_keeps_moments_of_one_block_alone():
         assert [int(b) for b in state["block"]] == [0, 1, 1, 1]
         assert [int(o) for o in state["offset"]] == [0, 0, 24, 29]
         assert state["m"].numel() == state["v"].numel() == 32
+
+
+def test_badam_gives_every_turn_a_block_to_train():
+    """A tensor of half of all elements fills two shares: no share in between is left empty."""
+    shapes = [(16, 8), (8,), (12, 6), (6, 8)]
+    hp = hyperparameters("badam", {"blocks": 8, "every": 1})
+    params = start(torch.float64, shapes)
+    state = discover.load(discover.find("badam")).init(params, hp)
+    assert [int(b) for b in state["block"]] == [0, 1, 2, 3]
+    before = [[p.clone() for p in params]]
+    for _, params, _ in stepped("badam", {"blocks": 8, "every": 1}, 4, shapes):
+        before.append([p.clone() for p in params])
+    moved = [
+        [i for i, (a, b) in enumerate(zip(*pair, strict=True)) if not torch.equal(a, b)]
+        for pair in pairwise(before)
+    ]
+    assert sorted(i for step in moved for i in step) == [0, 1, 2, 3]
+    assert all(moved)
+
+
+def test_tiger_moves_a_matrix_of_zeros():
+    module, hp = discover.load(discover.find("tiger")), hyperparameters("tiger", {"lr": 0.01})
+    params = [torch.zeros(3, 2, dtype=torch.float64)]
+    module.update(params, [torch.ones_like(params[0])], module.init(params, hp), hp, 0.0)
+    assert torch.equal(params[0], torch.full_like(params[0], -0.005))
 
 
 @pytest.mark.parametrize("name", ["scion", "sign_lmo"])
