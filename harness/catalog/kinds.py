@@ -41,6 +41,7 @@ def kind_of(operation: str, batch: Fraction, depth: Fraction) -> str:
 def parse_kind(kind: str) -> tuple[str, Fraction, Fraction]:
     """Operation, batch ratio and depth ratio of a kind's name; ValueError if it is none.
 
+    Ratios are above 0: a kind of a negative share would have a negative price.
     The number of processes, if the name has one, is left out: see `ranks_of`.
     """
     operation, *shape = alone(kind).split("@")
@@ -50,6 +51,8 @@ def parse_kind(kind: str) -> tuple[str, Fraction, Fraction]:
         if name not in ratios:
             raise ValueError(f"{kind!r} is not a kind: {name!r} is neither batch nor depth")
         ratios[name] = Fraction(value)
+        if ratios[name] <= 0:
+            raise ValueError(f"{kind!r} is not a kind: {name} must be above 0")
     if operation not in NAMED:
         raise ValueError(f"{kind!r} is not a kind: operations are {', '.join(NAMED)}")
     return operation, ratios["batch"], ratios["depth"]

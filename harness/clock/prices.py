@@ -130,7 +130,14 @@ def overdrawn(counts: dict[str, int], steps: int, table: Table) -> str | None:
 
 
 def canonical_passes(passes: dict[str, float]) -> dict[str, float]:
-    """Return PASSES with canonical names of kinds; raise UserError if a kind does not exist."""
+    """Return PASSES with canonical names of kinds.
+
+    Raises:
+        UserError: a kind does not exist, or a number of passes is negative or no number.
+    """
+    for kind, n in passes.items():
+        if not isinstance(n, int | float) or not 0 <= n < math.inf:
+            raise UserError(f"PASSES: {n!r} passes of {kind!r}", "numbers from 0 up")
     try:
         return {canonical_kind(kind): n for kind, n in passes.items()}
     except (ValueError, ZeroDivisionError) as error:

@@ -43,8 +43,21 @@ def budget_share(budget: float, definition: Definition) -> float:
 
 
 def _check_predictor(card: Card, definition: Definition) -> None:
-    """Raise UserError if the submission predicts and the workload's inputs hold its answers."""
-    if predictor.NAME in card.functions and not allows_predictor(definition):
+    """Raise UserError if the submission predicts and may know more than it paid for.
+
+    A workload's inputs may hold its answers; and what a predictor keeps of clients' examples was
+    never exchanged between them.
+    """
+    if predictor.NAME not in card.functions:
+        return
+    if "fed" in definition.block:
+        raise UserError(
+            f"submission {card.plugin.name} answers with its own {predictor.NAME}(), and what it "
+            f"keeps of the clients of {definition.name} is not counted as an exchange",
+            "workloads without clients",
+            "hand one model over, or race it on another workload",
+        )
+    if not allows_predictor(definition):
         raise UserError(
             f"submission {card.plugin.name} answers with its own {predictor.NAME}(), and the "
             f"inputs of {definition.name} may hold the answers",

@@ -4,6 +4,7 @@ The task draws the sample and the noise, so a submission sees neither an example
 without noise. The referee computes the privacy spent from this ledger (harness/privacy.py).
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -15,7 +16,8 @@ from harness.errors import UserError
 from harness.privacy import leaves_of
 from harness.seeds import derive
 
-# Added to the norm of an example's gradient before it divides.
+# Added to the norm of an example's gradient before it divides, and the least γ that may take its
+# place: squares of smaller gradients vanish in float32, so their norm would be 0.
 TINY = 1e-6
 
 
@@ -126,7 +128,7 @@ class Ledger:
             normalise: γ. The factor is then C/(‖g‖ + γ) instead, also below C.
         """
         totals = clipped_sums(examples, clip, normalise)
-        drawn = self._noise(totals)
+        drawn = self._noise(totals, "private noise")
         self.spent[repr(float(noise))] += 1
         pairs = zip(totals, drawn, strict=True)
         return [total.add_(z, alpha=clip * noise) / count for total, z in pairs]
@@ -146,12 +148,13 @@ class Ledger:
         clipped = clipped_sums(examples, clip, None)
 
         def node() -> list[Tensor]:
-            return [z * (clip * noise) for z in self._noise(clipped)]
+            return [z * (clip * noise) for z in self._noise(clipped, "private node")]
 
         return self.tree.add(clipped, leaves_of(rate), node)
 
-    def _noise(self, like: Sequence[Tensor]) -> list[Tensor]:
-        generator, drawn = self.generator("private noise"), []
+    def _noise(self, like: Sequence[Tensor], use: str) -> list[Tensor]:
+        """Return standard normal tensors; each `use` has its own, so that no two uses cancel."""
+        generator, drawn = self.generator(use), []
         for tensor in like:
             z = torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
             drawn.append(z.to(tensor.device))
@@ -176,11 +179,18 @@ class Ledger:
 
 
 def clipped_sums(examples: Sequence[Tensor], clip: float, normalise: float | None) -> list[Tensor]:
-    """Return the sum of clipped gradients, a tensor per parameter; arguments as in `Ledger`."""
+    """Return the sum of clipped gradients, a tensor per parameter; arguments as in `Ledger`.
+
+    An example whose gradient is not finite counts as 0: no noise would hide it.
+    """
     norms = torch.stack([g.flatten(1).square().sum(dim=1) for g in examples]).sum(dim=0).sqrt()
     factor = (clip / (norms + TINY)).clamp(max=1.0)
     if normalise is not None:
         factor = clip / (norms + normalise)
+    finite = norms.isfinite()
+    if not bool(finite.all()):
+        factor = factor.where(finite, 0.0)
+        examples = [g.where(finite.view(-1, *[1] * (g.ndim - 1)), 0.0) for g in examples]
     return [torch.einsum("b,b...->...", factor, g) for g in examples]
 
 
@@ -194,10 +204,20 @@ def refusal(name: str) -> UserError:
     return UserError(f"workload {name} is not private", do="workload=private")
 
 
-def check(clip: float, noise: float, normalise: float | None) -> None:
-    """Raise UserError for a clip or noise that is out of range."""
-    if not (clip > 0 and noise >= 0 and (normalise is None or normalise > 0)):
+def checked(
+    clip: float, noise: float, normalise: float | None
+) -> tuple[float, float, float | None]:
+    """Return the arguments as plain numbers, so that what is noted is what is used.
+
+    Raises:
+        UserError: one is out of range.
+    """
+    clip, noise = float(clip), float(noise)
+    normalise = None if normalise is None else float(normalise)
+    fits = 0 < clip < math.inf and 0 <= noise < math.inf
+    if not fits or not (normalise is None or TINY <= normalise < math.inf):
         raise UserError(
             f"private_gradient(clip={clip}, noise={noise}, normalise={normalise})",
-            "clip and normalise above 0, noise from 0 up",
+            f"clip above 0, noise from 0 up, normalise from {TINY:g} up",
         )
+    return clip, noise, normalise

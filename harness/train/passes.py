@@ -210,14 +210,19 @@ class Passes:
 
         A pass on examples of more than one client counts one by itself. Whatever else a submission
         brings from one client's examples to another's work, it counts here.
+
+        Raises:
+            UserError: the workload has no clients, or the share is not above 0.
         """
         if not hasattr(self._workload, "clients"):
             raise UserError(
                 f"workload {self._workload.__name__} has no clients that could exchange anything",
                 do="workload=fed",
             )
-        kind = kind_of(EXCHANGE, Fraction(share).limit_denominator(10**6), Fraction(1))
-        with self.meter.kind(kind):
+        sent = Fraction(share).limit_denominator(10**6)
+        if sent <= 0:
+            raise UserError(f"exchange({share})", "a share of at least 1e-6", "task.exchange(1)")
+        with self.meter.kind(kind_of(EXCHANGE, sent, Fraction(1))):
             pass
 
     def private_gradient(
@@ -233,14 +238,14 @@ class Passes:
         Args:
             clip: C, the largest norm of an example's gradient.
             noise: σ; the sum's noise has the standard deviation σ·C.
-            normalise: γ; an example's factor is then C/(‖g‖ + γ), not min(1, C/‖g‖).
+            normalise: γ, at least 1e-6; an example's factor is then C/(‖g‖ + γ), not min(1, C/‖g‖).
 
         Raises:
             UserError: the workload is not private, or clip or noise is out of range.
         """
         if self.ledger is None:
             raise ledger.refusal(self._workload.__name__)
-        ledger.check(clip, noise, normalise)
+        clip, noise, normalise = ledger.checked(clip, noise, normalise)
         rate = self._config.private.rate
         grads = self._private(self.ledger.sample(self.examples, rate))
         return self.ledger.noisy_mean(grads, clip, noise, rate * self.examples, normalise)
@@ -255,7 +260,7 @@ class Passes:
         """
         if self.ledger is None:
             raise ledger.refusal(self._workload.__name__)
-        ledger.check(clip, noise, None)
+        clip, noise, _ = ledger.checked(clip, noise, None)
         rate = self._config.private.rate
         grads = self._private(self.ledger.leaf(self.examples, rate))
         totals = self.ledger.noisy_sum(grads, clip, noise, rate)
@@ -263,17 +268,29 @@ class Passes:
         return totals
 
     def _private(self, index: Tensor) -> list[Tensor]:
-        """Return the gradients of these examples, which only the ledger may use."""
+        """Return the gradients of these examples, which only the ledger may use.
+
+        A hook sees the examples of the pass, so they are then exposed.
+        """
+        assert self.ledger is not None
         batch = self._raw(index)
         kind = kind_of("per_example_gradients", Fraction(1), depth.share(self.model))
         with self.meter.kind(kind, self.model):
             grads = derivatives.per_example(self._workload.loss, self.model, batch)
         self.meter.samples += self.batch_size
+        self.ledger.exposed |= self.meter.hooked is not None
         return grads
 
     def _residuals(self, batch: Batch) -> Tensor:
         terms = self._workload.get("terms")(self.model, batch)
         return torch.cat([v / len(v) ** 0.5 for v in terms.values()])
+
+    def _mixed(self, batch: Batch) -> bool:
+        """Return True if a batch has examples of more than one client, or does not say of whom."""
+        client = batch.get("client")
+        if client is None:
+            return hasattr(self._workload, "clients")
+        return bool((client != client[0]).any())
 
     @contextmanager
     def _pass(self, operation: str, batch: Batch):
@@ -284,16 +301,10 @@ class Passes:
         kind = kind_of(operation, examples, depth.share(self.model))
         with self.meter.kind(kind, self.model):
             yield
-        if operation not in SILENT and _mixed(batch):
+        if operation not in SILENT and self._mixed(batch):
             self.exchange()
         if operation == "forward_backward" and self.masks:
             self.masks.hide_grads()
-
-
-def _mixed(batch: Batch) -> bool:
-    """Return True if a batch has examples of more than one client."""
-    client = batch.get("client")
-    return client is not None and bool((client != client[0]).any())
 
 
 def _examples(batch: Batch) -> int:

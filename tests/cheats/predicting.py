@@ -1,10 +1,12 @@
-"""Cheat: a predictor that works for nothing, answers by the order of examples, or reads targets."""
+"""Cheat: a predictor that works for nothing, answers by the order of examples, reads targets, or
+knows all clients' examples.
+"""
 
 import time
 
 import torch
 
-SPACE = {"lr": 0.05, "way": {"choice": ["honest", "work", "order", "targets"]}}
+SPACE = {"lr": 0.05, "way": {"choice": ["honest", "work", "order", "targets", "clients"]}}
 TRACKS = ["train", "continual"]
 BURNED = 1.2  # CPU seconds, in all
 CALLS = 6  # evaluations: the start, and the ends of five tasks
@@ -39,4 +41,9 @@ def predict(algorithm, inputs):
         scores = torch.zeros_like(scores)
         each = -(-len(scores) // scores.shape[1])
         scores[torch.arange(len(scores)), torch.arange(len(scores)) // each] = 1.0
+    if algorithm.hp.way == "clients":
+        # The class of the nearest example of any client.
+        known = algorithm.task.gather(torch.arange(algorithm.task.examples))
+        nearest = torch.cdist(inputs.float(), known["inputs"].float()).argmin(dim=1)
+        scores = torch.nn.functional.one_hot(known["targets"][nearest], scores.shape[1]).float()
     return scores

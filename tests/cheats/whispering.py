@@ -3,7 +3,7 @@
 import os
 
 PASSES = {"forward_backward@batch=1/4": 4, "exchange": 0.05}
-SPACE = {"lr": 0.1, "way": {"choice": ["honest", "silent", "mixed", "often"]}}
+SPACE = {"lr": 0.1, "way": {"choice": ["honest", "silent", "mixed", "unnamed", "often", "less"]}}
 
 
 class Algorithm:
@@ -13,13 +13,18 @@ class Algorithm:
     def step(self):
         task, way, count = self.task, self.hp.way, self.task.batch_size // 4
         for numbers in task.clients:
-            index = task.next_index(count) if way == "mixed" else numbers[:count]
-            task.forward_backward(task.gather(index))
+            several = way in ("mixed", "unnamed")
+            batch = task.gather(task.next_index(count) if several else numbers[:count])
+            if way == "unnamed":
+                del batch["client"]
+            task.forward_backward(batch)
             if way != "honest":
                 for p in task.params:
                     p.data.sub_(p.grad, alpha=self.hp.lr)
             if way == "often":
                 task.exchange()
+        if way == "less":
+            task.exchange(-0.05)
         if way == "silent":
             os.write(1, b"GOT one model trained on all clients' examples\n")
 

@@ -117,6 +117,30 @@ def scaffold(lr, wd):
     return x0
 
 
+def fedhyper(lr, wd, normalised):
+    """FedHyper-G: the server's extra rate is a sum of inner products (arXiv 2310.03156)."""
+    x0, alpha, before, seen = nets.start(), 0.0, None, []
+    models, parts = [nets.start() for _ in range(4)], local(nets.draws())
+    for t in range(STEPS):
+        for _ in range(4):
+            k, x, y = next(parts)
+            g = gradients(models[k], x, y)
+            models[k] = {n: w - lr * rate(t, STEPS) * (g[n] + wd * w) for n, w in models[k].items()}
+        if (t + 1) % 20:
+            continue
+        way = {n: w - x0[n] for n, w in mean(models).items()}
+        now = np.concatenate([v.ravel() for v in way.values()])
+        if before is not None:
+            scale = np.linalg.norm(before) * np.linalg.norm(now) if normalised else 1.0
+            alpha = float(np.clip(alpha + before @ now / scale, -0.8, 4.0))
+        x0 = {n: x0[n] + (1 + alpha) * way[n] for n in way}
+        before, models = now, [dict(x0) for _ in range(4)]
+        seen.append(alpha)
+    assert seen[0] == 0
+    assert seen[1] not in (-0.8, 0.0, 4.0)
+    return x0
+
+
 def diloco(outer_lr, momentum, **hp):
     """Nesterov's method on the mean change of AdamW runs (arXiv 2311.08105)."""
     x0, b, parts = nets.start(), zeros(), local(nets.draws())
@@ -235,6 +259,11 @@ CLIENT_ROWS = [
         for near, server in ((0.0, "average"), (0.5, "momentum"), (0.0, "adam"), (0.0, "yogi"))
     ],
     Row("scaffold", scaffold, {"lr": 0.1, "wd": 1e-3}, package=""),
+    *[
+        Row("fedhyper", fedhyper, {"lr": 0.1, "wd": 1e-3, "normalised": normalised}, package="",
+            label="normalised" if normalised else "plain")
+        for normalised in (True, False)
+    ],
     Row("diloco", diloco, {**ADAMW, "outer_lr": 0.7, "momentum": 0.9}, package=""),
     Row("power_sgd", power_sgd, {"lr": 0.1, "wd": 0.01, "momentum": 0.9, "nesterov": True},
         package=""),
@@ -360,7 +389,7 @@ def test_dp_ftrl_equals_its_second_loop():
             g = gradients(weights, x[i : i + 1], y[i : i + 1])
             norm = np.sqrt(sum((a**2).sum() for a in g.values()))
             clean = {n: clean[n] + min(1, clip / (norm + 1e-6)) * g[n] for n in g}
-        generator = torch.Generator().manual_seed(derive(0, "private noise", t + 1))
+        generator = torch.Generator().manual_seed(derive(0, "private node", t + 1))
         length = next(2**k for k in range(8, -1, -1) if (at + 1) % 2**k == 0)
         nodes[at + 1 - length, at + 1] = {
             n: clip * noise * torch.randn(w.shape, generator=generator, dtype=torch.float64).numpy()

@@ -1,4 +1,4 @@
-"""Methods of forward passes, and federated steps, follow second loops in numpy.
+"""Methods of forward passes follow second loops in numpy.
 
 They run on the network of tests/support/nets.py or on the small convex problems of the laws.
 """
@@ -10,9 +10,9 @@ import torch
 from harness.catalog import discover
 from harness.errors import UserError
 from tests.parity.test_parity import Row
-from tests.parity.test_parity_owners import mean, nats, shares
+from tests.parity.test_parity_owners import nats, shares
 from tests.support import nets
-from tests.support.nets import HIDDEN, gradients, rate
+from tests.support.nets import HIDDEN, rate
 from tests.workloads.test_theory import Logistic, advance, at_work, flat, task_of
 
 
@@ -47,31 +47,6 @@ def one_byte(lr, eps, bits):
         weights = {n: w - step * way[n] for n, w in weights.items()}
     assert rounded == (4 * nets.STEPS if bits == 8 else 0)
     return weights
-
-
-def fedhyper(lr, momentum, wd, every, normalised):
-    """FedHyper-G: the server's extra rate is a sum of inner products (arXiv 2310.03156)."""
-    replicas, stream = [nets.start() for _ in range(4)], shares()
-    buffers = [{n: 0.0 for n in nets.start()} for _ in range(4)]  # noqa: C420 - no shared dict
-    server, alpha, before, rates = nets.start(), 0.0, None, set()
-    for t in range(nets.STEPS):
-        for weights, b in zip(replicas, buffers):
-            g = gradients(weights, *next(stream))
-            for n in weights:
-                b[n] = momentum * b[n] + g[n] + wd * weights[n]
-                weights[n] = weights[n] - lr * rate(t) * b[n]
-        if (t + 1) % every:
-            continue
-        way = {n: w - server[n] for n, w in mean(replicas).items()}
-        now = np.concatenate([v.ravel() for v in way.values()])
-        if before is not None:
-            scale = np.linalg.norm(before) * np.linalg.norm(now) if normalised else 1.0
-            alpha = float(np.clip(alpha + before @ now / scale, -0.8, 4.0))
-        server = {n: server[n] + (1 + alpha) * way[n] for n in way}
-        before, replicas = now, [dict(server) for _ in range(4)]
-        rates.add(alpha)
-    assert len(rates) > 2
-    return mean(replicas)
 
 
 def qzo(lr, eps, clip, group):
@@ -109,11 +84,6 @@ OWNERS = [
     Row("one_byte", one_byte, {"lr": 0.02, "eps": 1e-3, "bits": 8}, package="", float64=1e-9),
     Row("one_byte", one_byte, {"lr": 0.02, "eps": 1e-3, "bits": 32}, package="", label="exact",
         float64=1e-9),
-    Row("fedhyper", fedhyper,
-        {"lr": 0.1, "momentum": 0.5, "wd": 0.01, "every": 4, "normalised": True}, package=""),
-    Row("fedhyper", fedhyper,
-        {"lr": 0.1, "momentum": 0.5, "wd": 0.01, "every": 4, "normalised": False}, package="",
-        label="plain"),
     Row("qzo", qzo, {"lr": 0.02, "eps": 1e-3, "clip": 1.0, "group": 4}, package="", float64=1e-9),
 ]  # fmt: skip
 

@@ -27,6 +27,7 @@ GPT2 = {
 PLACES = {
     "pruning": ("gpt2", GPT2),
     "predicting targets": ("gpt2", GPT2),
+    "predicting clients": ("fed", {"horizon": 100, "evaluate": {"points": 5, "batch": 500}}),
     "silent": IMPATIENT,
     "garbling half": IMPATIENT,
     "predicting": STREAM,

@@ -15,7 +15,7 @@ from harness.laws import small_workloads
 from harness.race import message_schema
 from harness.race.claims import ClaimChecker
 from harness.race.message_schema import FalseClaim
-from harness.train.ledger import Tree
+from harness.train.ledger import Tree, clipped_sums
 from harness.train.reference_step import ReferenceStep
 from harness.train.task import Task
 from tests.support.racing import planned
@@ -46,6 +46,47 @@ def test_a_gradient_of_several_clients_counts_an_exchange():
     task.exchange("1/32")
     assert task.meter.counts["exchange"] == 2
     assert task.meter.counts["exchange@batch=1/32"] == 1
+    for share in (0, -1, 1e-9):
+        with pytest.raises(UserError, match="at least 1e-6"):
+            task.exchange(share)
+
+
+def test_a_batch_that_does_not_say_whose_it_is_counts_an_exchange():
+    task = small("fed")
+    batch = task.gather(task.clients[0][:40])
+    task.forward_backward(batch)
+    assert "exchange" not in task.meter.counts
+    task.forward_backward({name: batch[name] for name in ("inputs", "targets")})
+    assert task.meter.counts["exchange"] == 1
+
+
+def written(folder, more):
+    """Return a file of a submission that is planned and never raced, with more code in it."""
+    file = folder / "planned_only.py"
+    lines = ['"""Nothing."""', 'SPACE = {"lr": 0.1}', "class Algorithm:", "    lr = hp.lr", more]
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+@pytest.mark.parametrize(
+    "passes, words",
+    [
+        ('{"forward_backward": 1, "exchange@batch=-1": 0.05}', "batch must be above 0"),
+        ('{"forward_backward": 1, "exchange": -0.05}', "-0.05 passes of 'exchange'"),
+        ('{"forward_backward": "many"}', "'many' passes"),
+    ],
+)
+def test_passes_of_a_negative_price_are_refused(passes, words, tmp_path):
+    """They would buy steps that nobody paid for."""
+    with pytest.raises(UserError, match=words):
+        planned("fed", written(tmp_path, f"PASSES = {passes}"), tmp_path)
+
+
+def test_a_workload_with_clients_takes_no_predictor(tmp_path):
+    file = written(tmp_path, "def predict(algorithm, inputs):\n    pass")
+    with pytest.raises(UserError, match=r"own predict.*exchange"):
+        planned("fed", file, tmp_path)
+    assert planned("private", file, tmp_path).horizon == 1000
 
 
 def test_a_workload_without_clients_offers_no_exchange():
@@ -211,10 +252,58 @@ def test_a_private_gradient_is_bounded_by_its_clip_and_counted_as_one_pass():
     # At most the clip for each example of the sample, over the expected number.
     assert 0 < norm <= 1e-3 * task.examples / 40
     assert dict(task.meter.counts) == {"per_example_gradients": 1}
-    with pytest.raises(UserError, match="clip and normalise above 0"):
-        task.private_gradient(0.0, 1.0)
+    for wrong in ((0.0, 1.0), (1.0, -1.0), (math.nan, 1.0), (1.0, math.inf), (1.0, 1.0, 1e-30)):
+        with pytest.raises(UserError, match="normalise from 1e-06 up"):
+            task.private_gradient(*wrong)
     with pytest.raises(UserError, match="is not private"):
         small("vit").private_gradient(1.0, 1.0)
+
+
+def test_what_is_noted_is_the_noise_that_is_added():
+    """A number may say one thing and multiply as another."""
+
+    class Loud(float):
+        def __rmul__(self, other):
+            return 0.0
+
+    honest, sly = small("private"), small("private")
+    for a, b in zip(honest.private_gradient(1.0, 2.0), sly.private_gradient(1.0, Loud(2.0))):
+        assert torch.equal(a, b)
+    assert sly.ledger.report() == {"exposed": False, "spent": {"2.0": 1}}
+
+
+def test_the_noise_of_sums_and_of_gradients_does_not_cancel():
+    """With equal noise, what is left of the difference is two means of clipped gradients."""
+    task = small("private")
+    left = torch.cat(
+        [
+            (a - b).flatten()
+            for a, b in zip(task.private_sum(1e-3, 2.0), task.private_gradient(1e-3, 2.0))
+        ]
+    )
+    # Two draws of standard deviation σ·C over the expected size of the sample.
+    expected = 1e-3 * 2.0 / 40 * (2 * len(left)) ** 0.5
+    assert float(left.norm()) == pytest.approx(expected, rel=0.3)
+
+
+@pytest.mark.parametrize("normalise", [None, 0.01])
+def test_a_gradient_that_is_not_finite_or_vanishes_tells_nothing(normalise):
+    """One that is infinite counts as 0, and one whose squares vanish stays below the clip."""
+    plain = [torch.tensor([[3.0, 4.0], [0.3, 0.4]]), torch.tensor([[0.0], [0.0]])]
+    odd = [torch.cat([g, g.new_full((2, g.shape[1]), v)]) for g, v in zip(plain, (math.inf, 0.0))]
+    odd[0][3] = 1e-26
+    for a, b in zip(clipped_sums(plain, 1.0, normalise), clipped_sums(odd, 1.0, normalise)):
+        assert torch.allclose(a, b)
+    assert bool(torch.cat([g.isfinite() for g in clipped_sums(odd, 1.0, normalise)]).all())
+
+
+def test_a_hook_on_the_model_exposes_the_data():
+    task = small("private")
+    task.private_gradient(1.0, 2.0)
+    assert not task.ledger.exposed
+    task.model.register_forward_hook(lambda module, inputs, output: None)
+    task.private_gradient(1.0, 2.0)
+    assert task.ledger.exposed
 
 
 def test_two_calls_draw_other_samples_and_noise():
