@@ -23,7 +23,11 @@ from submissions.continual import finetune
 
 TRACKS = ["continual"]
 PASSES = {"forward_backward": 0.2, "forward_backward@batch=2": 0.8, "forward@batch=2": 0.8}
-SPACE = finetune.SPACE
+SPACE = {
+    **finetune.SPACE,
+    "lr": {"log": [0.02, 2.0], "default": 0.2},  # the loss is a mean over outputs too
+    "adaptive": False,
+}
 
 
 def herd(features, count):

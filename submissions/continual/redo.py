@@ -24,8 +24,8 @@ TRACKS = ["continual"]
 PASSES = {"forward_backward": 1, "forward": 0.01}
 SPACE = {
     **finetune.SPACE,
-    "lr": {"log": [1e-4, 0.3], "default": 1e-3},
-    "adaptive": {"choice": [True, False]},
+    "lr": {"log": [1e-4, 1e-2], "default": 1e-3},
+    "adaptive": True,
     "tau": {"choice": [0.1, 0.025, 0.0]},
     "period": {"choice": [100, 400, 1000]},
 }

@@ -14,8 +14,8 @@ from submissions.continual import finetune, shrink_perturb
 TRACKS = ["continual"]
 SPACE = {
     **finetune.SPACE,
-    "lr": {"log": [1e-4, 0.3], "default": 1e-3},
-    "adaptive": {"choice": [True, False]},
+    "lr": {"log": [1e-4, 1e-2], "default": 1e-3},
+    "adaptive": True,
 }
 
 

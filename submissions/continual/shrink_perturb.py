@@ -21,8 +21,8 @@ from submissions.continual import finetune
 TRACKS = ["continual"]
 SPACE = {
     **finetune.SPACE,
-    "lr": {"log": [1e-4, 0.3], "default": 1e-3},
-    "adaptive": {"choice": [True, False]},
+    "lr": {"log": [1e-4, 1e-2], "default": 1e-3},
+    "adaptive": True,
     "shrink": {"log": [1e-5, 1e-2], "default": 1e-3},
     "scale": {"log": [1e-5, 1e-2], "default": 1e-3},
     "when": "step",
