@@ -9,7 +9,8 @@ arXiv 1602.05629. With p_k a client's share of the examples and Δ = Σ p_k·(x_
              adam      m ← .9m + .1Δ;  v ← .99v + .01Δ²;  x ← x + η·m/(√v + τ), v = τ² at first
              yogi      v ← v − .01Δ²·sign(v − Δ²) (both: Reddi et al., arXiv 2003.00295)
 
-μ > 0 is FedProx (Li et al., arXiv 1812.06127). A step of the harness is one local step of every
+μ > 0 is FedProx (Li et al., arXiv 1812.06127). A trial of `fedavg` may draw μ and the server's
+rule; `fedavg_plain` is the first paper's method. A step of the harness is one local step of every
 client. Evaluated is the server's model.
 State: four clients' models, the server's, and two of its moments, seven words per parameter.
 Departures from the paper: every client takes part in each round; examples are drawn with
@@ -34,6 +35,7 @@ SPACE = {
     "warmup": 0.05,
 }
 VARIANTS = {
+    "fedavg_plain": {"near": 0.0, "server": "average"},
     "fedprox": {"near": 0.1, "server": "average"},
     "fedavgm": {"near": 0.0, "server": "momentum"},
     "fedadam": {"near": 0.0, "server": "adam"},

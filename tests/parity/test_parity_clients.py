@@ -25,6 +25,7 @@ from tests.support.nets import (
     rate,
     softmax,
 )
+from tests.support.racing import planned
 
 STEPS = 50
 CLIENTS = np.arange(EXAMPLES) % 4
@@ -221,6 +222,29 @@ def one_bit_adam(lr, wd, beta2, floor):
     return weights
 
 
+def ef21_clients(lr, wd, eta):
+    """EF21-SGDM of arXiv 2305.15155: each client sends a 64th of its change, chosen by size."""
+    weights, parts, sizes = nets.start(), local(nets.draws()), {}
+    count = sum(w.size for w in weights.values())
+    v, g = np.zeros((4, count)), np.zeros((4, count))
+    for t in range(STEPS):
+        for _ in range(4):
+            k, x, y = next(parts)
+            own = gradients(weights, x, y)
+            flat = np.concatenate([own[n].ravel() for n in weights])
+            v[k] = flat if t == 0 else (1 - eta) * v[k] + eta * flat
+            change = v[k] - g[k]
+            sent = np.argsort(-np.abs(change))[: count // 64]
+            g[k, sent] += change[sent]
+        mean_g, at = g.mean(axis=0), 0
+        for n, w in weights.items():
+            step = mean_g[at : at + w.size].reshape(w.shape)
+            weights[n], at = w - lr * rate(t, STEPS) * (step + wd * w), at + w.size
+        sizes[t] = np.count_nonzero(g)
+    assert sizes[0] == 4 * (count // 64)
+    return weights
+
+
 def alim(target, noise, first, last, waiting, **hp):
     """Targets of partial labels, example by example (arXiv 2301.12077, 2002.08053, 2007.08929)."""
     (x, _), stream = data(), order()
@@ -268,6 +292,11 @@ CLIENT_ROWS = [
     Row("power_sgd", power_sgd, {"lr": 0.1, "wd": 0.01, "momentum": 0.9, "nesterov": True},
         package=""),
     Row("one_bit_adam", one_bit_adam, {**ADAMW, "floor": 0.05}, package=""),
+    *[
+        Row("ef21_clients", ef21_clients, {"lr": 0.1, "wd": 1e-3, "eta": eta}, package="",
+            label=f"{eta}")
+        for eta in (1.0, 0.1)
+    ],
     Row("alim", alim, {**ADAMW, "target": "one_hot", "noise": 0.2, "first": 0.95, "last": 0.8,
         "waiting": 1}, package="", float64=1e-6),
     Row("alim", alim, {**ADAMW, "target": "scaled", "noise": 0.0, "first": 0.0, "last": 0.0,
@@ -297,6 +326,28 @@ def test_fedavg_of_one_step_and_equal_clients_is_a_large_batch(monkeypatch):
         g = gradients(weights, x, y)
         weights = {n: w - 0.1 * rate(t, STEPS) * g[n] for n, w in weights.items()}
     assert nets.difference(nets.run(submission, STEPS), weights) <= 1e-9
+
+
+@pytest.mark.parametrize(
+    "name, counts",
+    [
+        ("fedavg", {"exchange": 2}),
+        ("fedhyper", {"exchange": 2}),
+        ("scaffold", {"exchange@batch=2": 2}),
+        ("ef21_clients", {"exchange@batch=1/32": 40}),
+    ],
+)
+def test_a_method_of_clients_pays_for_what_it_sends_alone(name, counts, tmp_path):
+    """Two rounds of twenty steps, on the network whose batches say whose they are."""
+    task = many_task()
+    plain = task._workload.batch
+    task._workload.batch = lambda data, index, config: (
+        plain(data, index, config) | {"client": torch.from_numpy(CLIENTS)[index]}
+    )
+    nets.run(nets.submitted(name, task), 40)
+    assert dict(task.meter.counts) == counts | {"forward_backward@batch=1/4": 160}
+    declared = planned("fed", name, tmp_path).passes
+    assert {kind: 40 * n for kind, n in declared.items()} == dict(task.meter.counts)
 
 
 # Private gradients
