@@ -239,7 +239,10 @@ def table(results: dict[str, dict], missing: list[str]) -> str:
     lines += ["", "These do not race:", "", "| class | why |", "| --- | --- |"]
     for target, result in results.items():
         if not result["races"]:
-            why = result["reason"].replace(f"class={target}", "it", 1).replace("|", "/")[:220]
+            why = result["reason"].replace(f"class={target}: ", "", 1)
+            why = (
+                why.replace(f"class={target}", "it", 1).replace(": ;", ";").replace("|", "/")[:220]
+            )
             lines.append(f"| {target} | {why} |")
     lines += ["", "All others race as they are:", ""]
     for package, members in packages.items():

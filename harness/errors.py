@@ -32,8 +32,8 @@ class NoScale(UserError):
 
 def nearest(name: str, options: Iterable[str], limit: int = 8) -> str:
     """Say what `name` was probably meant to be, or else list some of what exists."""
-    options = sorted(set(options))
-    close = get_close_matches(name, options, n=3, cutoff=0.5)
+    options = sorted({str(option) for option in options})
+    close = get_close_matches(str(name), options, n=3, cutoff=0.5)
     if close:
         return f"did you mean {' or '.join(close)}?"
     shown = ", ".join(options[:limit]) + (", ..." if len(options) > limit else "")

@@ -299,8 +299,12 @@ def described(name: str) -> list[str]:
 
 
 def _escaped(line: str) -> str:
-    """Escape Markdown's own characters in prose: <A, S> would be read as a tag."""
-    return re.sub(r"([<*_])", r"\\\1", line)
+    """Escape Markdown's own characters in prose: <A, S> would be read as a tag.
+
+    Within backquotes a backslash would be shown.
+    """
+    parts = re.split(r"(`[^`]*`)", line)
+    return "".join(p if p.startswith("`") else re.sub(r"([<*_])", r"\\\1", p) for p in parts)
 
 
 def changed(changes: dict, where: str = "") -> str:

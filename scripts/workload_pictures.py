@@ -301,11 +301,16 @@ def _points(axes, data, definition) -> None:
         axes[0].set_axis_off()
         return
     bare(axes[0])
-    for i, c in enumerate(sorted({*targets.int().tolist()}, reverse=True)):
-        for x, y in inputs[targets == c][:, :2][:40].tolist():
-            name = {1: "+", -1: "−"}[c] if len(targets.unique()) == 2 else str(c)
+    classes = sorted({*targets.int().tolist()}, reverse=True)
+    drawn = [inputs[targets == c][:40, :2] for c in classes]
+    for i, (c, points) in enumerate(zip(classes, drawn)):
+        for x, y in points.tolist():
+            name = {1: "+", -1: "−"}[c] if len(classes) == 2 else str(c)
             axes[0].text(x, y, name, color=f"C{i}", fontsize=6, ha="center", va="center")
-    low, high = inputs[:, :2].quantile(0.01, dim=0), inputs[:, :2].quantile(0.99, dim=0)
+    # the axes do not look at texts
+    low, high = torch.cat(drawn).amin(dim=0), torch.cat(drawn).amax(dim=0)
+    margin = 0.04 * (high - low)
+    low, high = low - margin, high + margin
     axes[0].set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     axes[0].set(xlabel="first component", ylabel="second component")
 

@@ -38,6 +38,7 @@ OWN: dict[str, Any] = {
     "ruleset": "external", "submissions": None, "workloads": None, "tuned": False,
 }  # fmt: skip
 KEYS = (*RACE, *OWN, *NUMBERS)
+HELP = "harness campaign --help"
 
 
 @dataclass(frozen=True)
@@ -133,14 +134,15 @@ def load(path: Path) -> Plan:
     """
     try:
         given = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}", do=HELP) from None
     if not isinstance(given, dict):
-        raise UserError(f"{path} holds no keys", "submissions: [adamw]", "see docs/score.md")
+        raise UserError(f"{path} is not a plan", "keys such as submissions: [adamw]", HELP)
     shared = {key: value for key, value in given.items() if key != "blocks"}
     blocks = given.get("blocks", [{}])
     if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
-        raise UserError(f"{path}: blocks is no list of blocks", "a list of submissions: ... blocks")
+        allowed = "a list such as [{submissions: [adamw], workloads: [gpt2]}]"
+        raise UserError(f"{path}: blocks is not a list of blocks", allowed, HELP)
     several = "blocks" in given
     return Plan(
         tuple(

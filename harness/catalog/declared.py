@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.catalog import reading
 from harness.catalog.card import Card, Plugin
-from harness.catalog.space import check
+from harness.catalog.space import check, validate
 from harness.errors import UserError
 
 LITERALS = (
@@ -25,6 +25,16 @@ LITERALS = (
 RETIRED = {
     "BADGE": "badges are read off the project's tests: results/methods.json",
     "STATE": "the state that a method keeps is measured: state_bytes in its records",
+}
+# The type of each other literal than SPACE and VARIANTS, with an example.
+TYPES = {
+    "HANDLES": (list, '["hidden"]'),
+    "FALLBACK": (str, '"adamw"'),
+    "BASE": (str, '"adamw"'),
+    "ELEMENTWISE": (bool, "True"),
+    "PASSES": (dict, '{"forward_backward": 2}'),
+    "TRACKS": (list, '["train"]'),
+    "SKIPS": (dict, '{"values": "the reason"}'),
 }
 # Likeness from which an unknown constant counts as a misspelt literal.
 MISSPELT = 0.75
@@ -87,10 +97,16 @@ def _take_variant(card: Card) -> None:
 def _check_literals(card: Card, tree: ast.Module, sources: Iterable[Path]) -> None:
     """Raise UserError for literals that are unknown, missing, or read by no code."""
     where = card.plugin.path
-    if not isinstance(card.literals.get("SPACE"), dict):
+    if not isinstance(space := card.literals.get("SPACE"), dict):
         raise UserError(
-            f"{where} has no SPACE", 'a dictionary such as SPACE = {"lr": {"log": [1e-4, 1e-2]}}'
+            f"{where} has no SPACE" if space is None else f"{where}: SPACE is {space!r}",
+            'a dictionary such as SPACE = {"lr": {"log": [1e-4, 1e-2]}}',
         )
+    validate(space, str(where))
+    for name, (kind, example) in TYPES.items():
+        value = card.literals.get(name)
+        if value is not None and (not isinstance(value, kind) or value in ([], "")):
+            raise UserError(f"{where}: {name} is {value!r}", f"such as {name} = {example}")
     _refuse_retired(where, tree)
     for name in (n for n in card.functions if n.isupper() and n not in LITERALS):
         if close := get_close_matches(name, LITERALS, n=1, cutoff=MISSPELT):

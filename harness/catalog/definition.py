@@ -1,14 +1,15 @@
 """A workload: its file of pure functions and its block of numbers."""
 
 import copy
+import math
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 from harness import contract
-from harness.catalog import discover, identity, labels, streams
-from harness.catalog.card import Plugin
+from harness.catalog import declared, discover, identity, labels, streams
+from harness.catalog.card import Card, Plugin
 from harness.errors import NoScale, UserError, nearest
 from harness.system.hashing import canonical, digest
 
@@ -24,6 +25,10 @@ FORWARD_ONLY = "forward_only"
 HIDES = "hides"
 # A key of a block: low precision that training is held to (harness/train/arithmetic.py).
 ARITHMETIC = ("fp8", "fp8_static", "int8", "jetfire", "integer", "int4")
+# The keys of a workload's YAML beside its scales, with their types.
+TOP = {"track": str, "core": bool, PREDICT: bool, FORWARD_ONLY: bool, HIDES: list}
+# Parts of a block that have keys of their own.
+PARTS = ("evaluate", "goal", "deadlines", "stream", "fed", "retain", labels.BLOCK)
 FUNCTIONS = tuple(contract.parameters(contract.Workload))
 
 
@@ -122,7 +127,7 @@ def _whole_tree(name: str) -> dict:
         # The loader in C gives the same values ten times as fast.
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         tree = yaml.load(path.read_text(), Loader=loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict) or not scales_of(tree):
         raise UserError(
@@ -130,7 +135,38 @@ def _whole_tree(name: str) -> dict:
             "a block of numbers such as mini:",
             "harness new workload my_problem",
         )
+    _check_tree(tree, path)
     return tree
+
+
+def _check_tree(tree: dict, path: Path) -> None:
+    """Raise UserError for a key beside the scales that is not known, or a value of a wrong type."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            variants = value.get("variants") or {}
+            if not isinstance(variants, dict) or not all(
+                isinstance(changes, dict) for changes in variants.values()
+            ):
+                raise UserError(
+                    f"{path}: {key}.variants is {variants!r}",
+                    "names with changes: {wide: {model: {width: 128}}}",
+                )
+            for name, changes in variants.items():
+                _check_track(changes.get("track", discover.TRACKS[0]), f"{path}: variant {name}")
+            if not isinstance(key, str):
+                raise UserError(f"{path}: {key!r} is not the name of a scale", "text such as mini")
+        elif key not in TOP:
+            raise UserError(f"{path}: {key!r} is neither a scale nor a setting", nearest(key, TOP))
+        elif key == "track":
+            _check_track(value, str(path))
+        elif not isinstance(value, TOP[key]):
+            allowed = "a list of names" if TOP[key] is list else "true or false"
+            raise UserError(f"{path}: {key} is {value!r}", allowed)
+
+
+def _check_track(track: object, where: str) -> None:
+    if track not in discover.TRACKS:
+        raise UserError(f"{where}: track is {track!r}", nearest(str(track), discover.TRACKS))
 
 
 def tree_of(name: str) -> dict:
@@ -214,6 +250,7 @@ def define(name: str, tree: dict, scale: str, variant: str | None) -> Definition
         changes = {k: v for k, v in variants[variant].items() if k != "track"}
         block = merge(block, changes, f"{plugin.name}.{variant}")
     _check_block(block, f"workload.{scale}")
+    _check_functions(plugin)
     track = track_of(tree, scale, variant)
     place = "" if plugin.package else str(plugin.path)
     source = identity.source_hash(plugin)
@@ -227,6 +264,16 @@ def split_variant(name: str) -> tuple[str, str | None]:
     return workload, variant or None
 
 
+def first_workload(card: Card, default: str, scale: str = "mini") -> str:
+    """Return the default workload, or the first other one, that a submission can race on."""
+    tracks = discover.tracks(card)
+    for name in (default, *discover.workloads()):
+        tree = tree_of(name)
+        if isinstance(tree.get(scale), dict) and track_of(tree, scale, None) in tracks:
+            return name
+    return default
+
+
 def track_of(tree: dict, scale: str, variant: str | None) -> str:
     """Return the kind of goal: the workload's, or a variant's own."""
     own = (tree[scale].get("variants") or {}).get(variant, {})
@@ -238,6 +285,9 @@ def _check_block(block: dict, where: str) -> None:
     for key in ("batch", "horizon", "evaluate", "goal"):
         if key not in block:
             raise UserError(f"{where} has no {key}", "batch, horizon, evaluate and goal")
+    for key in PARTS:
+        if not isinstance(block.get(key, {}), dict):
+            raise UserError(f"{where}.{key} is {block[key]!r}", "keys with values")
     evaluate = block["evaluate"]
     counts = {"batch": block["batch"], "horizon": block["horizon"]}
     counts |= {f"evaluate.{key}": evaluate.get(key) for key in ("points", "batch")}
@@ -257,20 +307,37 @@ def _check_block(block: dict, where: str) -> None:
 
 
 def _check_goal(goal: dict, where: str) -> None:
-    """Raise UserError unless every metric of the goal has bounds that are numbers."""
+    """Raise UserError unless every metric of the goal has one bound, a finite number."""
     for metric, condition in goal.items() or [("", None)]:
         if (
             not isinstance(condition, dict)
-            or not condition
+            or len(condition) != 1
             or set(condition) - {"at_most", "at_least"}
         ):
             raise UserError(
                 f"{where}.goal: {metric!r} is {condition!r}",
-                "metrics with {at_most: X} or {at_least: X}",
+                "metrics, each with {at_most: X} or {at_least: X}",
             )
-        for bound in condition.values():
-            if isinstance(bound, bool) or not isinstance(bound, int | float):
-                raise UserError(f"{where}.goal.{metric}: {condition} is not a bound", "a number")
+        (bound,) = condition.values()
+        number = isinstance(bound, int | float) and not isinstance(bound, bool)
+        if not number or not math.isfinite(bound):
+            raise UserError(f"{where}.goal.{metric}: {condition} is not a bound", "a number")
+
+
+def _check_functions(plugin: Plugin) -> None:
+    """Raise UserError if a file of the user's own lacks a function; nothing is imported."""
+    if plugin.package is not None:
+        return
+    defined = declared.names(plugin.path) | discover.functions(plugin).keys()
+    if missing := [name for name in FUNCTIONS if name not in defined]:
+        raise _lacking(plugin.name, missing)
+
+
+def _lacking(name: str, missing: list[str]) -> UserError:
+    return UserError(
+        f"workload {name} lacks {', '.join(missing)}",
+        f"a workload has {', '.join(FUNCTIONS)} (harness/contract.py)",
+    )
 
 
 def load_workload(definition: Definition) -> ModuleType:
@@ -280,10 +347,6 @@ def load_workload(definition: Definition) -> ModuleType:
         UserError: a function is missing.
     """
     module = discover.load(definition.plugin, "workload")
-    missing = [name for name in FUNCTIONS if not hasattr(module, name)]
-    if missing:
-        raise UserError(
-            f"workload {definition.name} lacks {', '.join(missing)}",
-            f"a workload has {', '.join(FUNCTIONS)} (harness/contract.py)",
-        )
+    if missing := [name for name in FUNCTIONS if not hasattr(module, name)]:
+        raise _lacking(definition.name, missing)
     return module

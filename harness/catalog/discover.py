@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +23,7 @@ from harness.system.paths import ROOT
 
 # What `restrict` was given.
 _restricted: list[dict[str, Plugin]] = []
+LIST = "harness list"
 TRACKS = ("train", "finetune", "compress", "continual", "game")
 
 
@@ -142,6 +144,9 @@ def find(name: str) -> Plugin:
             raise UserError(f"{place} has no variant {variant!r}", nearest(variant, names))
         return Plugin(variant or path.stem, path, "", None)
     if "." in name:
+        head = name.partition(".")[0]
+        if not head or (find_spec(head) is None and head in workloads()):
+            raise unknown(name, "submission", submissions())
         from harness.catalog import optimizer_classes
 
         # package.Class+NAME: the submission NAME takes the parameters that the class does not.
@@ -153,14 +158,35 @@ def find(name: str) -> Plugin:
     return submissions()[name]
 
 
+def find_any(name: str) -> Plugin:
+    """Return the submission called `name`, where a workload's name would do as well.
+
+    Raises:
+        UserError: there is no plugin of the name.
+    """
+    if not is_path(name) and "." not in name and name not in submissions():
+        raise unknown(name, "", [*submissions(), *workloads()])
+    return find(name)
+
+
 def unknown(name: str, what: str, known: Iterable[str]) -> UserError:
-    """Return the error for a name that no plugin has; it finds a file here of that name."""
+    """Return the error for a name that no plugin has; it finds a file here of that name.
+
+    Args:
+        what: submission or workload; "" where both would do.
+    """
+    problem = f"no {what} is called {name!r}" if what else f"nothing is called {name!r}"
     beside = name if Path(name).is_dir() else f"{name}.py"
-    if Path(beside).exists():
+    if name and Path(beside).exists():
+        return UserError(problem, do=f"./{beside} is the one that lies here")
+    workload, _, rest = name.partition(".")
+    if rest and workload in workloads():
         return UserError(
-            f"no {what} is called {name!r}", do=f"./{beside} is the one that lies here"
+            problem,
+            "scale= and variant= choose among a workload's numbers",
+            f"harness show {workload}",
         )
-    return UserError(f"no {what} is called {name!r}", nearest(name, known), f"harness list {what}s")
+    return UserError(problem, nearest(name, known), f"harness list {what}s" if what else LIST)
 
 
 def find_workload(name: str) -> Plugin:
@@ -225,7 +251,19 @@ def read(plugin: Plugin) -> Card:
         space = optimizer_classes.space(plugin.target, plugin.name.partition("+")[2])
         literals = {"SPACE": space} | optimizer_classes.passes(plugin.target)
         return Card(plugin, summary, "a", literals, frozenset({"optimizer"}))
-    return declared.card_of(plugin, sources(plugin))
+    card = declared.card_of(plugin, sources(plugin))
+    for literal, known in (
+        ("TRACKS", TRACKS),
+        ("FALLBACK", submissions()),
+        ("BASE", submissions()),
+    ):
+        value = card.literals.get(literal, [])
+        for name in [value] if isinstance(value, str) else value:
+            if name not in known:
+                raise UserError(
+                    f"{plugin.path}: {literal} names {name!r}", nearest(str(name), known)
+                )
+    return card
 
 
 def sources(plugin: Plugin) -> list[Path]:

@@ -50,12 +50,21 @@ def parse_kind(kind: str) -> tuple[str, Fraction, Fraction]:
         name, _, value = part.partition("=")
         if name not in ratios:
             raise ValueError(f"{kind!r} is not a kind: {name!r} is neither batch nor depth")
-        ratios[name] = Fraction(value)
-        if ratios[name] <= 0:
-            raise ValueError(f"{kind!r} is not a kind: {name} must be above 0")
+        ratios[name] = _ratio(kind, name, value)
     if operation not in NAMED:
         raise ValueError(f"{kind!r} is not a kind: operations are {', '.join(NAMED)}")
     return operation, ratios["batch"], ratios["depth"]
+
+
+def _ratio(kind: str, name: str, text: str) -> Fraction:
+    """Return the ratio that a kind's name has; ValueError if it is not a positive one."""
+    try:
+        ratio = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        ratio = Fraction(0)
+    if ratio <= 0:
+        raise ValueError(f"{kind!r} is not a kind: {name} must be above 0, such as 1/4")
+    return ratio
 
 
 def among(kind: str, ranks: int) -> str:
@@ -64,8 +73,11 @@ def among(kind: str, ranks: int) -> str:
 
 
 def ranks_of(kind: str) -> int:
-    """Return the number of processes that share a pass of this kind."""
-    return int(kind.partition(RANKS)[2] or 1)
+    """Return the number of processes that share a pass of this kind; ValueError if none can."""
+    ranks = int(kind.partition(RANKS)[2] or 1)
+    if ranks < 1:
+        raise ValueError(f"{kind!r} is not a kind: {ranks} processes cannot share a pass")
+    return ranks
 
 
 def alone(kind: str) -> str:

@@ -9,8 +9,9 @@
 A goal may bound `labels`, the number of examples whose labels were given.
 """
 
+from harness.catalog import streams
 from harness.catalog.kinds import LABEL
-from harness.errors import UserError, nearest
+from harness.errors import UserError
 
 BLOCK = "labels"
 LEAST = {"start": 1, "price": 0, "rounds": 0, "size": 0}
@@ -19,8 +20,7 @@ LEAST = {"start": 1, "price": 0, "rounds": 0, "size": 0}
 def check(block: dict, where: str) -> None:
     """Raise UserError for numbers that labels cannot be sold by."""
     labels, known = block[BLOCK], ("tensor", *LEAST)
-    for key in labels.keys() ^ set(known):
-        raise UserError(f"{where}.{BLOCK} has {key!r} too many or too few", nearest(key, known))
+    streams.check_keys(labels, known, f"{where}.{BLOCK}")
     if not isinstance(labels["tensor"], str):
         raise UserError(f"{where}.{BLOCK}.tensor={labels['tensor']!r}", "the name of a tensor")
     for key, least in LEAST.items():

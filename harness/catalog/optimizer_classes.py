@@ -79,6 +79,8 @@ def resolve(target: str) -> type:
     import torch
 
     home, _, name = target.rpartition(".")
+    if not all(part.isidentifier() for part in target.split(".")):
+        raise UserError(f"class={target} is not a dotted path", "package.Class, torch.optim.AdamW")
     try:
         module = importlib.import_module(home)
     except ImportError as error:

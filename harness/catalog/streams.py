@@ -5,6 +5,7 @@ steps in `stream.lengths`. Everything here is a function of the block's numbers.
 """
 
 from bisect import bisect
+from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
 from types import SimpleNamespace
 
@@ -17,8 +18,7 @@ SHOWN = ("shown", "hidden")
 def check(block: dict, where: str) -> None:
     """Refuse a stream that cannot be raced."""
     stream, horizon = block["stream"], block["horizon"]
-    for key in (stream.keys() - {"lengths"}) ^ set(KEYS):
-        raise UserError(f"{where}.stream has {key!r} too many or too few", nearest(key, KEYS))
+    check_keys(stream.keys() - {"lengths"}, KEYS, f"{where}.stream")
     for key, least in (("tasks", 1), ("passes", 1), ("memory", 0)):
         if type(stream[key]) is not int or stream[key] < least:
             raise UserError(f"{where}.stream.{key}={stream[key]!r}", f"a whole number from {least}")
@@ -37,6 +37,15 @@ def check(block: dict, where: str) -> None:
         raise UserError(
             f"{where}.evaluate.every={every!r}", "steps between evaluations; 0 for none"
         )
+
+
+def check_keys(given: Iterable[str], needed: Sequence[str], where: str) -> None:
+    """Raise UserError unless the keys that are given are those that are needed."""
+    for key in sorted(set(map(str, given)) - set(needed)):
+        raise UserError(f"{where} has a key {key!r}", nearest(key, needed))
+    for key in needed:
+        if key not in given:
+            raise UserError(f"{where} has no {key}", f"{', '.join(needed)} are needed")
 
 
 def _check_lengths(stream: dict, horizon: int, where: str) -> None:

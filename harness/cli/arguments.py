@@ -1,8 +1,9 @@
 """What the commands share: their names, a parser, and the reading of KEY=VALUE settings."""
 
 import argparse
+import math
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from harness.errors import UserError, nearest
@@ -39,6 +40,50 @@ def parser(name: str, description: str, epilog: str = "") -> argparse.ArgumentPa
     )
 
 
+def whole(least: int = 1) -> Callable[[str], int]:
+    """Return a function that reads a whole number of an option, for argparse."""
+    return lambda text: int(_number(text, f"a whole number from {least} up", least=least, kind=int))
+
+
+def positive(text: str) -> float:
+    """Read a number above 0 of an option, for argparse."""
+    return _number(text, "a number above 0", above=0)
+
+
+def share(text: str) -> float:
+    """Read a number above 0 and below 1 of an option, for argparse."""
+    return _number(text, "a number above 0 and below 1", above=0, below=1)
+
+
+def part(text: str) -> float:
+    """Read a number from 0 up and below 1 of an option, for argparse."""
+    return _number(text, "a number from 0 up and below 1", least=0, below=1)
+
+
+def _number(
+    text: str,
+    allowed: str,
+    *,
+    kind: type = float,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    below: float = math.inf,
+) -> float:
+    """Return the number in a text.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not a number, or out of bounds.
+    """
+    try:
+        value = kind(text)
+    except ValueError:
+        value = math.nan
+    # not a number fails every comparison
+    if least <= value and above < value < below:
+        return value
+    raise argparse.ArgumentTypeError(f"{text!r} is not {allowed}")
+
+
 def key_values(words: Iterable[str], defaults: dict[str, str], example: str) -> dict[str, str]:
     """Return `defaults` with the values that KEY=VALUE words give.
 
@@ -56,7 +101,8 @@ def key_values(words: Iterable[str], defaults: dict[str, str], example: str) -> 
         if key not in defaults or not value:
             command = " ".join(example.split()[:2])
             if "=" not in word and "workload" in defaults:
-                example = f"{command} workload={shlex.quote(word)}"
+                start = example.rpartition(" workload=")[0]
+                example = f"{start} workload={shlex.quote(word)}"
             raise UserError(
                 f"{word!r} is not a setting of {command}", nearest(key, defaults), example
             )

@@ -51,8 +51,8 @@ def register(arguments: list[str]) -> list[str]:
         elif argument.startswith("results=") and argument[8:9] not in ("", "'", '"'):
             # Any folder, as it is: Hydra wants quotes around spaces and letters beyond ASCII.
             argument = 'results="' + argument[8:].replace('"', '\\"') + '"'
-        elif re.match(r"workload\.\w+\.deadlines\b", argument):
-            # the YAML files leave them out
+        elif re.match(r"workload\.\w+\.(deadlines|goal)\.", argument):
+            # the YAML files leave deadlines out, and a goal may get another condition
             argument = f"++{argument}"
         rewritten.append(argument)
     # Hydra wants these first

@@ -13,7 +13,7 @@ from harness.race import configuration
 from harness.race.trial import Trial
 from harness.records import run_folder
 from harness.system.command_line import SWEEP
-from harness.system.terminal import say
+from harness.system.terminal import coloured, say
 from harness.system.torchrun import Place
 
 
@@ -95,7 +95,7 @@ def race(settings: dict, typed: list[str]) -> int:
         "folder": folder,
         "next": next_lines(typed, trial, result.outcome, Path(folder)),
     }
-    lines = verdict_lines(shown, result.reference)
+    lines = verdict_lines(shown, result.reference, coloured(sys.stdout))
     if result.record.get("earlier"):
         lines.insert(0, "this trial was run before; its record stands")
     say("\n".join(lines), sys.stdout)

@@ -3,10 +3,12 @@
 import os
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 
 from harness.cli.arguments import COMMANDS
 from harness.errors import EXIT_OK, EXIT_USAGE, UserError
 from harness.system import torchrun
+from harness.system.files import NO_ROOM
 from harness.system.paths import children_import_this_copy, require_own_packages
 from harness.system.terminal import printable
 
@@ -22,9 +24,8 @@ harness: which training algorithm gets there first?
 
 settings (python -m harness --cfg job shows all):
   workload= submission= scale=mini|small|base|full variant= seed= trial= study= tuned= hopeless=
-  diagnose=
-  until=goal|budget isolation= engine=auto|cpu|gpu tracker=wandb|tensorboard|none results=FOLDER
-  jobs=2 dry=true submission.KEY=VALUE
+  diagnose= until=goal|budget budget= isolation= engine=auto|cpu|gpu tracker=wandb|tensorboard|none
+  results=FOLDER jobs=2 dry=true submission.KEY=VALUE
 
 commands:
   harness list [submissions|workloads] [--like 'ada*'] [--track NAME]   what there is
@@ -59,6 +60,10 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments is None:
         arguments = sys.argv[1:]
         children_import_this_copy()
+        for stream in (sys.stdout, sys.stderr):
+            # A terminal that lacks a letter shows its number.
+            if isinstance(stream, TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
     try:
         if not arguments or arguments[0] in ("-h", "--help", "help"):
             print(HELP, end="")
@@ -86,3 +91,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return 130
+    except OSError as error:
+        if error.filename is None and error.errno not in NO_ROOM:
+            raise
+        if error.filename is None:
+            # Otherwise Python raises again at exit, when it flushes what is still in the buffer.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        place = error.filename or "the output"
+        print(f"harness: cannot use {printable(str(place))}: {error.strerror}", file=sys.stderr)
+        return EXIT_USAGE

@@ -14,8 +14,11 @@ from harness.cli.arguments import COMMANDS
 from harness.errors import UserError, nearest
 from harness.race import configuration
 from harness.race.configuration import CONF, SETTINGS
+from harness.system.command_line import SWEEP
 
 GROUPS = ("engine", "tracker")
+# what values of a type are called
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 SHOW_ALL = "python -m harness --cfg job"
 # Hydra's own flags whose value is the next word
 WITH_VALUE = (
@@ -34,13 +37,19 @@ def check(
         places: the paths of workloads that are files of the user's own, by option.
     """
     overrides = _parsed(settings_of(arguments))
+    sweep = any(word in SWEEP for word in arguments)
     for override in overrides:
         _check_form(override)
+        if override.is_sweep_override() and not sweep:
+            raise UserError(
+                f"{override.input_line}: several values, and this is one race", do="add -m"
+            )
     chosen = _check_options(overrides, plugins, places or {})
     racing = [plugins[name] for name in chosen.get("submission", _default("submission"))]
     _check_learning_rates(overrides, racing)
     for override in overrides:
         _check_key(override, chosen, racing)
+    _check_scales(overrides)
 
 
 def _default(group: str) -> list[str]:
@@ -130,6 +139,23 @@ def _check_learning_rates(overrides: list, racing: list[Plugin]) -> None:
     for plugin in racing:
         if plugin.target and "lr" in discover.read(plugin).literals["SPACE"]:
             raise UserError(f"{plugin.name} needs a learning rate", do="submission.lr=1e-3")
+
+
+def _check_scales(overrides: list) -> None:
+    """Refuse a change of a scale's numbers that no race of this command line reads."""
+    scales = [str(v) for o in overrides if o.key_or_group == "scale" for v in _values(o)]
+    for override in overrides:
+        parts = override.key_or_group.split(".")
+        if parts[0] != "workload" or len(parts) < 3:
+            continue
+        scales = scales or [configuration.defaults()["scale"]]
+        if parts[1] not in scales:
+            changed = ".".join(["workload", scales[0], *parts[2:]])
+            raise UserError(
+                f"{override.input_line}: a race at scale={scales[0]} does not read it",
+                f"{changed} is read",
+                f"scale={parts[1]}, or {changed}={override.input_line.partition('=')[2]}",
+            )
 
 
 def _check_key(override, chosen: dict[str, list[str]], racing: list[Plugin]) -> None:
@@ -231,7 +257,10 @@ def _check_type(key: str, value: Any, like: Any) -> None:
         return
     allowed = (int, float) if type(like) is float else type(like)
     if not isinstance(value, allowed) or (isinstance(value, bool) and not isinstance(like, bool)):
-        raise UserError(f"{key}={value!r} is not of the type of {like!r}")
+        kind = KINDS.get(type(like))
+        raise UserError(
+            f"{key}={value!r} is not of the type of {like!r}", f"{kind} is allowed" if kind else ""
+        )
 
 
 def _values(override) -> list:

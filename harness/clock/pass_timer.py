@@ -127,6 +127,9 @@ def main(message: dict) -> dict:
 
     A kind of several processes is timed by as many; a pass takes as long as the slowest of them.
     """
+    device = message["engine"]["device"]
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        sys.exit(f"torch sees no GPU for engine.device={device}")
     # A runner does the same.
     processes.keep_freed_memory()
     ranks = max(map(ranks_of, message["kinds"]))

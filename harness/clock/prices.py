@@ -129,19 +129,22 @@ def overdrawn(counts: dict[str, int], steps: int, table: Table) -> str | None:
     return f"{message}: PASSES declares fewer than were made"
 
 
-def canonical_passes(passes: dict[str, float]) -> dict[str, float]:
+def canonical_passes(passes: dict[str, float], where: str = "PASSES: ") -> dict[str, float]:
     """Return PASSES with canonical names of kinds.
+
+    Args:
+        where: where the names were written, for the error.
 
     Raises:
         UserError: a kind does not exist, or a number of passes is negative or no number.
     """
     for kind, n in passes.items():
         if not isinstance(n, int | float) or not 0 <= n < math.inf:
-            raise UserError(f"PASSES: {n!r} passes of {kind!r}", "numbers from 0 up")
+            raise UserError(f"{where}{n!r} passes of {kind!r}", "numbers from 0 up")
     try:
         return {canonical_kind(kind): n for kind, n in passes.items()}
-    except (ValueError, ZeroDivisionError) as error:
-        raise UserError(f"PASSES: {error}") from None
+    except ValueError as error:
+        raise UserError(f"{where}{error}") from None
 
 
 def load_table(path: Path) -> Table | None:

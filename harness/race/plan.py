@@ -21,6 +21,9 @@ from harness.race.trial import Trial, steps_of
 from harness.system import sandbox
 from harness.train import predictor
 
+# of seeds and studies
+LARGEST = 2**63
+
 
 def budget_share(budget: float, definition: Definition) -> float:
     """Return the share of the workload's budget that a trial is given; whole shares as integers.
@@ -40,6 +43,27 @@ def budget_share(budget: float, definition: Definition) -> float:
             "leave budget= out",
         )
     return int(budget) if budget == int(budget) else float(budget)
+
+
+def _check_plain_settings(config: dict) -> None:
+    """Raise UserError if seed or study is out of bounds, or if no results folder is named."""
+    if not 0 <= config["seed"] < LARGEST:
+        raise UserError(f"seed={config['seed']}", "a whole number from 0 up, below 2^63")
+    if not 0 <= config["study"] < LARGEST:
+        raise UserError(f"study={config['study']}", "a whole number from 0 up, below 2^63")
+    if not config["results"].strip():
+        raise UserError("results= has no folder", "the path of a folder", "results=results")
+
+
+def _check_ranks(ranks: int, definition: Definition) -> None:
+    """Raise UserError if a batch has fewer examples than there are processes."""
+    batch = definition.block["batch"]
+    if ranks > batch:
+        raise UserError(
+            f"engine.processes={ranks}, and a batch of {definition.key} has {batch} examples",
+            "a process for each example at most",
+            f"engine.processes={batch}",
+        )
 
 
 def _check_predictor(card: Card, definition: Definition) -> None:
@@ -136,6 +160,7 @@ def _check_diagnosis(config: dict, definition: Definition) -> None:
 
 def make(config: dict) -> Trial:
     """Plan one trial from the resolved configuration (plain dictionaries); raises UserError."""
+    _check_plain_settings(config)
     submission = config["submission"]
     plugin = discover.find(submission.get("path") or submission["name"])
     card = discover.read(plugin)
@@ -146,6 +171,7 @@ def make(config: dict) -> Trial:
     engine = engine_for(config["engine"], definition.scale)
     passes = _passes(card, definition)
     ranks = processes_of(engine, config["isolation"])
+    _check_ranks(ranks, definition)
     sandbox.require(config["isolation"], ranks)
     shared = {kinds.among(kind, ranks): n for kind, n in passes.items()}
     table = tables.prices(definition, engine, passes | shared)

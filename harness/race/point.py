@@ -1,6 +1,5 @@
 """Which hyperparameters a race uses: a tuned point, SPACE's defaults or another point of it."""
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +8,7 @@ from harness.catalog.card import Card
 from harness.catalog.definition import Definition
 from harness.errors import UserError, nearest
 from harness.system.command_line import race
+from harness.system.files import BadFile, read_json
 from harness.system.paths import ROOT
 
 
@@ -97,8 +97,7 @@ def _tuned(config: dict, card: Card, definition: Definition) -> dict | None:
     """
     known: set[str] = set()
     for results in (Path(config["results"]).expanduser(), ROOT / "results"):
-        path = results / "tuned" / f"{definition.key}.json"
-        points = json.loads(path.read_text()) if path.exists() else {}
+        points = _recorded(results / "tuned" / f"{definition.key}.json")
         if card.plugin.name in points:
             recorded = points[card.plugin.name]
             return recorded | {"hp": _without_goals(recorded["hp"], card)}
@@ -112,6 +111,21 @@ def _tuned(config: dict, card: Card, definition: Definition) -> dict | None:
             f"{race(settings, sweep=True, trial='range(0,5)')}",
         )
     return None
+
+
+def _recorded(path: Path) -> dict:
+    """Return the tuned points in a file, by submission; none if there is no file.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    if not path.exists():
+        return {}
+    points = read_json(path)
+    entries = points.values() if isinstance(points, dict) else [None]
+    if not all(isinstance(each, dict) and isinstance(each.get("hp"), dict) for each in entries):
+        raise BadFile(path, "it is not a file of tuned points", "remove it, or restore it")
+    return points
 
 
 def _without_goals(hp: dict, card: Card) -> dict:

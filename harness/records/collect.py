@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.catalog.goal import primary
 from harness.errors import UserError
 from harness.records import stream_metrics
-from harness.records.compact import order, read_compact, short, thinned
+from harness.records.compact import order, read_compact, require_compact, short, thinned
 from harness.records.log import rows as read_rows
 from harness.records.log import verify
 from harness.records.plausibility import confirms
@@ -80,8 +80,8 @@ def collect(paths: Sequence[Path | str]) -> Collection:
             raise UserError(
                 f"there is no {path}",
                 "a results folder, a run folder or a .jsonl file",
-                "harness report results",
             )
+        require_compact(path)
         result.unfit += [pair for pair in _unfit(path, result.left_out) if pair not in result.unfit]
         for run in _read(path, result):
             _add(run, runs, result)

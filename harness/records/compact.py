@@ -8,10 +8,13 @@ content, so an edited or truncated line is detected, and files of several people
 
 import json
 import math
+import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from harness.catalog.goal import primary
+from harness.errors import UserError
+from harness.records import run_folder
 from harness.records.rejudge import curve
 from harness.records.run import RecordedRun
 from harness.records.schema import DAMAGED, check, check_bounds, check_environment
@@ -54,6 +57,16 @@ def short(value: float | None) -> float | None:
 def signed(row: dict) -> str:
     """Return a row as a line of JSON with the digest of its content."""
     return json.dumps(row | {"digest": digest(canonical(row))[:16]}, separators=(",", ":"))
+
+
+def require_compact(path: Path) -> None:
+    """Raise UserError if a path is a file, and its name is not that of a compact file."""
+    if path.is_file() and (path.suffix != ".jsonl" or path.name in run_folder.MARKERS):
+        raise UserError(
+            f"{path} is not a file of records",
+            "a results folder, a run's folder, or a compact file KEY.jsonl",
+            f"its folder: {shlex.quote(str(path.parent))}" * (path.name in run_folder.MARKERS),
+        )
 
 
 def read_compact(path: Path, left_out: list, submission: str = "") -> Iterator[RecordedRun]:

@@ -10,6 +10,8 @@ from harness.system.files import BadFile, atomic_json, atomic_write, read_json
 from harness.system.hashing import canonical, digest
 
 SCHEMA = 1
+# A folder with one of these files is a run's folder.
+MARKERS = ("run.json", "log.jsonl")
 # A trial with one of these outcomes is never run again.
 FINAL = ("reached", "out_of_budget", "hopeless", "diverged", "invalid")
 # outcome: exit status of the command; 1 for any other

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import pytest
 
 from harness.campaign import spending
-from harness.cli import main
 from harness.records.collect import collect
 from harness.records.references import references
 from harness.report.board.board import boards
 from tests.support import records
+from tests.support.racing import typed
 
 WORKLOADS = {"alpha": 0.01, "beta": 0.05}
 
@@ -99,8 +99,8 @@ def test_a_pair_that_missed_with_all_trials_gets_no_further_seed(tmp_path):
 
 
 @pytest.mark.parametrize("hours", ["0", "-1", "nan"])
-def test_hours_that_are_not_positive_are_an_error(tmp_path, capsys, hours):
+def test_hours_that_are_not_positive_are_an_error(tmp_path, hours):
     (tmp_path / "plan.yaml").write_text("submissions: [adamw]\nworkloads: [gpt2]\n")
-    command = ["campaign", str(tmp_path / "plan.yaml"), f"--spend={hours}"]
-    assert main.main(command) == 2
-    assert "a positive number of hours" in capsys.readouterr().err
+    code, _, err = typed("campaign", tmp_path / "plan.yaml", f"--spend={hours}")
+    assert code == 2
+    assert f"--spend: '{hours}' is not a number above 0" in err

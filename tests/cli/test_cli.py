@@ -45,12 +45,14 @@ def refused(*arguments):
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["--help"], ["--version"], ["list"], ["show", "lion"], ["show", "gpt2"]]
+    "arguments",
+    [[], ["--help"], ["--version"], ["list"], ["show", "lion"], ["show", "gpt2"]]
+    + [[name, "--help"] for name in ("suggest", "campaign", "compare", "report", "check")],
 )
 def test_telling_imports_nothing_heavy(arguments):
     code = (
-        f"import sys; from harness.cli.main import main; main({arguments!r}); "
-        "print(*sys.modules, file=sys.stderr)"
+        "import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr)); "
+        f"from harness.cli.main import main; main({arguments!r})"
     )
     began = time.process_time(), time.monotonic()
     done = subprocess.run(
@@ -69,6 +71,159 @@ def test_a_typo_is_told_before_anything_heavy_is_imported():
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment()
     )
     assert not HEAVY & {name.partition(".")[0] for name in done.stdout.split()}
+
+
+# A wrong word of a command: the words, and what is said of them.
+WRONG = [
+    ("show gpt2.mini", "harness show gpt2"),
+    ("show a..b", "class=a..b is not a dotted path"),
+    ("check gpt3", "nothing is called 'gpt3'; did you mean gptq or gpt2"),
+    ("compare adamw adamw", "adamw is compared with itself"),
+    ("compare adamw lion gpt2", "harness compare adamw lion workload=gpt2"),
+    ("comply plan.yaml", "plan.yaml is not a file of records"),
+    ("report plan.yaml", "plan.yaml is not a file of records"),
+    ("verify plan.yaml", "plan.yaml is not a file of records"),
+    ("comply run/run.json", "its folder: run"),
+    ("verify run", "run is not the folder of a finished run"),
+    (f"verify plan.yaml:{'9' * 5000}", "there is no plan.yaml:9999"),
+    ("sync plan.yaml", "there is no folder plan.yaml"),
+    ("refine nowhere", "there is no folder nowhere; a run's folder"),
+    ("refine run --points 0", "'0' is not a whole number from 1 up"),
+    ("campaign bytes.yaml", "bytes.yaml is not YAML"),
+    ("campaign plan.yaml --jobs 0", "'0' is not a whole number from 1 up"),
+    ("campaign plan.yaml --minutes nan", "'nan' is not a number above 0"),
+    ("target gpt2 --trials 0", "'0' is not a whole number from 1 up"),
+    ("target gpt2 --seeds 1", "'1' is not a whole number from 2 up"),
+    ("target gpt2 --share 1", "'1' is not a number above 0 and below 1"),
+    ("target gpt2 --margin -1", "'-1' is not a number from 0 up and below 1"),
+    ("calibrate", "no workload is named"),
+    ("calibrate workload=gpt2 --processes 0", "'0' is not a whole number from 1 up"),
+    ("calibrate workload=gpt2 forward@batch=0", "batch must be above 0"),
+    ("calibrate workload=gpt2 forward@batch=1/0", "batch must be above 0"),
+    ("audit workload=gpt2 engine=gpu", "harness calibrate workload=gpt2 engine=gpu"),
+    ("new submission sub/idea", "letters, digits and _"),
+]
+
+
+@pytest.mark.parametrize("line, said", WRONG, ids=[line[:40] for line, _ in WRONG])
+def test_a_wrong_word_of_a_command_is_refused(line, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plan.yaml").write_text("submissions: [adamw]\nworkloads: [gpt2]\n")
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "log.jsonl").touch()
+    if "run.json" in line:
+        (tmp_path / "run" / "run.json").touch()
+    code, out, err = typed(*line.split())
+    assert (code, out) == (2, ""), err
+    assert said in err
+
+
+LITERALS = [
+    ('SPACE = {"lr": {"lgo": [1e-3, 1]}}', "is not a range"),
+    ('SPACE = {"lr": {"log": [0, 1]}}', "out of order or not positive"),
+    ('SPACE = {"lr": {"choice": []}}', "choice takes a list of values"),
+    ("SPACE = {1: 2}", "name is a Python identifier"),
+    ("SPACE = [1]", "SPACE is [1]"),
+    ('PASSES = "forward"', "PASSES is 'forward'"),
+    ('TRACKS = "train"', "TRACKS is 'train'"),
+    ('TRACKS = ["trian"]', "TRACKS names 'trian'; did you mean train"),
+    ('HANDLES = "hidden"', "HANDLES is 'hidden'"),
+    ('FALLBACK = "adamww"', "FALLBACK names 'adamww'; did you mean adamw"),
+    ('SKIPS = "values"', "SKIPS is 'values'"),
+]
+
+
+@pytest.mark.parametrize("line, said", LITERALS, ids=[line for line, _ in LITERALS])
+def test_a_wrong_literal_of_a_submission_is_refused(line, said, tmp_path):
+    space = "" if line.startswith("SPACE") else 'SPACE = {"lr": 0.1}'
+    functions = """
+def init(params, hp):
+    return {"lr": hp.lr}
+
+
+def update(params, grads, state, hp, progress):
+    pass
+"""
+    (tmp_path / "mine.py").write_text(f"{space}\n{line}\n{functions}")
+    assert said in refused("show", tmp_path / "mine.py")
+    assert said in refused(f"submission={tmp_path / 'mine.py'}", "dry=true")
+
+
+# A change of a workload's YAML, and what is said of it.
+NUMBERS = [
+    ("track: train", "track: trian", "track is 'trian'; did you mean train"),
+    ("track: train", "track: train\nfoo: 3", "'foo' is neither a scale nor a setting"),
+    ("track: train", "track: train\npredict: maybe", "predict is 'maybe'; true or false"),
+    ("track: train", "track: train\nhides: 3", "hides is 3; a list of names"),
+    ("mini:", "3:", "3 is not the name of a scale"),
+    ("batch: 256", "batch: 256\n  fed: 3", "workload.mini.fed is 3"),
+    ("batch: 256", "batch: 256\n  stream: {task: 3}", "mini.stream has a key 'task'"),
+    ("batch: 256", "batch: 256\n  stream: {tasks: 3}", "mini.stream has no boundaries"),
+    ("batch: 256", "batch: 256\n  labels: {}", "mini.labels has no tensor"),
+    ("{accuracy: {at_least: 0.98}}", "accuracy", "workload.mini.goal is 'accuracy'"),
+    ("{at_least: 0.98}", "{at_least: 0.98, at_most: 1}", "each with {at_most: X} or"),
+    ("{at_least: 0.98}", "{at_least: .inf}", "{'at_least': inf} is not a bound"),
+    ("wide: {model: {width: 128}}", "wide: 3", "mini.variants is {'wide': 3}"),
+    ("track: train", "track: train  # \udce9", "is not valid YAML"),
+]
+
+
+@pytest.mark.parametrize("old, new, said", NUMBERS, ids=[said for _, _, said in NUMBERS])
+def test_wrong_numbers_of_a_workload_are_refused(old, new, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert typed("new", "workload", "mine")[0] == 0
+    path = tmp_path / "mine.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new), errors="surrogateescape")
+    assert said in refused("workload=./mine.py", "dry=true")
+
+
+def test_a_workload_without_a_function_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert typed("new", "workload", "mine")[0] == 0
+    path = tmp_path / "mine.py"
+    path.write_text(path.read_text().replace("def metric(", "def measure("))
+    assert "workload mine lacks metric" in refused("workload=./mine.py", "dry=true")
+
+
+@pytest.mark.parametrize("points", ["", "[1]", '{"adamw": 3}', '{"adamw": {}}'])
+def test_a_damaged_file_of_tuned_points_is_named(points, tmp_path):
+    (tmp_path / "tuned").mkdir()
+    (tmp_path / "tuned" / "gpt2.mini.json").write_text(points)
+    assert "gpt2.mini.json cannot be used" in refused(f"results={tmp_path}", "dry=true")
+
+
+def test_an_empty_results_folder_name_is_refused():
+    assert "results= has no folder" in refused("results=", "dry=true")
+
+
+def test_a_condition_can_be_added_to_a_goal():
+    base, added = (
+        typed("dry=true", f"workload.mini.goal.{bound}")[1].split()
+        for bound in ("loss.at_most=3.91", "accuracy.at_least=0.1")
+    )
+    assert base[:6] == added[:6] != []
+    assert base[9] != added[9]
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir("/proc")
+    assert "cannot use idea.py: " in refused("new", "submission", "idea")
+
+
+def test_a_full_disk_behind_a_pipe_is_named():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "harness", "--help"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+        )
+    assert done.returncode == 2
+    assert done.stderr == "harness: cannot use the output: No space left on device\n"
 
 
 # In words
@@ -140,6 +295,16 @@ def test_a_typo_is_told_before_anything_heavy_is_imported():
         ("workload.mini.goal.loss.at_most=low", "{'at_most': 'low'} is not a bound; a number"),
         ("engine.threads=0", "engine.threads=0; a whole number from 1 up"),
         ("engine.device=tpu", "engine.device=tpu does not exist"),
+        ("workload=gpt2.relu", "no workload is called 'gpt2.relu'; scale= and variant= choose"),
+        ("workload=", "no workload is called ''; known: active"),
+        ("submission=.x", "no submission is called '.x'"),
+        ("submission.lr=1e-3,2e-3", "several values, and this is one race; add -m"),
+        ("seed=-1", "seed=-1; a whole number from 0 up"),
+        ("seed=9223372036854775808", "a whole number from 0 up, below 2^63"),
+        ("study=-1", "study=-1; a whole number from 0 up"),
+        ("workload.mini.horizon=1.5", "a whole number is allowed"),
+        ("workload.base.horizon=5", "a race at scale=mini does not read it; workload.mini.horizon"),
+        ("engine.processes=13", "a batch of gpt2.mini has 12 examples"),
     ],
 )  # fmt: skip
 def test_a_wrong_line_is_refused_in_one_line(line, said, tmp_path):
@@ -277,9 +442,11 @@ def test_a_new_submission_can_be_raced_at_once(tmp_path, monkeypatch):
     assert "exists already" in refused("new", "submission", "my_idea")
     assert "cannot name a submission" in refused("new", "submission", "my idea")
     assert "is the name of a shipped submission" in refused("new", "submission", "lion")
-    said = "no submission is called 'my_idea'; ./my_idea.py is the one that lies here"
-    assert said in refused("check", "my_idea")
-    assert said in refused("submission=my_idea")
+    assert "would import itself" in refused("new", "submission", "torch")
+    said = "'my_idea'; ./my_idea.py is the one that lies here"
+    assert f"nothing is called {said}" in refused("check", "my_idea")
+    assert f"nothing is called {said}" in refused("show", "my_idea")
+    assert f"no submission is called {said}" in refused("submission=my_idea")
     assert "harness.py of the current folder would run" in refused("new", "workload", "harness")
     code, out, err = typed("submission=./my_idea.py", "isolation=inline", "results=r", *SMALL)
     assert code == 0, err

@@ -4,7 +4,7 @@ import sys
 
 from harness.catalog import identity
 from harness.catalog.kinds import REFERENCE_STEP
-from harness.cli.arguments import parser
+from harness.cli.arguments import parser, whole
 from harness.cli.commands import calibrate
 from harness.clock import measure, prices, tables
 from harness.clock.measure import busy
@@ -24,7 +24,7 @@ def run(arguments: list[str]) -> int:
     """
     reader = parser("audit", "Compare this machine with a workload's price table.")
     reader.add_argument(
-        "--processes", type=int, default=3, help="fresh processes, one after the other"
+        "--processes", type=whole(), default=3, help="fresh processes, one after the other (3)"
     )
     definition, engine, kinds, asked = calibrate.chosen(reader, arguments)
     path = tables.prices_path(definition, engine)
@@ -32,7 +32,7 @@ def run(arguments: list[str]) -> int:
     if table is None:
         raise UserError(
             f"{definition.key} has no price table for {engine['device']}",
-            do=harness("calibrate", f"workload={definition.name}", f"scale={definition.scale}"),
+            do=harness("calibrate", *asked.settings),
         )
     load = processes.load_average()
     wanted = [

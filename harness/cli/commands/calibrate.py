@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harness.catalog.definition import Definition, define, tree_of
 from harness.catalog.kinds import OPERATIONS, REFERENCE_STEP
-from harness.cli.arguments import key_values, parser
+from harness.cli.arguments import key_values, parser, whole
 from harness.clock.calibrate import kinds_of, make_table, standard
 from harness.clock.measure import busy, level, measure
 from harness.clock.prices import canonical_passes
@@ -25,14 +25,16 @@ def chosen(
     reader.add_argument(
         "settings",
         nargs="*",
+        default=[],
         metavar="KEY=VALUE",
-        help="workload= scale= variant= engine=, and further kinds",
+        help="workload=NAME (needed), scale=NAME (mini), variant=NAME, engine=auto|cpu|gpu; "
+        "further kinds of passes, such as forward@batch=1/4",
     )
     asked = reader.parse_args(arguments)
     kinds, words = [], []
     for word in asked.settings:
         if word.split("=")[0].split("@")[0] in OPERATIONS:
-            kinds.append(next(iter(canonical_passes({word: 1}))))
+            kinds.append(next(iter(canonical_passes({word: 1}, ""))))
         else:
             words.append(word)
     choices, usual = configuration.default_choices(), configuration.defaults()
@@ -42,6 +44,12 @@ def chosen(
         f"{reader.prog} workload={choices['workload']}",
     )
     name = values["workload"]
+    if not name:
+        raise UserError(
+            "no workload is named",
+            "harness list workloads",
+            f"{reader.prog} workload={choices['workload']}",
+        )
     definition = define(name, tree_of(name), values["scale"], values["variant"] or None)
     engine = configuration.engine_for(
         configuration.engine_named(values["engine"]), definition.scale
@@ -53,9 +61,11 @@ def run(arguments: list[str]) -> int:
     """Measure a workload's price table, print it and write it."""
     reader = parser("calibrate", "Measure the price of every kind of pass, in fresh processes.")
     reader.add_argument(
-        "--processes", type=int, default=5, help="fresh processes, one after the other"
+        "--processes", type=whole(), default=5, help="fresh processes, one after the other (5)"
     )
-    reader.add_argument("--rounds", type=int, default=5, help="blocks of every kind in each")
+    reader.add_argument(
+        "--rounds", type=whole(), default=5, help="blocks of every kind in each process (5)"
+    )
     reader.add_argument(
         "--anyway",
         action="store_true",

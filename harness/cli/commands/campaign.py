@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ from harness.campaign.running import run as run_pairs
 from harness.campaign.running import run_in_rounds
 from harness.campaign.spending import spend
 from harness.cli import campaign_launch
-from harness.cli.arguments import parser
+from harness.cli.arguments import parser, positive, whole
 from harness.cli.launchers import LAUNCHERS
 from harness.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UserError
 from harness.race import configuration
@@ -101,9 +100,9 @@ def _asked(arguments: list[str]) -> argparse.Namespace:
     reader = parser("campaign", TEXT, MORE)
     reader.add_argument("plan", type=Path, help="the plan's YAML file")
     reader.add_argument(
-        "--jobs", type=int, default=usual["jobs"], help=f"trials at a time ({usual['jobs']})"
+        "--jobs", type=whole(), default=usual["jobs"], help=f"trials at a time ({usual['jobs']})"
     )
-    reader.add_argument("--minutes", type=float, help="start no trial after so many minutes")
+    reader.add_argument("--minutes", type=positive, help="start no trial after so many minutes")
     reader.add_argument(
         "--results",
         default=usual["results"],
@@ -111,9 +110,10 @@ def _asked(arguments: list[str]) -> argparse.Namespace:
     )
     reader.add_argument(
         "--spend",
-        type=float,
+        type=positive,
         metavar="HOURS",
-        help="of further seeds for neighbours on the board that are not separable, top first",
+        help="then race further seeds of neighbours on the board that are not separable, for so "
+        "many hours",
     )
     reader.add_argument(
         "--launcher",
@@ -128,10 +128,6 @@ def _asked(arguments: list[str]) -> argparse.Namespace:
     asked = reader.parse_args(arguments)
     if not asked.plan.is_file():
         raise UserError(f"there is no plan {asked.plan}", "a YAML file", "harness campaign --help")
-    if asked.jobs < 1:
-        raise UserError(f"--jobs {asked.jobs}", "a whole number from 1 up")
-    if asked.spend is not None and not 0 < asked.spend < math.inf:
-        raise UserError(f"--spend {asked.spend:g}", "a positive number of hours")
     return asked
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.catalog import discover, naming, reading
 from harness.catalog.card import Card
-from harness.catalog.definition import define, scales_of, track_of, tree_of
+from harness.catalog.definition import define, first_workload, scales_of, tree_of
 from harness.cli import config
 from harness.cli.arguments import parser
 from harness.errors import EXIT_FAILED, EXIT_OK
@@ -31,7 +31,7 @@ def run(arguments: list[str]) -> int:
     name = reader.parse_args(arguments).name
     if discover.is_workload(name):
         return _check_workload(name)
-    plugin = discover.find(name)
+    plugin = discover.find_any(name)
     config.refuse_name_clash(plugin, discover.submissions())
     # what is not a submission is refused before torch is imported
     return _check_submission(discover.read(plugin))
@@ -60,7 +60,8 @@ def _try_submission(card: Card) -> int:
     print(f"{card.plugin.name}: form {card.form}, tried on {small.workload.title}")
     if _try(laws.LAWS, small, exempt, card.plugin.path, last="runs"):
         return EXIT_FAILED
-    settings = [f"workload={_workload(card)}", *naming.settings(card.plugin)]
+    place = first_workload(card, configuration.default_choices()["workload"])
+    settings = [f"workload={place}", *naming.settings(card.plugin)]
     if card.plugin.target and "lr" in card.literals["SPACE"]:
         # A race of a class is refused without one.
         settings.append("submission.lr=1e-3")
@@ -118,17 +119,6 @@ def _try(laws: dict[str, Callable], subject, exempt: dict[str, str], path: Path,
     if broken:
         print(f"{broken} of {len(laws)} laws broken")
     return broken
-
-
-def _workload(card: Card) -> str:
-    """Return the name of a workload that the submission can race on."""
-    tracks = discover.tracks(card)
-    default = configuration.default_choices()["workload"]
-    for name in (default, *discover.workloads()):
-        tree = tree_of(name)
-        if "mini" in tree and track_of(tree, "mini", None) in tracks:
-            return name
-    return default
 
 
 def _place(path: Path, function: str) -> str:

@@ -2,6 +2,7 @@
 
 from harness.cli.arguments import key_values, parser, results_folders
 from harness.report.board.compare import versus
+from harness.system.command_line import harness
 
 
 def run(arguments: list[str]) -> int:
@@ -10,11 +11,13 @@ def run(arguments: list[str]) -> int:
         "compare",
         "Compare two submissions by their records: harness compare lion adamw workload=gpt2",
     )
-    reader.add_argument("first")
-    reader.add_argument("second")
+    one = "a submission's name; NAME:KEY=VALUE,KEY=VALUE for one of its points"
+    reader.add_argument("first", help=one)
+    reader.add_argument("second", help=one)
     reader.add_argument(
         "settings",
         nargs="*",
+        default=[],
         metavar="KEY=VALUE",
         help="workload=NAME (all), scale=NAME (mini), results=FOLDER (results)",
     )
@@ -22,7 +25,7 @@ def run(arguments: list[str]) -> int:
     options = key_values(
         asked.settings,
         {"workload": "", "scale": "mini", "results": results_folders()[0]},
-        "harness compare lion adamw workload=gpt2",
+        harness("compare", asked.first, asked.second, "workload=gpt2"),
     )
     print(
         versus(asked.first, asked.second, options["workload"], options["scale"], options["results"])

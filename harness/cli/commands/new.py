@@ -53,6 +53,8 @@ def _check_name(name: str, what: str, shipped: dict[str, Plugin]) -> None:
             "a file harness.py of the current folder would run in our place",
             do="choose another name",
         )
+    if name == "torch":
+        raise UserError("the file imports torch, and would import itself", do="choose another name")
     if name in shipped:
         raise UserError(
             f"{name} is the name of a shipped {what}: {shipped[name].path}",

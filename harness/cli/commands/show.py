@@ -9,7 +9,6 @@ from harness.catalog.card import Card
 from harness.catalog.definition import numbers_path
 from harness.catalog.discover import ROOT
 from harness.cli.arguments import parser
-from harness.errors import UserError, nearest
 from harness.records import run_folder
 from harness.records.compact import read_compact
 from harness.records.schema import check
@@ -31,10 +30,7 @@ def run(arguments: list[str]) -> int:
         doc = ast.get_docstring(reading.tree(plugin.path)) or ""
         _say(f"workload {plugin.name}  ({plugin.path})\n\n{doc}\n\n{numbers}", end="")
         return 0
-    if not discover.is_path(name) and "." not in name and name not in discover.submissions():
-        everything = [*discover.submissions(), *discover.workloads()]
-        raise UserError(f"nothing is called {name!r}", nearest(name, everything), "harness list")
-    _show_submission(discover.read(discover.find(name)))
+    _show_submission(discover.read(discover.find_any(name)))
     return 0
 
 
@@ -52,7 +48,8 @@ def _show_submission(card: Card) -> None:
     _say(f"\n{'tracks':14} {', '.join(discover.tracks(card))}")
     _show_badge(card)
     known = methods.of(plugin.name)
-    state = "-" if known.state is None else f"{known.state:g} bytes a byte of trained parameters"
+    unit = "byte" if known.state == 1 else "bytes"
+    state = "-" if known.state is None else f"{known.state:g} {unit} a byte of trained parameters"
     _say(f"{'state':14} {state}{f' (on {known.measured_on})' if known.measured_on else ''}")
     _say(f"{'PASSES':14} {card.literals.get('PASSES', ONE_PASS)} (a step)")
     for key, value in card.literals.items():

@@ -1,6 +1,5 @@
 """harness suggest WORKLOAD: hyperparameters that published laws predict, without a trial."""
 
-from harness import roles, scaling
 from harness.catalog.definition import Definition, define, load_workload, scales_of, tree_of
 from harness.cli.arguments import parser
 from harness.errors import UserError
@@ -17,7 +16,9 @@ def run(arguments: list[str]) -> int:
         "submission=step_law races with these values.",
     )
     reader.add_argument("workload", help="a language workload's name or file")
-    reader.add_argument("--scale", help="mini, base or full; the first that it has if left out")
+    reader.add_argument(
+        "--scale", help="mini, small, base or full; the first that it has if left out"
+    )
     reader.add_argument("--variant", help="a variant of the workload")
     asked = reader.parse_args(arguments)
     tree = tree_of(asked.workload)
@@ -42,6 +43,9 @@ def lines(definition: Definition) -> list[str]:
             "a workload of the track train whose model has a context, such as gpt2",
             "harness suggest gpt2",
         )
+    # it imports torch
+    from harness import scaling
+
     size, batch = parameters(definition), block["batch"]
     tokens = block["horizon"] * batch * context
     lr, best = scaling.step_law(size, tokens)
@@ -67,6 +71,8 @@ def lines(definition: Definition) -> list[str]:
 def parameters(definition: Definition) -> int:
     """Return the number of the model's parameters without embeddings; no weight is made."""
     import torch
+
+    from harness import roles, scaling
 
     module = load_workload(definition)
     with torch.device("meta"):

@@ -20,7 +20,7 @@ def run(arguments: list[str]) -> int:
     reader.add_argument("--tracker", default="wandb", choices=["wandb", "tensorboard"])
     asked = reader.parse_args(arguments)
     for path in asked.paths:
-        if not Path(path).exists():
+        if not Path(path).is_dir():
             raise UserError(f"there is no folder {path}", do="harness sync FOLDER")
     import yaml
 

@@ -13,7 +13,7 @@ from harness.campaign.target import Procedure
 from harness.campaign.targeting import Racing
 from harness.catalog import discover
 from harness.catalog.definition import split_variant
-from harness.cli.arguments import parser
+from harness.cli.arguments import parser, part, share, whole
 from harness.errors import EXIT_FAILED, EXIT_OK, UserError, nearest
 from harness.race import configuration
 from harness.race.trial import ISOLATION
@@ -111,25 +111,38 @@ def _asked(arguments: list[str]) -> argparse.Namespace:
     reader.add_argument(
         "workloads", nargs="+", help="NAME, NAME.VARIANT, a workload's FILE.py, or all"
     )
-    reader.add_argument("--scale", default=usual["scale"])
-    reader.add_argument("--rule", choices=target.RULES, help="instead of what targets.yaml says")
-    reader.add_argument("--candidates", nargs="+", default=[], help="submissions")
-    reader.add_argument("--trials", type=int, help="points that each candidate races")
-    reader.add_argument("--seeds", type=int, help="seeds of each of the two groups")
-    reader.add_argument("--share", type=float, help="of the budget, that the first group races")
-    reader.add_argument("--margin", type=float, help="of a stream's end that its target leaves")
-    reader.add_argument("--digits", type=int, help="significant digits of the target")
-    reader.add_argument("--isolation", choices=ISOLATION, default=usual["isolation"])
-    reader.add_argument("--recorded", action="store_true", help="race nothing")
     reader.add_argument(
-        "--jobs", type=int, default=usual["jobs"], help=f"trials at a time ({usual['jobs']})"
+        "--scale", default=usual["scale"], help=f"the workloads' scale ({usual['scale']})"
     )
-    reader.add_argument("--results", default=usual["results"])
+    reader.add_argument("--rule", choices=target.RULES, help="instead of what targets.yaml says")
+    reader.add_argument(
+        "--candidates", nargs="+", default=[], help="submissions that the reference is chosen from"
+    )
+    reader.add_argument("--trials", type=whole(), help="points that each candidate races")
+    reader.add_argument("--seeds", type=whole(2), help="seeds of each of the two groups")
+    reader.add_argument("--share", type=share, help="of the budget, that the first group races")
+    reader.add_argument("--margin", type=part, help="of a stream's end that its target leaves")
+    reader.add_argument("--digits", type=whole(), help="significant digits of the target")
+    reader.add_argument(
+        "--isolation",
+        choices=ISOLATION,
+        default=usual["isolation"],
+        help=f"of the trials ({usual['isolation']})",
+    )
+    reader.add_argument(
+        "--recorded", action="store_true", help="race nothing, use what is recorded"
+    )
+    reader.add_argument(
+        "--jobs", type=whole(), default=usual["jobs"], help=f"trials at a time ({usual['jobs']})"
+    )
+    reader.add_argument(
+        "--results",
+        default=usual["results"],
+        help=f"where runs are kept and records are written ({usual['results']})",
+    )
     reader.add_argument("--write", action="store_true", help="write the goal and its evidence")
     asked = reader.parse_args(arguments)
     asked.candidates = tuple(asked.candidates)
-    if asked.jobs < 1:
-        raise UserError(f"--jobs {asked.jobs}", "a whole number from 1 up")
     return asked
 
 

@@ -10,7 +10,7 @@ from harness.cli.arguments import parser
 from harness.errors import EXIT_DISQUALIFIED, EXIT_OK, UserError
 from harness.records import verified
 from harness.records.collect import read_folder
-from harness.records.compact import read_compact
+from harness.records.compact import read_compact, require_compact
 from harness.records.run import RecordedRun
 from harness.system.files import BadFile, read_json
 from harness.system.machine import harness_hash, identity
@@ -124,10 +124,14 @@ def _records(text: str) -> Iterator[tuple[Path, RecordedRun]]:
         UserError: there is none, or it is damaged.
     """
     name, _, line = text.rpartition(":")
-    path, number = (Path(name), int(line)) if name and line.isdecimal() else (Path(text), None)
+    # more digits than a file has lines
+    numbered = name and line.isdecimal() and len(line) < 10
+    path, number = (Path(name), int(line)) if numbered else (Path(text), None)
     if path.is_dir():
         try:
             yield path.resolve(), read_folder(path, str(path))
+        except FileNotFoundError:
+            raise UserError(f"{path} is not the folder of a finished run", ALLOWED) from None
         except (ValueError, KeyError, TypeError, BadFile, OSError) as error:
             raise UserError(
                 f"{path} has no record that can be verified: {error}", ALLOWED
@@ -135,6 +139,7 @@ def _records(text: str) -> Iterator[tuple[Path, RecordedRun]]:
         return
     if not path.is_file():
         raise UserError(f"there is no {text}", ALLOWED, EXAMPLE)
+    require_compact(path)
     left_out: list[tuple[str, str]] = []
     runs = list(read_compact(path, left_out))
     if number is not None:

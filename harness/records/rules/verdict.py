@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.errors import UserError
 from harness.records import run_folder
-from harness.records.compact import read_compact
+from harness.records.compact import read_compact, require_compact
 from harness.records.plausibility import confirms
 from harness.records.rules import FAIL, MARK, OPEN, RULES, RecordView
 from harness.records.schema import DAMAGED
@@ -15,8 +15,6 @@ from harness.records.verified import verified_by
 from harness.system.files import BadFile, read_json
 
 DO = "harness comply results, a run's folder, or results/board/NAME.jsonl"
-# A folder with one of these files is a run's folder. It may be up to three folders deep.
-MARKERS = ("run.json", "log.jsonl")
 
 
 @dataclass
@@ -148,11 +146,15 @@ def _views(path: Path) -> Iterator[tuple[str, RecordView | Verdict]]:
     """Yield the records at a path; a verdict for each that cannot be read."""
     if not path.exists():
         raise UserError(f"there is no {path}", do=DO)
+    require_compact(path)
     if path.is_file():
         yield from _lines(path)
         return
     inner = path / "runs" if (path / "runs").is_dir() else path
-    begun = (inner.glob(f"{'*/' * depth}{name}") for name in MARKERS for depth in range(4))
+    # A run's folder may be up to three folders deep.
+    begun = (
+        inner.glob(f"{'*/' * depth}{name}") for name in run_folder.MARKERS for depth in range(4)
+    )
     for folder in sorted({file.parent for files in begun for file in files}):
         yield str(folder), _folder(folder)
     for file in sorted((path / "board").glob("*.jsonl")):

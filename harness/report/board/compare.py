@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass, replace
 
+from harness.catalog import discover
+from harness.catalog.definition import first_workload
 from harness.errors import UserError, nearest
 from harness.records.collect import Collection, collect
 from harness.records.references import references
@@ -64,8 +66,14 @@ def versus(first: str, second: str, workload: str, scale: str, results: str) -> 
     Args:
         first, second: as for `request_of`.
     """
-    collection = collect([results])
     asked = request_of(first), request_of(second)
+    if asked[0] == asked[1]:
+        raise UserError(
+            f"{first} is compared with itself",
+            "two submissions, or two points of one",
+            "harness compare adamw muon",
+        )
+    collection = collect([results])
     lines: list[str] = []
     for board in boards(collection, references([results])):
         rows = [_row(board, request) for request in asked]
@@ -106,6 +114,15 @@ def _nothing(
 ) -> UserError:
     """Return the reason why there is nothing to compare."""
     runs = [run for run in collection.runs if run.record["scale"] == scale]
+    if not runs:
+        known = {run.record["scale"] for run in collection.runs}
+        raise UserError(f"there is no record at scale {scale} in {results}", nearest(scale, known))
+    on = {name for run in runs for name in (run.record["workload"], run.key)}
+    if workload and workload not in on:
+        raise UserError(
+            f"there is no record on {workload} at scale {scale} in {results}",
+            nearest(workload, {run.record["workload"] for run in runs}),
+        )
     names = sorted({run.record["submission"] for run in runs})
     for request in asked:
         own = [run for run in runs if run.record["submission"] == request.name]
@@ -113,7 +130,7 @@ def _nothing(
             return UserError(
                 f"there is no record of {request.name} at scale {scale} in {results}",
                 nearest(request.name, names),
-                race(["workload=gpt2", f"submission={request.name}"]),
+                _to_race(request.name, scale),
             )
         if not any(request.matches(run) for run in own):
             return _no_point(request, own, f"at scale {scale} in {results}")
@@ -123,6 +140,14 @@ def _nothing(
         f"{names_of} have no workload in common{called} at scale {scale}",
         do="leave workload= out to see all",
     )
+
+
+def _to_race(name: str, scale: str) -> str:
+    """Return the command that races a submission on a workload that it fits, if it is installed."""
+    if name not in discover.submissions():
+        return "harness list submissions"
+    place = first_workload(discover.read(discover.find(name)), "gpt2", scale)
+    return race([f"workload={place}", f"submission={name}", f"scale={scale}"])
 
 
 def _no_point(request: Request, own: list[RecordedRun], where: str) -> UserError:
