@@ -250,7 +250,6 @@ def define(name: str, tree: dict, scale: str, variant: str | None) -> Definition
         changes = {k: v for k, v in variants[variant].items() if k != "track"}
         block = merge(block, changes, f"{plugin.name}.{variant}")
     _check_block(block, f"workload.{scale}")
-    _check_functions(plugin)
     track = track_of(tree, scale, variant)
     place = "" if plugin.package else str(plugin.path)
     source = identity.source_hash(plugin)
@@ -324,8 +323,9 @@ def _check_goal(goal: dict, where: str) -> None:
             raise UserError(f"{where}.goal.{metric}: {condition} is not a bound", "a number")
 
 
-def _check_functions(plugin: Plugin) -> None:
+def require_functions(definition: Definition) -> None:
     """Raise UserError if a file of the user's own lacks a function; nothing is imported."""
+    plugin = definition.plugin
     if plugin.package is not None:
         return
     defined = declared.names(plugin.path) | discover.functions(plugin).keys()

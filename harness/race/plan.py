@@ -12,6 +12,7 @@ from harness.catalog.definition import (
     allows_predictor,
     define,
     forward_only,
+    require_functions,
 )
 from harness.clock import prices, tables
 from harness.errors import UserError
@@ -134,6 +135,7 @@ def _definition(config: dict, card: Card) -> Definition:
     definition = define(
         workload_tree.pop("name"), workload_tree, config["scale"], config["variant"]
     )
+    require_functions(definition)
     tracks = discover.tracks(card)
     if definition.track not in tracks:
         shipped = discover.submissions().get(card.plugin.name) == card.plugin
