@@ -160,5 +160,6 @@ def explain(error: Exception) -> UserError:
         return UserError(f"{text.removeprefix('Error merging override ')}: {cause}")
     if match := re.search(r"Key '(\S+)' is not in struct\s+full_key: (\S+)", text):
         return UserError(f"there is no setting {match[2]!r}", do="python -m harness --cfg job")
-    first = [line for line in text.splitlines() if line.strip()][:2]
+    lines = [line for line in text.splitlines() if line.strip()]
+    first = [line for line in lines[:2] if line is lines[0] or not line.strip().endswith(":")]
     return UserError("; ".join(line.strip() for line in first) or type(error).__name__)

@@ -57,7 +57,7 @@ def _through_hydra(typed: list[str], arguments: list[str]) -> int:
         configurations.append(config.plain(cfg))
 
     main = hydra.main(config_path=str(ROOT / "conf"), config_name="config", version_base="1.3")
-    sys.argv = [sys.argv[0], *arguments]
+    sys.argv = ["harness", *arguments]
     try:
         main(task)()
     except SystemExit as error:

@@ -4,12 +4,14 @@ Four checks, one after the other: that each word is a setting, that its form is 
 option exists, and that each key exists and its value has the right type.
 """
 
+import math
 from typing import Any
 
 import yaml
 
 from harness.catalog import definition, discover, naming
 from harness.catalog.card import Plugin
+from harness.cli import sweep_plan
 from harness.cli.arguments import COMMANDS
 from harness.errors import UserError, nearest
 from harness.race import configuration
@@ -17,6 +19,8 @@ from harness.race.configuration import CONF, SETTINGS
 from harness.system.command_line import SWEEP
 
 GROUPS = ("engine", "tracker")
+# settings of a command line, not of a trial
+ONE_VALUE = ("dry", "jobs", "results", "tracker")
 # what values of a type are called
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 SHOW_ALL = "python -m harness --cfg job"
@@ -99,9 +103,22 @@ def _check_form(override) -> None:
         raise UserError(
             f"{override.input_line!r}: settings have no packages", "settings are key=value"
         )
+    if override.is_sweep_override() and key in ONE_VALUE:
+        raise UserError(f"{override.input_line}: {key} has one value for all trials of a sweep")
+    if override.is_range_sweep():
+        _check_range(override)
     value = override.value() if key == "jobs" else 1
     if not (isinstance(value, int) and value >= 1):
         raise UserError(f"{override.input_line}", "a whole number from 1 up")
+
+
+def _check_range(override) -> None:
+    """Refuse a range without values, or with more than anyone races."""
+    span = override.value()
+    count = (span.stop - span.start) / span.step if span.step else math.inf
+    if not 0 < count <= sweep_plan.MOST:
+        amount = f"more than {sweep_plan.MOST:,} values" if count > 0 else "no value"
+        raise UserError(f"{override.input_line} has {amount}", "range(FROM,TO), FROM below TO")
 
 
 def _check_options(

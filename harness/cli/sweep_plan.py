@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from harness.report.run.text import columns, duration
 from harness.system.paths import ROOT
 
 OWN_COLUMNS = ("workload", "submission", "seed", "trial")
+# trials of a sweep
+MOST = 10_000
 # Settings that the composed configuration takes as they are: nothing else depends on them.
 PLAIN = ("seed", "trial", "study")
 
@@ -75,7 +78,12 @@ def plan(overrides: Sequence[Any]) -> list[Planned]:
     headings = _headings([o.key_or_group for o in ours if o.is_sweep_override()])
     settings = _Settings()
     result = []
-    for values in itertools.product(*map(_choices, ours)):
+    choices = [_choices(override) for override in ours]
+    if (count := math.prod(map(len, choices))) > MOST:
+        raise UserError(
+            f"a sweep of {count:,} trials", f"up to {MOST:,}", "a plan: harness campaign --help"
+        )
+    for values in itertools.product(*choices):
         swept = {
             headings[override.key_or_group]: str(value)
             for override, (_, value) in zip(ours, values)

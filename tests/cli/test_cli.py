@@ -304,6 +304,11 @@ def test_a_full_disk_behind_a_pipe_is_named():
         ("study=-1", "study=-1; a whole number from 0 up"),
         ("workload.mini.horizon=1.5", "a whole number is allowed"),
         ("workload.base.horizon=5", "a race at scale=mini does not read it; workload.mini.horizon"),
+        ("-m seed=range(5,0)", "seed=range(5,0) has no value"),
+        ("-m seed=range(0,1e9)", "has more than 10,000 values"),
+        ("-m seed=range(0,5,0)", "has more than 10,000 values"),
+        ("-m seed=range(0,200) trial=range(0,200)", "a sweep of 40,000 trials; up to 10,000"),
+        ("-m tracker=wandb,none", "tracker has one value for all trials of a sweep"),
         ("engine.processes=13", "a batch of gpt2.mini has 12 examples"),
     ],
 )  # fmt: skip
