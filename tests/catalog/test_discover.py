@@ -44,7 +44,7 @@ def test_reading_a_file_does_not_run_it(tmp_path):
     [
         ({"SPACE": "SPCAE = {}"}, "has no SPACE"),
         ({"SPACE": ""}, "has no SPACE"),
-        ({"SPACE": "SPACE = 3"}, "has no SPACE"),
+        ({"SPACE": "SPACE = 3"}, "SPACE is 3"),
         ({"SPACE": "SPACE = dict(lr=1)"}, "SPACE is not a literal"),
         ({"SPACE": 'SPACE = {"lr": 1.0, "unread": 2}'}, "nothing reads hp.unread"),
         ({"more": "ELEMENTWIES = True"}, "did you mean ELEMENTWISE"),
