@@ -150,6 +150,23 @@ def update(params, grads, state, hp, progress):
     assert said in refused(f"submission={tmp_path / 'mine.py'}", "dry=true")
 
 
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        ("lion adamw scale=huge", "there is no record at scale huge"),
+        ("lion adamw workload=vit", "there is no record on vit at scale mini"),
+        ("lion loin", "did you mean lion?; harness list submissions"),
+        ("lion wanda", "python -m harness workload=compress_gpt2 submission=wanda scale=mini"),
+    ],
+)
+def test_a_comparison_without_records_says_what_can_be_typed(words, said, tmp_path, monkeypatch):
+    records.believe(monkeypatch)
+    (tmp_path / "board").mkdir()
+    lines = [records.line(name, "gpt2", 1, None, 12, 1.0) for name in ("lion", "adamw")]
+    (tmp_path / "board" / "gpt2.mini.jsonl").write_text("\n".join(lines) + "\n")
+    assert said in refused("compare", *words.split(), f"results={tmp_path}")
+
+
 # A change of a workload's YAML, and what is said of it.
 NUMBERS = [
     ("track: train", "track: trian", "track is 'trian'; did you mean train"),
