@@ -28,7 +28,9 @@ catalog, system. Nobody else imports them.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+
+# Type checkers read True. `typing` is not imported here: the current folder may have a typing.py.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from harness.cli.api import BOARD, compare, curves, race, results

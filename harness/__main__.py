@@ -1,23 +1,24 @@
 """`python -m harness`: races, and the commands around them."""
 
+import os
 import sys
-from pathlib import Path
-
-from harness.cli.main import main
-from harness.system.paths import ROOT
 
 
 def search_current_folder_last() -> None:
     """Put the current folder behind ours in the module path; `python -m` puts it first.
 
-    A folder of the user's may have its own workloads/ or submissions/, which would hide ours.
+    A folder of the user's may have its own workloads/ or submissions/, which would hide ours, or a
+    json.py. So nothing is imported before this but what Python itself has loaded.
     """
-    if sys.flags.safe_path or not sys.path or Path(sys.path[0] or ".").resolve() == ROOT:
+    root = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+    if sys.flags.safe_path or not sys.path or os.path.realpath(sys.path[0] or ".") == root:
         return
     current = sys.path.pop(0)
-    sys.path += [path for path in (str(ROOT), current) if path not in sys.path]
+    sys.path += [path for path in (root, current) if path not in sys.path]
 
 
 if __name__ == "__main__":
     search_current_folder_last()
+    from harness.cli.main import main
+
     sys.exit(main())

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from harness.catalog import discover, methods
 from harness.cli import main
 from harness.cli.arguments import COMMANDS
+from harness.cli.commands import doctor
 from harness.records import run_folder
 from tests.support import records
 from tests.support.racing import (
@@ -487,6 +488,14 @@ def test_doctor_finds_what_a_race_needs():
     assert done.returncode == 0, done.stdout + done.stderr
     assert "MISSING" not in done.stdout
     assert "isolation: freeze" in done.stdout
+
+
+def test_doctor_finds_a_cache_folder_that_cannot_be_written(monkeypatch):
+    monkeypatch.setenv("HARNESS_CACHE", "/dev/null/cache")
+    finding = doctor._cache()
+    assert finding.works is False
+    assert "HARNESS_CACHE=FOLDER" in finding.text
+    assert finding.subject in doctor.NEEDED
 
 
 def test_hydras_own_flags_work():

@@ -162,6 +162,14 @@ def test_packages_of_the_current_folder_do_not_hide_ours(elsewhere):
     assert done.stdout.splitlines()[-1] == str(ROOT / "workloads" / "__init__.py"), done.stderr
 
 
+def test_files_of_the_current_folder_do_not_hide_the_library(elsewhere):
+    for name in ("json", "random", "typing", "re", "pathlib", "hashlib", "argparse", "io"):
+        (elsewhere / f"{name}.py").write_text("raise SystemExit('not ours')\n")
+    command = [sys.executable, "-m", "harness", "list", "--like", "lion"]
+    done = run(command, elsewhere, PYTHONPATH=ROOT)
+    assert "Lion: the sign" in done.stdout, done.stderr
+
+
 @pytest.mark.slow
 def test_a_sweep_in_a_folder_with_files_of_the_library_s_names(elsewhere):
     """Workers of a launcher start in the current folder, and import json, random and torch."""

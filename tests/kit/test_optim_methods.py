@@ -41,6 +41,10 @@ class Model(nn.Module):
                 part.role, part.weight = "factor", nn.Parameter(torch.randn(rows, 3))
 
 
+def test_there_are_as_many_methods_as_the_page_says():
+    assert len(NAMES) > 100
+
+
 def model_of(name):
     return Model(CARDS[name].literals.get("HANDLES") == ["factor"])
 

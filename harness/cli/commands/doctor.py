@@ -21,6 +21,9 @@ PACKAGES = (
     "pandas",
     "matplotlib",
 )
+CACHE = "cache folder"
+# what no race can do without
+NEEDED = (*PACKAGES, CACHE)
 MARKS = {True: "ok", False: "MISSING", None: "-"}
 # bytes that the prepared data and a few runs need
 ENOUGH_DISK = 2e9
@@ -40,7 +43,7 @@ def run(arguments: list[str]) -> int:
     complete = True
     for finding in _examine():
         print(f"{MARKS[finding.works]:8} {finding.subject:28} {finding.text}", flush=True)
-        complete = complete and not (finding.works is False and finding.subject in PACKAGES)
+        complete = complete and not (finding.works is False and finding.subject in NEEDED)
     return EXIT_OK if complete else EXIT_FAILED
 
 
@@ -54,6 +57,7 @@ def _examine() -> Iterator[Finding]:
     yield from _devices()
     yield from _isolation()
     yield _tracker()
+    yield _cache()
     yield _disk()
     yield _data()
 
@@ -89,6 +93,15 @@ def _tracker() -> Finding:
         return Finding(None, "W&B", "online: an API key is configured")
     text = "offline: no API key (runs are kept; harness sync sends them later)"
     return Finding(None, "W&B", text)
+
+
+def _cache() -> Finding:
+    """Say whether downloads and prepared data can be kept."""
+    cache = paths.cache_folder()
+    existing = next(path for path in (cache, *cache.parents) if path.exists())
+    if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
+        return Finding(True, CACHE, str(cache))
+    return Finding(False, CACHE, f"{cache} cannot be written: HARNESS_CACHE=FOLDER names another")
 
 
 def _disk() -> Finding:
