@@ -113,14 +113,16 @@ def _file_of(name: str, what: str) -> Path:
     if path.is_dir():
         inside = path / f"{path.name}.py"
         if not inside.is_file():
-            raise UserError(f"{name} is a folder without {inside.name}", f"{name}/FILE.py")
+            place = f"{name.rstrip('/')}/FILE.py"
+            raise UserError(f"{name} is a folder without {inside.name}", place)
         return inside
     if not path.is_file():
         beside = [str(p.relative_to(Path.cwd())) for p in Path.cwd().glob("*.py")]
+        stem = Path(name).stem if Path(name).stem.isidentifier() else "my_idea"
         raise UserError(
             f"{what} file {name} does not exist",
             nearest(Path(name).name, beside) if beside else "",
-            f"to write one: harness new {what} {Path(name).stem}",
+            f"to write one: harness new {what} {stem}",
         )
     reading.check_name(path)
     return path
@@ -177,7 +179,7 @@ def unknown(name: str, what: str, known: Iterable[str]) -> UserError:
     """
     problem = f"no {what} is called {name!r}" if what else f"nothing is called {name!r}"
     beside = name if Path(name).is_dir() else f"{name}.py"
-    if name and Path(beside).exists():
+    if name.strip(".") and Path(beside).exists():
         return UserError(problem, do=f"./{beside} is the one that lies here")
     workload, _, rest = name.partition(".")
     if rest and workload in workloads():

@@ -79,6 +79,9 @@ def plan(overrides: Sequence[Any]) -> list[Planned]:
     settings = _Settings()
     result = []
     choices = [_choices(override) for override in ours]
+    for override, values in zip(ours, choices):
+        if not values:
+            raise UserError(f"{override.input_line} matches nothing", do="harness list")
     if (count := math.prod(map(len, choices))) > MOST:
         raise UserError(
             f"a sweep of {count:,} trials", f"up to {MOST:,}", "a plan: harness campaign --help"

@@ -78,6 +78,9 @@ def test_a_typo_is_told_before_anything_heavy_is_imported():
 WRONG = [
     ("show gpt2.mini", "harness show gpt2"),
     ("show a..b", "class=a..b is not a dotted path"),
+    ("show ..", "no submission is called '..'; known: a_coder"),
+    ("show no-such.py", "to write one: harness new submission my_idea"),
+    ("-m submission=glob(zzz*) dry=true", "submission=glob(zzz*) matches nothing"),
     ("check gpt3", "nothing is called 'gpt3'; did you mean gptq or gpt2"),
     ("compare adamw adamw", "adamw is compared with itself"),
     ("compare adamw lion gpt2", "harness compare adamw lion workload=gpt2"),

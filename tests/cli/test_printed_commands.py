@@ -48,7 +48,7 @@ SAMPLES = {
 }
 PLACEHOLDERS = {
     "what": "submission",
-    "Path(name).stem": "my_idea",
+    "stem": "my_idea",
     "name": "gpt2",
     "definition.track": "train",
 }
