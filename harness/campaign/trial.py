@@ -34,7 +34,6 @@ def race(config: dict) -> dict:
     from harness.race.observer import Quiet
     from harness.race.referee import race
 
-    os.environ["HARNESS_SWEEP"] = "1"
     begun = time.monotonic()
     try:
         trial = plan.make(config)

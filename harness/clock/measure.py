@@ -83,9 +83,10 @@ def measure(
             command, cwd=discover.ROOT, env=os.environ | threads, capture_output=True, text=True
         )
         if completed.returncode:
-            raise UserError(
-                f"measuring {definition.key} failed: {completed.stderr.strip().splitlines()[-1]}"
-            )
+            # A process that the kernel killed has said nothing.
+            ended = f"its process ended with status {completed.returncode}"
+            reason = [ended, *completed.stderr.strip().splitlines()][-1]
+            raise UserError(f"measuring {definition.key} failed: {reason}")
         timing = json.loads(completed.stdout.splitlines()[-1])
         timings.append(in_units(timing, standard.seconds) if standard else timing)
         report(i, timings)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -297,3 +298,11 @@ def test_gradients_of_each_example_may_cost_what_they_compute(table):
     many = scaled(dear, 50.0) | {"flops": 1600 * dear["flops"]}
     assert table_checks.lint(with_prices(table, {"per_example_gradients": many})) == []
     assert table_checks.lint(with_prices(table, {"per_example_gradients": scaled(dear, 50.0)}))
+
+
+def test_a_timer_that_the_kernel_killed_is_named(monkeypatch):
+    killed = SimpleNamespace(returncode=-9, stderr="", stdout="")
+    monkeypatch.setattr(measure, "_opening", lambda definition: {})
+    monkeypatch.setattr(measure.subprocess, "run", lambda *_, **__: killed)
+    with pytest.raises(UserError, match="its process ended with status -9"):
+        measure.measure(gpt2(), ENGINE, ["forward"], processes=1, rounds=1)
