@@ -19,6 +19,11 @@ def search_current_folder_last() -> None:
 
 if __name__ == "__main__":
     search_current_folder_last()
-    from harness.cli.main import main
+    try:
+        from harness.cli.main import main
 
-    sys.exit(main())
+        status = main()
+    except KeyboardInterrupt:
+        # Ctrl-C while modules are imported
+        status = 130
+    sys.exit(status)
