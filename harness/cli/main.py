@@ -6,7 +6,7 @@ from importlib import import_module
 from io import TextIOWrapper
 
 from harness.cli.arguments import COMMANDS
-from harness.errors import EXIT_OK, EXIT_USAGE, UserError
+from harness.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, UserError
 from harness.system import torchrun
 from harness.system.files import NO_ROOM
 from harness.system.paths import children_import_this_copy, require_own_packages
@@ -100,3 +100,10 @@ def main(arguments: list[str] | None = None) -> int:
         place = error.filename or "the output"
         print(f"harness: cannot use {printable(str(place))}: {error.strerror}", file=sys.stderr)
         return EXIT_USAGE
+    except Exception as error:
+        from harness.train.failure import in_file_of_the_user, in_one_line
+
+        if not in_file_of_the_user(error):
+            raise
+        print(f"harness: {printable(in_one_line(error))}", file=sys.stderr)
+        return EXIT_FAILED

@@ -27,7 +27,7 @@ from harness.system.machine import environment, load_average
 from harness.system.processes import keep_freed_memory
 from harness.system.signals import Signals
 from harness.train import checkpoint, final_weights, shared_weights
-from harness.train.failure import of_machine
+from harness.train.failure import in_file_of_the_user, in_one_line, of_machine
 
 # Outcomes of a trial whose last weights were evaluated.
 JUDGED = ("reached", "out_of_budget", "hopeless")
@@ -98,6 +98,9 @@ def _run(attempt: Attempt) -> Outcome:
             outcome, reason = "interrupted", "stopped at once by a second Ctrl-C"
         elif failure := of_machine(error):
             outcome, reason = failure
+        elif in_file_of_the_user(error):
+            # a workload of the user's own: its data, model and metrics are made in this process
+            outcome, reason = "failed", in_one_line(error)
         else:
             raise
     finally:

@@ -49,10 +49,22 @@ def in_one_line(error: BaseException) -> str:
     """Return the error in one line, with the place in the submission where it was raised."""
     text = str(error) or type(error).__name__
     message = text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
+    frame = _frame(error)
+    return f"{message} ({frame.filename}:{frame.lineno}, in {frame.name})" if frame else message
+
+
+def in_file_of_the_user(error: BaseException) -> bool:
+    """Return True if an error comes from a file that is neither the project's nor a library's."""
+    frame = _frame(error)
+    return frame is not None and not frame.filename.startswith(str(ROOT) + os.sep)
+
+
+def _frame(error: BaseException) -> traceback.FrameSummary | None:
+    """Return the innermost frame of an error that is in no library and not in the harness."""
     own_code = str(ROOT / "harness") + os.sep
     libraries = ("site-packages", "dist-packages", os.path.dirname(os.__file__))
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         foreign = any(part in frame.filename for part in libraries)
         if not foreign and not frame.filename.startswith((own_code, "<")):
-            return f"{message} ({frame.filename}:{frame.lineno}, in {frame.name})"
-    return message
+            return frame
+    return None

@@ -1,6 +1,7 @@
 """The command line as a user meets it: quick, in one line, with the nearest right name."""
 
 import os
+import runpy
 import subprocess
 import sys
 import time
@@ -207,6 +208,19 @@ def test_a_workload_without_a_function_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "mine.py"
     path.write_text(path.read_text().replace("def metric(", "def measure("))
     assert "workload mine lacks metric" in refused("workload=./mine.py", "dry=true")
+
+
+def test_an_error_in_a_file_of_the_users_is_told_in_one_line(tmp_path, monkeypatch):
+    path = tmp_path / "mine.py"
+    path.write_text("def data():\n    return nothing\n")
+    data = runpy.run_path(str(path))["data"]
+    monkeypatch.setattr("harness.cli.commands.list.run", lambda _: data())
+    said = f"harness: NameError: name 'nothing' is not defined ({path}:2, in data)\n"
+    assert typed("list") == (1, "", said)
+    # a fault of ours keeps its traceback
+    monkeypatch.setattr("harness.cli.commands.list.run", lambda _: {}["nothing"])
+    with pytest.raises(KeyError):
+        typed("list")
 
 
 @pytest.mark.parametrize("points", ["", "[1]", '{"adamw": 3}', '{"adamw": {}}'])
