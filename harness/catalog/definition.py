@@ -23,6 +23,9 @@ PREDICT = "predict"
 FORWARD_ONLY = "forward_only"
 # Another: folders and installed packages that may hold validation data.
 HIDES = "hides"
+# Another: code draws what the training data must not tell, such as which labels are wrong. True, or
+# a list of the variants of which this holds.
+GENERATED = "generated"
 # A key of a block: low precision that training is held to (harness/train/arithmetic.py).
 ARITHMETIC = ("fp8", "fp8_static", "int8", "jetfire", "integer", "int4")
 # The keys of a workload's YAML beside its scales, with their types.
@@ -200,6 +203,12 @@ def allows_predictor(definition: Definition) -> bool:
 def forward_only(definition: Definition) -> bool:
     """Return True if the workload's file says that it offers forward passes only."""
     return _whole_tree(definition.place or definition.name).get(FORWARD_ONLY) is True
+
+
+def draws_answers(definition: Definition) -> bool:
+    """Return True if code drew what the training data must not tell, so it can be drawn again."""
+    stated = _whole_tree(definition.place or definition.name).get(GENERATED, False)
+    return definition.variant in stated if isinstance(stated, list) else stated is True
 
 
 def places_of_data(definition: Definition) -> list[Path]:

@@ -20,11 +20,12 @@ RANGES = ("log", "linear", "int", "choice")
 
 def _kind(spec: dict, where: str) -> str:
     kinds = [k for k in RANGES if k in spec]
-    extra = set(spec) - set(RANGES) - {"default", "goal"}
-    if len(kinds) != 1 or extra or not isinstance(spec.get("goal", ""), str):
+    extra = set(spec) - set(RANGES) - {"default", "goal", "tuned"}
+    stated = isinstance(spec.get("goal", ""), str) and isinstance(spec.get("tuned", True), bool)
+    if len(kinds) != 1 or extra or not stated:
         raise UserError(
             f"{where}: {spec} is not a range",
-            f"one of {', '.join(RANGES)}, with an optional default, and a goal's metric",
+            f"one of {', '.join(RANGES)}, with an optional default, a goal's metric, and tuned",
         )
     return kinds[0]
 
@@ -127,12 +128,17 @@ def _rounded(value: float, low: float, high: float) -> float:
 def point(space: dict, study: int, index: int) -> dict:
     """Return point `index` of a study: a scrambled Sobol sequence, a function of its arguments.
 
-    The ranges take the dimensions of the sequence in the order of SPACE. Another order gives other
+    A range with `"tuned": False` keeps its default. The others take the dimensions of the sequence
+    in the order of SPACE. Another order gives other
     points; it is another submission as well, since the order is part of the file's identity.
     """
     from scipy.stats import qmc
 
-    ranges = {name: spec for name, spec in space.items() if isinstance(spec, dict)}
+    ranges = {
+        name: spec
+        for name, spec in space.items()
+        if isinstance(spec, dict) and spec.get("tuned", True)
+    }
     values = default(space)
     if not ranges:
         return values

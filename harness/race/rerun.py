@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harness.catalog import data, discover, streams
-from harness.catalog.definition import define, tree_of
+from harness.catalog.definition import define, draws_answers, tree_of
 from harness.catalog.key import own_key
 from harness.errors import UserError
 from harness.race import plan
@@ -112,6 +112,8 @@ def again(
 
 def is_generated(trial: Trial) -> bool:
     """Return True if a trial's problem is drawn by code, so that its source can draw it too."""
+    if draws_answers(trial.definition):
+        return True
     if "seed" in discover.functions(trial.definition.plugin)["data"]:
         return True
     validation = data.prepare(trial.definition, "val", trial.seed)

@@ -8,7 +8,8 @@ arXiv 2301.12077.
     on, m falling from 0.95 to 0.8;  λ = the `noise` quantile of max(p∘S)/max(p∘(1 − S)) over an
     epoch, at most 1, and 0 in the first 0.08 of the budget
 
-`noise` is the assumed share of sets without the truth. Variants: `proden` has v' = v/Σv with λ = 0
+`noise` is the assumed share of sets without the truth. A trial of `alim` may draw another target;
+`alim_one_hot` has the paper's. Variants: `proden` has v' = v/Σv with λ = 0
 and m = 0 at every visit (Lv et al., arXiv 2002.08053); `cc` descends −log Σ_{c ∈ S} p_c instead
 (Feng et al., arXiv 2007.08929).
 State: AdamW's m and v, two words per parameter; w, one word per example and class.
@@ -29,6 +30,7 @@ SPACE = {
     "waiting": {"int": [0, 5], "default": 1},
 }
 VARIANTS = {
+    "alim_one_hot": {"target": "one_hot"},
     "proden": {"target": "scaled", "noise": 0.0, "first": 0.0, "last": 0.0, "waiting": 0},
     "cc": {"target": "union", "noise": 0.0, "first": 0.0, "last": 0.0, "waiting": 0},
 }

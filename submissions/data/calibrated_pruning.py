@@ -23,7 +23,7 @@ from submissions.first_order import adamw
 
 SPACE = {
     **adamw.SPACE,
-    "score": {"choice": ["el2n", "forgetting", "none"]},
+    "score": {"choice": ["el2n", "forgetting", "none"], "tuned": False},
     "share": {"linear": [0.1, 1.0], "default": 0.5},
     "by_score": {"linear": [0.0, 1.0], "default": 0.1},
 }

@@ -23,7 +23,7 @@ SPACE = {
     **adamw.SPACE,
     "begin": {"linear": [0.05, 1.0], "default": 0.2},
     "whole": {"linear": [0.1, 1.0], "default": 0.8},
-    "hardest": {"choice": [False, True]},
+    "hardest": {"choice": [False, True], "tuned": False},
 }
 VARIANTS = {"anti_curriculum": {"hardest": True}}
 FIRST = 0.2

@@ -20,7 +20,7 @@ from submissions.first_order import sgd
 
 PARTS = 8
 PASSES = {"forward_backward@batch=1/8": 8}
-SPACE = {**sgd.SPACE, "balance": {"choice": ["mean", "pair", "none"]}}
+SPACE = {**sgd.SPACE, "balance": {"choice": ["mean", "pair", "none"], "tuned": False}}
 VARIANTS = {
     "grab_pair": {"balance": "pair"},
     "shuffle_once": {"balance": "none"},

@@ -28,7 +28,7 @@ SPACE = {
     "radius": {"linear": [0.0, 0.3], "default": 0.1},
     "clean": {"linear": [0.0, 1.0], "default": 0.5},
     "ramp": {"linear": [0.1, 0.9], "default": 0.5},
-    "start": {"choice": ["torch", "interval"]},
+    "start": {"choice": ["torch", "interval"], "tuned": False},
 }
 VARIANTS = {"fast_ibp": {"start": "interval"}}
 

@@ -25,7 +25,7 @@ SPACE = {
     **adamw.SPACE,
     "labels": {"int": [60, 1000], "default": 300, "goal": "labels"},
     "size": {"int": [5, 50], "default": 10},
-    "score": {"choice": ["margin", "entropy"]},
+    "score": {"choice": ["margin", "entropy"], "tuned": False},
 }
 VARIANTS = {"entropy": {"score": "entropy"}}
 

@@ -26,7 +26,7 @@ PASSES = {
     "exchange@batch=1/2": 0.1,
     "exchange": 0.025,
 }
-SPACE = {**adamw.SPACE, "graph": {"choice": ["ring", "complete"]}}
+SPACE = {**adamw.SPACE, "graph": {"choice": ["ring", "complete"], "tuned": False}}
 VARIANTS = {"gossip_complete": {"graph": "complete"}}
 
 

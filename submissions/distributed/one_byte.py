@@ -26,7 +26,7 @@ SPACE = {
     # The authors' 0.1 is for 30 samples of each machine.
     "lr": {"log": [1e-5, 1.0], "default": 1e-3},
     "eps": {"log": [1e-3, 0.3], "default": 1e-3},
-    "bits": {"choice": [8, 32]},
+    "bits": {"choice": [8, 32], "tuned": False},
 }
 
 

@@ -201,6 +201,50 @@ def test_the_goal_decides_what_it_may_ask_for_and_no_trial_tunes_it():
         space.validate({"x": {"int": [1, 2], "goal": 3}}, "mine.py")
 
 
+def test_no_trial_draws_a_value_that_is_not_tuned():
+    declared = {
+        "lr": {"log": [1e-3, 1e-1]},
+        "kind": {"choice": ["plain", "other"], "tuned": False},
+    }
+    space.validate(declared, "mine.py")
+    points = [space.point(declared, 0, i) for i in range(8)]
+    assert {p["kind"] for p in points} == {"plain"}
+    assert len({p["lr"] for p in points}) == 8
+    assert points[3]["lr"] == space.point({"lr": declared["lr"]}, 0, 3)["lr"]
+    assert space.check(declared, "kind", "other", "mine") == "other"
+    with pytest.raises(UserError, match="not a range"):
+        space.validate({"x": {"int": [1, 2], "tuned": "no"}}, "mine.py")
+
+
+# Recorded, so that their points stay: what they draw of a variant is stated in their docstrings.
+DRAWN = {
+    "alim": {"target"}, "fedavg": {"server"}, "f2sa": {"rising"}, "private_sgd": {"automatic"},
+    "robust_loss": {"kind"},
+}  # fmt: skip
+OURS = ("data", "distributed", "private", "bilevel", "samplers", "tuners")
+
+
+def test_no_trial_of_a_method_draws_a_variant_of_it():
+    """A trial of `margin` may not be one of `entropy`; numbers on a range are another matter."""
+    drawn = {}
+    for name, plugin in discover.submissions().items():
+        if plugin.path.parent.name not in OURS or plugin.path.stem != name:
+            continue
+        card = discover.read(plugin)
+        fixed = {k for values in card.literals.get("VARIANTS", {}).values() for k in values}
+        choices = {
+            k
+            for k, spec in card.literals["SPACE"].items()
+            if k in fixed
+            and isinstance(spec, dict)
+            and "choice" in spec
+            and spec.get("tuned", True)
+        }
+        if choices:
+            drawn[name] = choices
+    assert drawn == DRAWN
+
+
 def test_a_point_stays_in_a_range_narrower_than_its_digits():
     for kind in ("log", "linear"):
         declared = {"x": {kind: [1.00000012, 1.00000019]}}

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from harness.catalog import key
+from harness.catalog.definition import load_workload
 from harness.cli import main
 from harness.cli.commands import verify
 from harness.errors import UserError
@@ -23,7 +24,7 @@ from harness.system.files import BadFile, read_json
 from harness.system.paths import ROOT, cache_folder
 from harness.train import final_weights, shared_weights
 from tests.support import records, tiny
-from tests.support.racing import OWN
+from tests.support.racing import OWN, planned
 
 BOARD = ROOT / "results" / "board"
 WHEN = {"date": "2026-01-02", "harness": "h", "machine": "m"}
@@ -257,6 +258,32 @@ def test_state_that_no_checkpoint_keeps_is_not_confirmed(tmp_path, monkeypatch):
     run = raced_in(tmp_path / "forgetful", forgetful, 1e-6, monkeypatch)
     with pytest.raises(UserError, match="the weights that came back"):
         rerun.again(run, None, tmp_path / "forgetful again", str(forgetful))
+
+
+@pytest.mark.parametrize(
+    "workload, variant, drawn",
+    [
+        ("clean", None, True), ("partial", None, True), ("vit", "label_noise", True),
+        ("vit", None, False), ("fed", None, False),
+    ],
+)  # fmt: skip
+def test_wrong_labels_and_candidates_are_drawn_by_code(workload, variant, drawn, tmp_path):
+    """A key draws others: who knows the public ones cannot tell which labels are right."""
+    trial = planned(workload, "adamw", tmp_path, variant=variant)
+    assert rerun.is_generated(trial) == drawn
+    if workload == "vit":
+        return
+    told = "candidates" if workload == "partial" else "labels"
+    module, config = load_workload(trial.definition), trial.definition.config
+    with key.own_key(), key.keyed_generators():
+        keyed = rows_of(module.data(config, "train"), told)
+    assert (rows_of(module.data(config, "train"), told) != keyed) == drawn
+
+
+def rows_of(data, told):
+    """Return each example with what is told of it, in no order of the examples."""
+    rows = zip(data["images"], data[told])
+    return sorted((image.numpy().tobytes(), value.numpy().tobytes()) for image, value in rows)
 
 
 def test_a_solution_from_the_source_solves_no_other_instance(tmp_path, monkeypatch):

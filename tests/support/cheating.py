@@ -41,6 +41,7 @@ PLACES |= {
     "unspending": ("private", {"horizon": 90, "evaluate": {"points": 5, "batch": 500}}),
     "whispering": ("fed", {"horizon": 100, "evaluate": {"points": 5, "batch": 500}}),
     "buying": ("active", {"evaluate": {"points": 5, "batch": 500}}),
+    "masking": ("robust", {"evaluate": {"points": 5, "batch": 500}}),
     "unmasking": ("clean", {"evaluate": {"points": 5, "batch": 500}}),
 }
 SENSING = ("matrix_sensing", {})

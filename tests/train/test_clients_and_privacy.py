@@ -3,8 +3,10 @@
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import norm
 
 from harness import privacy
 from harness.catalog.kinds import canonical_kind
@@ -155,6 +157,23 @@ def test_epsilon_is_that_of_an_independent_accountant():
         accountant.compose(event, calls)
         theirs = accountant.get_epsilon(DELTA)
         assert privacy.epsilon({noise: calls}, RATE, DELTA) == pytest.approx(theirs, rel=1e-3)
+
+
+@pytest.mark.parametrize("noise, order", [(1.0, 2), (1.5, 8), (3.0, 32), (0.8, 3)])
+def test_the_divergence_is_that_of_an_integral(noise, order):
+    """Of both directions between the sum's density with an example and without it."""
+    x = np.linspace(-40 * noise, 40 * noise + order, 400_001)
+    without = norm.logpdf(x, 0, noise)
+    having = np.logaddexp(
+        math.log1p(-RATE) + without, math.log(RATE) + norm.logpdf(x, 1, noise)
+    )  # fmt: skip
+
+    def integral(p, q):
+        return math.log(np.trapezoid(np.exp(order * p - (order - 1) * q), x)) / (order - 1)
+
+    found = privacy.divergence(RATE, noise, order)
+    assert found == pytest.approx(integral(having, without), rel=1e-6)
+    assert found >= integral(without, having)
 
 
 def test_epsilon_of_mixed_noise_and_its_bounds():

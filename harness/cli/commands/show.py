@@ -69,7 +69,8 @@ def _range(spec) -> str:
     value = default({"x": spec})["x"]
     values = f"one of {spec[kind]}" if kind == "choice" else f"{kind} {spec[kind]}"
     decided = f"; the goal's {spec['goal']}, where it asks for one" if "goal" in spec else ""
-    return f"{value!s:<12} {values}{decided}"
+    kept = "" if spec.get("tuned", True) else "; no trial draws it"
+    return f"{value!s:<12} {values}{decided}{kept}"
 
 
 def _show_badge(card: Card) -> None:
