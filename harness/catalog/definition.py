@@ -29,7 +29,10 @@ GENERATED = "generated"
 # A key of a block: low precision that training is held to (harness/train/arithmetic.py).
 ARITHMETIC = ("fp8", "fp8_static", "int8", "jetfire", "integer", "int4")
 # The keys of a workload's YAML beside its scales, with their types.
-TOP = {"track": str, "core": bool, PREDICT: bool, FORWARD_ONLY: bool, HIDES: list}
+TOP = {
+    "track": str, "core": bool, PREDICT: bool, FORWARD_ONLY: bool, HIDES: list,
+    GENERATED: bool | list,
+}  # fmt: skip
 # Parts of a block that have keys of their own.
 PARTS = ("evaluate", "goal", "deadlines", "stream", "fed", "retain", labels.BLOCK)
 FUNCTIONS = tuple(contract.parameters(contract.Workload))
@@ -163,7 +166,9 @@ def _check_tree(tree: dict, path: Path) -> None:
         elif key == "track":
             _check_track(value, str(path))
         elif not isinstance(value, TOP[key]):
-            allowed = "a list of names" if TOP[key] is list else "true or false"
+            allowed = {list: "a list of names", bool: "true or false"}.get(
+                TOP[key], "true, false or a list of variants"
+            )
             raise UserError(f"{path}: {key} is {value!r}", allowed)
 
 
