@@ -1,11 +1,15 @@
 """Describe an exception of a submission for the referee and for users."""
 
+import errno
 import os
 import traceback
 
 from harness.errors import UserError
 from harness.system import sandbox
 from harness.system.paths import ROOT
+
+# What the kernel calls EPERM and EACCES.
+NOT_ALLOWED = (os.strerror(errno.EPERM), os.strerror(errno.EACCES))
 
 
 def failure(error: BaseException) -> dict:
@@ -27,9 +31,10 @@ def failure(error: BaseException) -> dict:
 
 def _refusal(error: BaseException) -> str:
     """Return what a confined process is refused, if that may be the cause of the error."""
-    refused = isinstance(error, PermissionError) and sandbox.confined()
+    # Libraries in C give the kernel's words alone.
+    told = isinstance(error, PermissionError) or any(words in str(error) for words in NOT_ALLOWED)
     # The errors of the tripwire say it themselves.
-    if not refused or "isolation:" in str(error):
+    if not told or not sandbox.confined() or "isolation:" in str(error):
         return ""
     return (
         "; isolation=strict refuses new processes (workers of a data loader, too), sockets, shared "

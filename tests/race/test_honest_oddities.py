@@ -116,6 +116,7 @@ def cases():
             yield pytest.param(name, level, marks=slow, id=f"{name} {level}")
 
 
+@pytest.mark.filterwarnings("default:a warning")
 @pytest.mark.parametrize("name, level", list(cases()))
 def test_odd_and_honest_work_passes_or_is_refused_by_name(name, level, tmp_path, capfd):
     if level == "strict" and not sandbox.offered():

@@ -25,12 +25,15 @@ TRACK = {"train": "gpt2", "finetune": "ft_vit", "compress": "compress_vit"}
 TRACK["continual"] = "stream_split"
 OWN = {"alternating_minimisation": "matrix_completion", "elr": "vit", "tpsgd": "vit"}
 OWN |= dict.fromkeys(("frank_wolfe", "pairwise_frank_wolfe"), "constrained")
-OWN |= dict.fromkeys(("cbo", "cbo_isotropic"), "blackbox") | {"convex_admm": "two_layer_relu"}
+OWN |= dict.fromkeys(("cbo", "cbo_isotropic", "fzoos"), "blackbox") | {
+    "convex_admm": "two_layer_relu"
+}
 OWN["orthogonal_dictionary"] = "matrix_dictionary"
 STEPS, POINTS = 4, 2
 # many passes at once
 LONG = {"alternating_minimisation": 40, "eggroll": 40, "lora_sb": 400, "snip": 400}
-LONG |= {"masha": 200}
+LONG |= {"masha": 200, "fzoos": 200, "llm_pruner": 300}
+LONG |= dict.fromkeys(("cbo", "cbo_isotropic", "grab", "grab_pair"), 40)
 SMALL = {"gpt2": {"batch": 8}, "compress_vit": {"batch": 16}, "ft_vit": {"batch": 16}}
 
 
