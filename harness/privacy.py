@@ -23,11 +23,15 @@ def divergence(rate: float, noise: float, order: int) -> float:
         rate: the chance of an example to be in a sample, in (0, 1].
         noise: standard deviation of the noise over the sensitivity.
     """
+    # Not a power, which raises where no float holds it.
+    twice = 2 * noise * noise
+    if not twice:
+        return math.inf
     if rate == 1:
-        return order / (2 * noise**2)
+        return order / twice
     terms = [
         math.lgamma(order + 1) - math.lgamma(k + 1) - math.lgamma(order - k + 1)
-        + k * math.log(rate) + (order - k) * math.log1p(-rate) + k * (k - 1) / (2 * noise**2)
+        + k * math.log(rate) + (order - k) * math.log1p(-rate) + k * (k - 1) / twice
         for k in range(order + 1)
     ]  # fmt: skip
     largest = max(terms)
@@ -69,7 +73,8 @@ def epsilon(
         total = sum(n * divergence(rate, noise, order) for noise, n in made.items())
         total += sum(n * divergence(1, noise, order) for noise, n in grown.items())
         bounds.append(total + math.log1p(-1 / order) - math.log(delta * order) / (order - 1))
-    return min(UNBOUNDED, max(0.0, min(bounds)))
+    # A sum that no float holds bounds nothing.
+    return min([UNBOUNDED, *(max(0.0, bound) for bound in bounds if math.isfinite(bound))])
 
 
 def noise_for(bound: float, calls: int, rate: float, delta: float, tree: bool = False) -> float:

@@ -107,6 +107,8 @@ def _check_literals(card: Card, tree: ast.Module, sources: Iterable[Path]) -> No
         value = card.literals.get(name)
         if value is not None and (not isinstance(value, kind) or value in ([], "")):
             raise UserError(f"{where}: {name} is {value!r}", f"such as {name} = {example}")
+    if not all(isinstance(name, str) for name in card.literals.get("TRACKS", [])):
+        raise UserError(f"{where}: TRACKS is {card.literals['TRACKS']!r}", "a list of names")
     _refuse_retired(where, tree)
     for name in (n for n in card.functions if n.isupper() and n not in LITERALS):
         if close := get_close_matches(name, LITERALS, n=1, cutoff=MISSPELT):

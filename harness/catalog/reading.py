@@ -58,7 +58,8 @@ def tree(path: Path) -> ast.Module:
         UserError: the file is not valid Python.
     """
     try:
-        return _parsed(path, path.read_text(encoding="utf-8"))
+        # Some editors begin a file with a mark of its encoding, which Python skips.
+        return _parsed(path, path.read_text(encoding="utf-8-sig"))
     except UNREADABLE as error:
         raise UserError(f"{path} is not valid Python: {error}") from None
 

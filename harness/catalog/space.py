@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from harness.errors import UserError, nearest
 
 POINTS = 2**20  # of a study, more than anyone races; the sequence itself has 2**30
+LARGEST = 2**63  # of a number
 RANGES = ("log", "linear", "int", "choice")
 
 
@@ -46,6 +47,7 @@ def validate(space: dict, where: str) -> None:
             numbers = isinstance(spec, list) and all(type(v) in (int, float) for v in spec)
             if not numbers and not isinstance(spec, int | float | str | bool | None):
                 raise UserError(f"{at}: {spec!r} is not a number, string, truth value or range")
+            _check_sizes(spec if isinstance(spec, list) else [spec], at)
             continue
         kind = _kind(spec, at)
         values = spec[kind]
@@ -53,6 +55,7 @@ def validate(space: dict, where: str) -> None:
             raise UserError(
                 f"{at}: {kind} takes a list of {'values' if kind == 'choice' else 'two bounds'}"
             )
+        _check_sizes(values, at)
         if kind == "choice":
             continue
         if not all(
@@ -73,6 +76,14 @@ def validate(space: dict, where: str) -> None:
             raise UserError(
                 f"{where}: the default of SPACE[{name!r}]: {error.what}", error.allowed
             ) from None
+
+
+def _check_sizes(values: list, at: str) -> None:
+    """Raise UserError for a number that no record can hold."""
+    for value in values:
+        if isinstance(value, int | float) and not abs(value) < LARGEST:
+            number = f"{value}" if isinstance(value, float) else "a number of many digits"
+            raise UserError(f"{at}: {number}", f"finite numbers below {LARGEST:.3g}")
 
 
 def default(space: dict) -> dict:

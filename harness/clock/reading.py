@@ -71,12 +71,14 @@ def read(rows: list[dict], table: Table) -> Reading:
     outside = [row["outside"] for row in rows]
     mean, upper = ratio(list(zip(inside, outside, strict=True)))
     excess = _excess(rows, inside, table)
-    other = upper * work * (1 + excess) if work else _scaled(sum(outside), last, table)
+    # Seconds beside passes that took no time have no ratio to them.
+    timed = work and sum(inside) > 0
+    other = upper * work * (1 + excess) if timed else _scaled(sum(outside), last, table)
     hidden = excess * work
     setup = _scaled(last["setup_seconds"], last, table)
     spent = work + talk + other + hidden
     lost = last["lost_steps"] * spent / last["step"] if last["step"] else 0.0
-    fixed = setup + lost + talk + (other if not work else 0.0)
+    fixed = setup + lost + talk + (0.0 if timed else other)
     least = sum(n * table.of(k).low for k, n in _computed(last["counts"]).items())
     most = sum(n * table.of(k).high for k, n in _computed(last["counts"]).items())
     low = least * (1 + excess) * (1 + max(0.0, 2 * mean - upper)) + fixed

@@ -99,6 +99,9 @@ class Attempt:
         self.continued = bool(every)
         lost = (row["lost_steps"] for row in reversed(every) if row["event"] == "resumed")
         self.lost = next(lost, 0)
+        # Every attempt's set-up is charged, also where nothing came of it.
+        setups = (row["setup_seconds"] for row in reversed(every) if "setup_seconds" in row)
+        self.setup_seconds = next(setups, 0.0)
 
     def append(self, row: dict) -> dict:
         """Append a row to the log; return it as written."""
@@ -145,7 +148,8 @@ class Attempt:
         logged = [row["step"] for row in self._handed_over()]
         lost = max(0, max([self.running.furthest_step(), *logged]) - step)
         self.lost += lost
-        self.append({"event": "resumed", "step": step, "lost_steps": self.lost})
+        charged = {"lost_steps": self.lost, "setup_seconds": self.setup_seconds}
+        self.append({"event": "resumed", "step": step} | charged)
         # After the row: what a crash between the two loses is charged twice, not never.
         self.running.restart_progress(step)
         self.rows = run_folder.valid_rows(self.rows)
@@ -155,8 +159,6 @@ class Attempt:
         """Set the clock's running sums to those of the row that training continues from."""
         self.base, known = base, base or {}
         self.step_seconds = known.get("anchor_seconds", ready["anchor"])
-        # Every attempt's set-up is charged: what it does may serve the training.
-        self.setup_seconds = known.get("setup_seconds", 0.0) + ready["setup"]
         self.table = self.trial.table.at(self.step_seconds)
         self.spent = {name: known.get(name, 0.0) for name in self.spent}
 

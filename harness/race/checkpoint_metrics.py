@@ -7,6 +7,7 @@ it. A runner that leaves something out of its checkpoints does not continue to t
 
 import json
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,12 +18,46 @@ if TYPE_CHECKING:
 MODEL, STATE = "tensors.", "meta.submission."
 # Scalars of state that a method may keep for each scalar that it trains.
 STATE_SHARE = 8
+# Bytes of a header without state in it: of all, and for each tensor.
+NAMES, NAMED = 1 << 15, 1 << 10
+# A checkpoint may be so many times as large as the weights that are handed over and the state, as a
+# model may have more tensors than these; so many bytes every one may have.
+TIMES, LEAST = 8, 1 << 28
+# Bytes of weights over those of a mask: it has a byte for each.
+MASK = 4
+# Bytes of a state that nobody needs to report: those of a few random generators.
+GENERATORS = 1 << 14
 # Bytes of a header that are read.
 LONGEST_HEADER = 1 << 26
 
 
-def state_bytes(path: Path) -> int:
-    """Return the bytes of the method's floating-point state in a checkpoint, from its header.
+def largest(known: int) -> int:
+    """Return the bytes that a checkpoint may have, given those of weights and reported state."""
+    return max(LEAST, TIMES * known)
+
+
+def unreported(path: Path, reported: int, weights: int | None) -> int:
+    """Return the bytes that a method keeps in a checkpoint beyond those that were reported.
+
+    Args:
+        weights: the bytes of the workload's weights, where all that a method keeps counts: then
+            tensors beside them and a mask are state too, such as a buffer of the model.
+
+    Raises:
+        ValueError: it does not have the header of a safetensors file.
+    """
+    state, others = kept(path)
+    more = max(0, state - reported)
+    if weights is not None:
+        more += max(0, others - weights - weights // MASK)
+    return more if more > GENERATORS else 0
+
+
+def kept(path: Path) -> tuple[int, int]:
+    """Return the bytes of the method's state in a checkpoint, and of the other tensors.
+
+    They are read from its header. What is no tensor is text there; it counts as state beyond what
+    names and a few numbers take.
 
     Raises:
         ValueError: it does not have the header of a safetensors file.
@@ -31,14 +66,23 @@ def state_bytes(path: Path) -> int:
         size = int.from_bytes(file.read(8), "little")
         if size > LONGEST_HEADER:
             raise ValueError(f"the checkpoint's header has {size:,} bytes")
-        header = json.loads(file.read(size))
-    rows = [row for name, row in header.items() if name.startswith(STATE)]
-    sizes = [end - start for start, end in (row["data_offsets"] for row in rows if _floats(row))]
-    return sum(sizes)
-
-
-def _floats(row: dict) -> bool:
-    return row["dtype"][0] == "F" or row["dtype"] == "BF16"
+        try:
+            header = json.loads(file.read(size))
+        except RecursionError:
+            raise ValueError("the checkpoint's header nests too deep") from None
+        whole = os.fstat(file.fileno()).st_size
+    state, others = max(0, size - NAMES - NAMED * len(header)), 0
+    for name, row in header.items():
+        if name == "__metadata__":
+            continue
+        start, end = row["data_offsets"]
+        if not (type(start) is type(end) is int and 0 <= start <= end <= whole):
+            raise ValueError("a tensor of the checkpoint lies outside of its file")
+        if name.startswith(STATE):
+            state += end - start
+        else:
+            others += end - start
+    return state, others
 
 
 @dataclass
@@ -73,9 +117,8 @@ class Held:
             raise ValueError(f"the runner's checkpoint cannot be read: {error}") from None
         model = {k.removeprefix(MODEL): t for k, t in tensors.items() if k.startswith(MODEL)}
         state = [t for name, t in tensors.items() if name.startswith(STATE)]
-        floating = [t for t in state if t.is_floating_point()]
-        self.state = sum(t.numel() for t in floating)
-        self.state_bytes = sum(t.numel() * t.element_size() for t in floating)
+        self.state = sum(t.numel() for t in state if t.is_floating_point())
+        self.state_bytes = sum(t.numel() * t.element_size() for t in state)
         self._first = self._first or model
         seen = set()
         for name, tensor in model.items():

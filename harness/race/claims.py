@@ -33,14 +33,21 @@ class ClaimChecker:
         self._step, self._counts, self._samples = 0, {}, 0
         self._ledger: dict = {"exposed": False, "spent": {}}
 
-    def first(self, reply: dict) -> dict:
-        """Check the `ready` message, where the attempt begins; return it.
+    def first(self, reply: dict, spent: float | None) -> dict:
+        """Check the `ready` message; return it with the passes that were made up to then.
+
+        Args:
+            spent: CPU seconds of its process tree since it loaded the submission; None with a GPU.
 
         Raises:
             FalseClaim: it cannot be true.
         """
+        where = "in set-up"
         _must(reply["step"] <= self._trial.horizon, f"step {reply['step']} does not exist")
         self._kinds(reply)
+        reply["passes"] = {kind: n for kind, n in reply["counts"].items() if n}
+        self._drawn(reply["samples"], reply["passes"], where)
+        _within(reply, spent, where)
         self._keep(reply)
         return reply
 
@@ -64,21 +71,19 @@ class ClaimChecker:
             all(n >= 0 for n in passes.values()) and self._counts.keys() <= passes.keys(),
             f"passes were unmade {where}",
         )
-        examples = _examples(passes, self._trial.definition.block["batch"])
-        drawn = reply["samples"] - self._samples
-        _must(0 <= drawn <= examples, f"{drawn} examples in passes for {examples} {where}")
-        if spent is not None:
-            inside = sum(reply["inside"].values())
-            _must(
-                inside <= 1.02 * spent + SLACK_SECONDS,
-                f"{inside:.3f} s in passes of {spent:.3f} s of CPU time {where}",
-            )
+        self._drawn(reply["samples"] - self._samples, passes, where)
+        _within(reply, spent, where)
         self._privacy(reply, where)
         reply["passes"] = {kind: n for kind, n in passes.items() if n}
         between = range(self._step + 1, min(until, step))
         reply["passed"] = [s for s in between if self._every and s % self._every == 0]
         self._keep(reply)
         return reply
+
+    def _drawn(self, drawn: int, passes: dict[str, int], where: str) -> None:
+        """Check that these passes can have used so many training examples."""
+        examples = _examples(passes, self._trial.definition.block["batch"])
+        _must(0 <= drawn <= examples, f"{drawn} examples in passes for {examples} {where}")
 
     def _keep(self, reply: dict) -> None:
         self._step, self._counts = reply["step"], reply["counts"]
@@ -209,6 +214,15 @@ def credible_inside(trial: Trial, reply: dict, reference: float, ranks: int = 1)
     explained = sum(n * trial.table.of(kind).seconds for kind, n in counts.items())
     credible = INSIDE_SLACK * reference * explained / unit
     return min(sum(reply["inside"].values()), ranks * credible)
+
+
+def _within(reply: dict, spent: float | None, where: str) -> None:
+    """Check that the seconds in passes are not more than the CPU time, where that is known."""
+    inside = sum(reply["inside"].values())
+    _must(
+        spent is None or inside <= 1.02 * spent + SLACK_SECONDS,
+        f"{inside:.3f} s in passes of {spent or 0:.3f} s of CPU time {where}",
+    )
 
 
 def _must(true: bool, what: str) -> None:

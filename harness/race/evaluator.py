@@ -53,7 +53,7 @@ class Evaluator:
         self._prunable = [name for name, role in kinds.items() if role.kind == "hidden"]
         goal = definition.block["goal"]
         self._compressed = constraints.needs_matrices(goal) or definition.track == "compress"
-        self._asked_for = constraints.Constraints(goal)
+        self._goal, self._asked_for = goal, constraints.Constraints(goal)
         self._asked_for.impose(self._model)
         self._other = _retained(definition, device, seed)
 
@@ -72,9 +72,10 @@ class Evaluator:
             declared: the runner's counts: trained scalars, whether they are merged, memory.
             held: what the trial's checkpoints show of that.
         """
-        scored, finite = self._scores(tensors, active)
-        if not finite:
-            return scored
+        scored, computed = self._scores(tensors, active)
+        if not computed or not all(map(math.isfinite, scored.values())):
+            # The trial has diverged, and no constraint is measured of such weights.
+            return dict.fromkeys(self._goal, math.nan) | scored
         measured = self._constraints(tensors, declared, held or Held())
         measured |= self._reduced()
         for name, (metric, changed) in self._asked_for.relatives(self._model, tensors).items():

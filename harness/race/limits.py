@@ -18,6 +18,7 @@ FILES = 10_000  # files and folders in the folders that it may write to
 DISK_SHARE = 0.25  # of the disk that was free when it started
 MEMORY_SHARE = 0.8  # of the memory that was free when it started
 LOG_BYTES = 1 << 26  # of runner.log
+BLOCK = 512  # bytes of a file's block, as stat(2) counts
 MARGIN = 1.5  # CPU seconds of a lost step, over those of a bare one, that are credible
 SLACK_SECONDS = 0.05  # CPU seconds beside them: the kernel's resolution
 
@@ -41,7 +42,7 @@ class ResourceMonitor:
         memory: bytes of memory that are free.
 
     Attributes:
-        mark: the clock at the last hand-over.
+        mark: the clock at the last hand-over, or when the submission was loaded; 0 before that.
     """
 
     def __init__(
@@ -71,7 +72,9 @@ class ResourceMonitor:
         Raises:
             LimitExceeded: too many processes or files, or too much memory or disk.
         """
-        self._write(self._earlier + self.clock.read() - self.mark)
+        spent = self.clock.read()
+        # Before the first mark, a runner has not loaded the submission.
+        self._write(self._earlier + (spent - self.mark if self.mark else 0.0))
         if self.clock.members > PROCESSES:
             reason = f"the submission had {self.clock.members} processes; at most {PROCESSES}"
             raise LimitExceeded("invalid", reason)
@@ -84,7 +87,7 @@ class ResourceMonitor:
             size += max(0, self._log.stat().st_size - LOG_BYTES)
         for path in self._files:
             with suppress(OSError):
-                size += path.stat().st_size
+                size += _taken(path.stat())
         if count > FILES or size > self._room:
             reason = f"the submission had written {count} files of {size:,} bytes"
             limit = f"at most {FILES} files and {int(self._room):,} bytes"
@@ -118,10 +121,9 @@ class ResourceMonitor:
 
 
 def usage(folders: list[Path]) -> tuple[int, int]:
-    """Return the number of files and folders in the folders, and the files' lengths in bytes.
+    """Return the number of files and folders in the folders, and what the files take in bytes.
 
-    A file's length counts, not its blocks: a sparse file takes as long to read as a full one. The
-    count stops above FILES, whatever there is.
+    The count stops above FILES, whatever there is.
     """
     count, size, waiting = 0, 0, [str(folder) for folder in folders]
     while waiting:
@@ -138,8 +140,16 @@ def usage(folders: list[Path]) -> tuple[int, int]:
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(entry.path)
                     else:
-                        size += entry.stat(follow_symlinks=False).st_size
+                        size += _taken(entry.stat(follow_symlinks=False))
     return count, size
+
+
+def _taken(stat: os.stat_result) -> int:
+    """Return the larger of a file's length and its blocks, in bytes.
+
+    A sparse file takes as long to read as a full one, and blocks may lie beyond a file's end.
+    """
+    return max(stat.st_size, BLOCK * stat.st_blocks)
 
 
 class TreeClock:

@@ -12,7 +12,7 @@ from harness.train.shared_weights import DTYPES
 
 MOST = 1 << 53  # of a whole number; JSON keeps it exactly
 LONGEST = 1e9  # seconds
-TEXT = 4000  # letters of a reason; a traceback is cut to as many by its sender
+TEXT = 4000  # letters of a text; its sender cuts a longer one
 NAMES = 10_000  # entries of a list of names
 FAILURES = ("failed", "oom", "disk_full", "killed")  # outcomes that a runner may report
 Check = Callable[[object], bool]

@@ -56,5 +56,6 @@ def source_of(record: dict, folder: Path | None, place: Path, file: str = "") ->
     if not kept:
         return None
     copy = place / "source"
-    shutil.copytree(kept[0].parent, copy)
+    # A link could lead anywhere.
+    shutil.copytree(kept[0].parent, copy, symlinks=True)
     return str(copy / kept[0].name)

@@ -15,7 +15,8 @@ What is dead cannot change the output. Zeros are exact; there is no tolerance on
 
 Of a block that the submission switched off nothing is left. Embeddings, readout, and the norms and
 biases of what is left count as they are. A neuron with a zero row and a bias is constant, not dead.
-The reduced model must give the dense one's outputs. If it does not, nothing counts as removed.
+The reduced model must give the dense one's outputs. If it does not, nothing counts as removed; nor
+does it where a weight is not finite.
 What they may differ by follows from most of the outputs: a single large one, such as the score of a
 token that never occurs, does not allow more.
 """
@@ -69,6 +70,8 @@ def shares(model: nn.Module, run: Callable[[nn.Module], Tensor]) -> dict[str, fl
     Raises:
         UserError: the model's blocks are not of the form of harness/structure.py.
     """
+    if not all(bool(p.isfinite().all()) for p in model.parameters()):
+        return {"size": 1.0, "flops": 1.0}
     dense = copy.deepcopy(model).double().requires_grad_(False)
     everything = copy.deepcopy(dense)
     if (active := depth.depth(everything)) is not None:

@@ -167,10 +167,13 @@ def resume(attempt: Attempt, ready: dict) -> None:
     ):
         reason = f"the weights that came back at step {step} are not those handed over there"
         raise TrialEnded("failed", reason + again)
-    if not attempt.continued:
+    attempt.setup_seconds += ready["setup"]
+    if not (earlier := attempt.continued):
         layers = {"environment": environment(), "isolation_layers": runner.layers}
-        attempt.append({"event": "started"} | trial.describe() | layers)
-    else:
+        charged = {"setup_seconds": attempt.setup_seconds}
+        attempt.append({"event": "started"} | trial.describe() | layers | charged)
+    # An attempt that ended before its first row is not in the log, and is charged all the same.
+    if earlier or runner.furthest_step() > step:
         lost = attempt.continue_at(step)
         for text in ready["warnings"]:
             attempt.observer.note(text)

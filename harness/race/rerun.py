@@ -5,9 +5,10 @@ import os
 import secrets
 import signal
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from harness.catalog import data, discover, streams
+from harness.catalog import data, discover, identity, streams
 from harness.catalog.definition import define, draws_answers, tree_of
 from harness.catalog.key import own_key
 from harness.errors import UserError
@@ -20,6 +21,7 @@ from harness.records import run_folder
 from harness.records.collect import read_folder
 from harness.records.log import rows as read_rows
 from harness.records.run import RecordedRun
+from harness.records.schema import DAMAGED
 from harness.system.files import remove_tree
 from harness.train import final_weights, shared_weights
 
@@ -56,6 +58,47 @@ class Interrupting(Quiet):
         """Print nothing: whoever verifies sees the result alone."""
 
 
+@contextmanager
+def made_up(where: str):
+    """Raise UserError where a record holds what no race has written."""
+    try:
+        yield
+    except UserError:
+        raise
+    except DAMAGED as error:
+        raise UserError(f"{where}: damaged: {error!r}") from None
+
+
+def admitted(record: dict, folder: Path | None, file: str, workload: str) -> dict:
+    """Return a record as it may be raced here: none of its code runs unconfined.
+
+    Args:
+        folder: the run's folder, which may keep source of its own; None for a compact line.
+        file, workload: the files of submission and workload that the user has named, or "".
+
+    Raises:
+        UserError: code would run that is not installed here, and that the user has not named.
+    """
+    if stated := record.get("workload_file"):
+        if not workload:
+            raise UserError(
+                f"its workload is a file, {stated}, whose code no isolation would confine",
+                do="harness verify RECORD --workload FILE, once you have read the file",
+            )
+        record = record | {"workload_file": str(Path(workload).resolve())}
+    name, isolation = record["submission"], record.get("isolation")
+    shipped = discover.submissions().get(name)
+    known = shipped and identity.source_hash(shipped) == record["submission_hash"]
+    kept = folder is not None and any((folder / "source").rglob(f"{name}.py"))
+    if kept and not (known or file or isolation == "strict"):
+        raise UserError(
+            f"its source is not installed here, and isolation={isolation} would not confine it",
+            "records of isolation=strict",
+            "harness verify RECORD --submission FILE, once you have read the file",
+        )
+    return record
+
+
 def trial_of(
     run: RecordedRun, folder: Path | None, place: Path, file: str = "", keyed: bool = False
 ) -> Trial:
@@ -71,8 +114,9 @@ def trial_of(
     """
     record = run.record
     until = "budget" if _went_on(record) else "goal"
-    source = source_of(record, folder, place, file)
-    trial = plan.make(settings_of(record, source, place, until))
+    with made_up(run.where):
+        source = source_of(record, folder, place, file)
+        trial = plan.make(settings_of(record, source, place, until))
     for name, mine in (
         ("training_hash", trial.definition.training_hash),
         ("submission_hash", trial.source),
@@ -181,8 +225,10 @@ def evaluate_weights(record: dict, folder: Path) -> str:
         return "the final weights are kept, but the submission's own predictor answered"
     if shared_weights.digest(weights) != record.get("weights"):
         raise UserError(f"{folder}: the weights that are kept do not have the record's digest")
-    stated = run_folder.evaluations(read_rows(folder / "log.jsonl"))[-1]
-    for name, old, new in _compared(record, stated, weights):
+    with made_up(str(folder)):
+        stated = run_folder.evaluations(read_rows(folder / "log.jsonl"))[-1]
+        compared = list(_compared(record, stated, weights))
+    for name, old, new in compared:
         if not math.isclose(old, new, rel_tol=CLOSE, abs_tol=CLOSE):
             raise UserError(f"{folder}: the weights that are kept give {name} {new}, not {old}")
     return "the final weights give the same metrics"

@@ -11,16 +11,22 @@ from harness.race.trial import Trial
 from harness.system import policy
 from harness.system.paths import ROOT
 from harness.system.signals import Signals
+from harness.system.terminal import printable
 from harness.train import predictor, shared_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
+REASON = 4000  # letters of it
+
+
 class TrialEnded(Exception):
     """The trial is over for a reason other than its metric."""
 
     def __init__(self, outcome: str, message: str):
+        # It may quote what a submission wrote.
+        message = printable(message)[:REASON]
         super().__init__(message)
         self.outcome, self.message = outcome, message
 

@@ -24,9 +24,9 @@ from harness.system.files import remove_tree
 from harness.system.messages import Channel, Disconnected, Malformed, TimedOut
 from harness.system.paths import ROOT
 from harness.system.procfs import free_memory
-from harness.system.terminal import printable
 
 TICK = 0.2  # seconds between two looks at the process tree
+TAKEN = 60.0  # seconds in which a child must take a message
 FROZEN_SECONDS = 0.05  # of CPU that a stopped tree may show: the kernel's resolution
 
 
@@ -66,7 +66,7 @@ class RunnerChild:
         path = filter(None, [str(ROOT), environment.get("PYTHONPATH")])
         environment |= {"PYTHONPATH": os.pathsep.join(path), "PYTHONSAFEPATH": "1"}
         ours, theirs = socket.socketpair()
-        self._channel = Channel(ours)
+        self._channel = Channel(ours, TAKEN)
         handles = theirs.fileno(), shared, os.getpid()
         with open(self._log, "ab") as log:
             self._process = subprocess.Popen(
@@ -95,11 +95,13 @@ class RunnerChild:
         )
 
     def send(self, kind: str, **fields) -> None:
-        """Send a message; raise TrialEnded if the child is gone."""
+        """Send a message; raise TrialEnded if the child is gone, or does not take it."""
         try:
             self._channel.send(kind, **fields)
         except Disconnected:
             self._gone()
+        except TimedOut:
+            self.hung(f"the runner took no message for {TAKEN:.0f} s")
 
     @property
     def status(self) -> int | None:
@@ -164,8 +166,7 @@ class RunnerChild:
         except FalseClaim as error:
             raise TrialEnded("invalid", str(error)) from None
         if message["kind"] == "failed":
-            reason = printable(message["error"][: message_schema.TEXT])
-            raise TrialEnded(message["outcome"], reason)
+            raise TrialEnded(message["outcome"], message["error"])
         return message
 
     def _refuse_word(self) -> None:
@@ -210,7 +211,8 @@ class RunnerChild:
 
     def close(self) -> None:
         """End the whole tree, and remove its private folder."""
-        with suppress(Disconnected):
+        self._channel.patience = 2.0
+        with suppress(Disconnected, TimedOut):
             self._channel.send("stop")
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(2.0)

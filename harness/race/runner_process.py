@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from harness.catalog import discover
 from harness.race import checkpoint_metrics, claims
 from harness.race.arrivals import Arrivals
-from harness.race.credit import MARGIN, Credit, copying
+from harness.race.credit import Credit, copying
 from harness.race.label_office import LabelOffice, office_of
 from harness.race.message_schema import FalseClaim
 from harness.race.runner_base import RunnerHandle, TrialEnded, check_layout, policy_of
@@ -23,7 +23,6 @@ from harness.train import checkpoint, predictor, shared_weights
 if TYPE_CHECKING:
     from torch import Tensor
 
-CHECKPOINT_TIMES = 8  # a model may have more tensors than it hands over
 # What checks of a runner's words may raise besides FalseClaim, when the words are crafted.
 CRAFTED = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError)
 
@@ -87,6 +86,8 @@ class ProcessRunner(RunnerHandle):
         self._office: LabelOffice | None = None
         # The step of the last hand-over.
         self._at = 0
+        # Of the present segment: whether a stop was asked for; the step count, and since when.
+        self._asked_to_pause, self._moved = False, (-1, 0.0)
         self._monitor = self.child.monitor
         self._claims = claims.ClaimChecker(trial, self.every)
 
@@ -98,7 +99,8 @@ class ProcessRunner(RunnerHandle):
             train = arrivals.folder
         if office := office_of(self.trial, train, self.child.private):
             self._office, train = office, office.folder
-        self.progress.touch()
+        # A count of steps and nothing more: an earlier attempt may have left a note behind it.
+        self.progress.write_bytes(self.furthest.to_bytes(8, "little"))
         writable = [self.child.private, self._checkpoints, self.progress]
         given = arrivals or office
         allowed = policy_of(self.trial, writable, [None if given else train, start])
@@ -124,7 +126,8 @@ class ProcessRunner(RunnerHandle):
         reply = self.child.receive("ready", deadline, "set-up")
         self._monitor.mark = self._monitor.clock.read()
         with crafted_words():
-            reply = self._claims.first(reply) | {"anchor": step_seconds}
+            known = self._monitor.mark - begun if self._on_cpu else None
+            reply = self._claims.first(reply, known) | {"anchor": step_seconds}
             check_layout(reply["layout"], layout)
             self.shared = self._sealed(layout)
             if self._office:
@@ -201,7 +204,7 @@ class ProcessRunner(RunnerHandle):
         own = self.child.receive("saved", self.deadlines["save"], "checkpoint")["own"]
         worked = self._monitor.clock.read() - before
         name = checkpoint.newest(self._checkpoints)
-        most = CHECKPOINT_TIMES * (self.shared.bytes + self.state_bytes + MARGIN)
+        most = checkpoint_metrics.largest(self.shared.bytes + self.state_bytes)
         begun = time.process_time()
         if problem := checkpoint.problem(self._checkpoints / name, most):
             raise TrialEnded("invalid", f"the runner's checkpoint is not valid: {problem}")
@@ -212,8 +215,11 @@ class ProcessRunner(RunnerHandle):
         )
         self._own += self._credit.believed(min(own, worked), self._credit.saving(hashing))
         with crafted_words():
-            size = checkpoint_metrics.state_bytes(self._checkpoints / name)
-            self._unreported = max(self._unreported, size - self._shards * self.state_bytes)
+            reported = self._shards * self.state_bytes
+            # The goal of a stream bounds all that a method keeps.
+            weights = self.shared.bytes if self.trial.terms.streaming else None
+            unreported = checkpoint_metrics.unreported(self._checkpoints / name, reported, weights)
+            self._unreported = max(self._unreported, unreported)
             if self.pretrained:
                 self.held.take(self._checkpoints / name)
         return name
@@ -234,10 +240,10 @@ class ProcessRunner(RunnerHandle):
 
     def _hand_over(self) -> dict:
         """Return what the runner hands over. On the way it may ask for labels."""
-        asked = {"paused": False}
+        self._asked_to_pause, self._moved = False, (-1, time.monotonic())
         kind = ("handover", self.deadlines["step"], "hand-over", "reveal" if self._office else "")
         while True:
-            self._wait_for_message(asked)
+            self._wait_for_message()
             message = self.child.receive(*kind)
             if message["kind"] == "handover":
                 return message
@@ -246,20 +252,25 @@ class ProcessRunner(RunnerHandle):
                 answer = self._office.answer(message["index"])
             self.child.send("revealed", **answer)
 
-    def _wait_for_message(self, asked: dict) -> None:
+    def _wait_for_message(self) -> None:
         """Wait while the runner trains; show its steps, and pass a request to stop on, once."""
-        step, moved = -1, time.monotonic()
         while not self.child.poll():
-            now = self._steps()
-            if now != step:
-                step, moved = now, time.monotonic()
-                self.tick(step)
-            if self.signals.asked and not asked["paused"]:
-                asked["paused"] = True
+            self._check_progress()
+            if self.signals.asked and not self._asked_to_pause:
+                self._asked_to_pause = True
                 self.child.send("pause")
-            if time.monotonic() - moved > self.deadlines["step"]:
-                limit = f"{self.deadlines['step']:.0f} s"
-                self.child.hung(f"no step finished within {limit} (after step {step})")
+        # Or a question after the other would put the deadline off for ever.
+        self._check_progress()
+
+    def _check_progress(self) -> None:
+        """Show the step count; end the trial if it has not grown for as long as a step may take."""
+        (step, since), now = self._moved, self._steps()
+        if now > step:
+            self._moved = now, time.monotonic()
+            self.tick(now)
+        elif time.monotonic() - since > self.deadlines["step"]:
+            limit = f"{self.deadlines['step']:.0f} s"
+            self.child.hung(f"no step finished within {limit} (after step {step})")
 
     def _share(self, reply: dict, names: tuple[str, ...]) -> None:
         """Turn sums over the ranks into means."""

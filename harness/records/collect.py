@@ -98,13 +98,18 @@ def _add(run: RecordedRun, runs: dict[str, RecordedRun], result: Collection) -> 
     except DAMAGED as error:
         result.left_out.append((run.where, f"damaged: {error!r}"))
         return
-    known = runs.setdefault(run.record["run_id"], run)
+    name = run.record["run_id"]
+    known = runs.setdefault(name, run)
     if known is run:
         return
+    if run.verified and not known.verified:
+        # Whoever comes first must not take the place of a record that was raced again.
+        known, run = run, known
+        runs[name] = known
     if confirms(known.record, known.environment, run.record, run.environment):
         # A second record may be made up like the first.
         confirmed = bool(known.verified or run.verified)
-        runs[run.record["run_id"]] = replace(known, confirmed=known.confirmed or confirmed)
+        runs[name] = replace(known, confirmed=known.confirmed or confirmed)
         result.copies.append((run.where, known.where))
     elif _agree(known, run):
         result.copies.append((run.where, known.where))

@@ -234,6 +234,9 @@ def remove_tree(folder: Path) -> None:
                 continue
             os.chmod(entry.path, 0o700)
             for inner in list(os.scandir(entry.path)):
+                # A folder that its owner may not write to cannot be moved.
+                if inner.is_dir(follow_symlinks=False):
+                    os.chmod(inner.path, 0o700)
                 os.rename(inner.path, folder / f".{secrets.token_hex(12)}")
             os.rmdir(entry.path)
     folder.rmdir()

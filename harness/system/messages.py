@@ -22,23 +22,37 @@ class Malformed(Exception):
 
 
 class TimedOut(Exception):
-    """No message came before the deadline."""
+    """No message came, or was taken, before the deadline."""
 
 
 class Channel:
-    """One end of the connection between referee and runner."""
+    """One end of the connection between referee and runner.
 
-    def __init__(self, end: socket.socket):
-        self._socket = end
+    Attributes:
+        patience: seconds in which the other end must take a message; None for no limit.
+    """
+
+    def __init__(self, end: socket.socket, patience: float | None = None):
+        self._socket, self.patience = end, patience
         self._buffer = b""
 
     def send(self, kind: str, **fields) -> None:
-        """Send one message. Raise Disconnected if the other end is gone."""
+        """Send one message.
+
+        Raises:
+            Disconnected: the other end is gone.
+            TimedOut: it has not taken the message in time.
+        """
         data = json.dumps({"kind": kind, **fields}).encode()
+        self._socket.settimeout(self.patience)
         try:
             self._socket.sendall(len(data).to_bytes(4, "big") + data)
+        except TimeoutError:
+            raise TimedOut from None
         except OSError as error:
             raise Disconnected(str(error)) from None
+        finally:
+            self._socket.settimeout(None)
 
     def poll(self, seconds: float = 0.0) -> bool:
         """Return True if something can be read: a message, or the end of the connection."""

@@ -4,12 +4,15 @@ import os
 import re
 from typing import Any, TextIO
 
-# Control characters but the newline and the tab: a terminal would obey them.
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# Control characters but the newline and the tab, and those that turn the direction of text or end a
+# line: a terminal would obey them. Halves of surrogate pairs cannot be printed at all.
+CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 def printable(text: str) -> str:
-    """Return text of unknown origin with control characters written out, as in a Python string."""
+    """Return text of unknown origin with such characters written out, as in a Python string."""
     return CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
 
 

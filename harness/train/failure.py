@@ -10,11 +10,12 @@ from harness.system.paths import ROOT
 
 # What the kernel calls EPERM and EACCES.
 NOT_ALLOWED = (os.strerror(errno.EPERM), os.strerror(errno.EACCES))
+LONGEST = 4000  # letters of a text; a tensor in an exception may print millions
 
 
 def failure(error: BaseException) -> dict:
     """Return the outcome, the error and the traceback of an exception in a submission."""
-    text = str(error) or type(error).__name__
+    text = _text(error)
     memory = (
         isinstance(error, MemoryError)
         or "can't allocate memory" in text
@@ -25,16 +26,28 @@ def failure(error: BaseException) -> dict:
     return {
         "outcome": "oom" if memory else "disk_full" if disk_full else "failed",
         "error": in_one_line(error) + _refusal(error),
-        "traceback": "".join(traceback.format_exception(error))[-4000:],
+        "traceback": "".join(traceback.format_exception(error))[-LONGEST:],
     }
+
+
+def _text(error: BaseException) -> str:
+    """Return the message of an exception, or its type where it has none or cannot print one."""
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST // 2]} ... ({len(text):,} letters)"
+    return text or type(error).__name__
 
 
 def _refusal(error: BaseException) -> str:
     """Return what a confined process is refused, if that may be the cause of the error."""
     # Libraries in C give the kernel's words alone.
-    told = isinstance(error, PermissionError) or any(words in str(error) for words in NOT_ALLOWED)
+    text = _text(error)
+    told = isinstance(error, PermissionError) or any(words in text for words in NOT_ALLOWED)
     # The errors of the tripwire say it themselves.
-    if not told or not sandbox.confined() or "isolation:" in str(error):
+    if not told or not sandbox.confined() or "isolation:" in text:
         return ""
     return (
         "; isolation=strict refuses new processes (workers of a data loader, too), sockets, shared "
@@ -52,7 +65,7 @@ def of_machine(error: BaseException) -> tuple[str, str] | None:
 
 def in_one_line(error: BaseException) -> str:
     """Return the error in one line, with the place in the submission where it was raised."""
-    text = str(error) or type(error).__name__
+    text = _text(error)
     message = text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
     frame = _frame(error)
     return f"{message} ({frame.filename}:{frame.lineno}, in {frame.name})" if frame else message

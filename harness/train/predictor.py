@@ -46,7 +46,8 @@ def unpack(message: dict) -> "Tensor":
         if min(shape, default=0) < 0 or len(data) != math.prod(shape) * dtype.itemsize:
             raise ValueError(f"{len(data)} bytes are not a tensor of {dtype} {shape}")
         return torch.frombuffer(data, dtype=dtype).view(shape) if data else torch.empty(shape)
-    except (KeyError, TypeError) as error:
+    # torch raises the last where no tensor can have the shape.
+    except (KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"not a tensor: {error!r}") from None
 
 

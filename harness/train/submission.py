@@ -10,9 +10,11 @@ nothing else names a form (b) submission as BASE, which then trains what adapt l
 leaves out has the base's default.
 """
 
+from collections import deque
 from collections.abc import Callable
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +27,8 @@ from harness.train.optimizer_form import OptimizerForm
 from harness.train.parameter_group import Group
 from harness.train.task import Task
 
+# So many numbers of a list, or letters, do not count as state: they are step counts and the like.
+FEW, NUMBER_BYTES = 1024, 8
 # what a trial calls of a class Algorithm
 METHODS = ("step", "state_dict", "load_state_dict")
 
@@ -200,8 +204,8 @@ class Submission:
             self.algorithm.load_state_dict(state)
 
     def state_bytes(self) -> int:
-        """Return the bytes of tensors that the method keeps besides parameters and gradients."""
-        return sum(t.numel() * t.element_size() for t in _tensors(self.state_dict()))
+        """Return the bytes that the method keeps besides parameters and gradients."""
+        return kept_bytes(self.state_dict())
 
 
 def _restore(state: dict, saved: dict) -> None:
@@ -217,9 +221,25 @@ def _restore(state: dict, saved: dict) -> None:
             state[name] = value
 
 
-def _tensors(value) -> list[Tensor]:
+def kept_bytes(value: object, around: tuple[int, ...] = ()) -> int:
+    """Return the bytes of the tensors and arrays in a state, of long texts and lists of numbers.
+
+    A few numbers beside them, such as a step count, are not counted.
+
+    Args:
+        around: the containers that it lies in, by id: a state may contain itself.
+    """
     if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, dict):
-        value = list(value.values())
-    return [t for part in value for t in _tensors(part)] if isinstance(value, list | tuple) else []
+        return value.numel() * value.element_size()
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    if isinstance(value, bytes | str):
+        return len(value) * (len(value) > FEW)
+    if hasattr(value, "__dict__"):
+        value = vars(value)
+    if not isinstance(value, dict | list | tuple | set | frozenset | deque) or id(value) in around:
+        return 0
+    inner = list(value.values()) if isinstance(value, dict) else value
+    numbers = sum(isinstance(each, bool | int | float | complex) for each in inner)
+    few = NUMBER_BYTES * numbers * (numbers > FEW)
+    return few + sum(kept_bytes(each, (*around, id(value))) for each in inner)

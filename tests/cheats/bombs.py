@@ -10,6 +10,7 @@ SPACE = {
     "way": {
         "choice": [
             "honest", "processes", "memory", "shared", "disk", "files", "log", "holes", "progress",
+            "beyond",
         ]
     },
 }  # fmt: skip
@@ -87,4 +88,14 @@ def progress():
     """The file of the step count, which lies beside the folders that it may write to."""
     with open(PLACES[0], "r+b") as file:
         file.truncate(150_000_000)
+    time.sleep(5)
+
+
+def beyond():
+    """Blocks behind the end of a file, whose length stays 0."""
+    import ctypes
+
+    with open("short", "wb") as file:
+        keep_size, libc = 1, ctypes.CDLL(None)
+        libc.fallocate64(file.fileno(), keep_size, ctypes.c_int64(0), ctypes.c_int64(150_000_000))
     time.sleep(5)

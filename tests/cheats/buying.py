@@ -10,7 +10,18 @@ PASSES = {"forward_backward": 1}
 SPACE = {
     "lr": 0.1,
     "way": {
-        "choice": ["honest", "data", "folder", "count", "ask", "range", "early", "late", "all"],
+        "choice": [
+            "honest",
+            "data",
+            "folder",
+            "count",
+            "ask",
+            "range",
+            "early",
+            "late",
+            "all",
+            "again",
+        ],
     },
 }
 MANY = 2000
@@ -38,6 +49,8 @@ class Algorithm:
             task.meter.counts["label"] = 0
         if task.step == 3 and way == "ask":
             task.labels.ask(task.unlabelled[:MANY])
+        while task.step == 3 and way == "again":
+            task.labels.ask(task.labelled[:1])
         if task.step == 3 and way == "range":
             task.labels.ask(torch.tensor([task.examples]))
         loss = task.forward_backward(task.next_batch())

@@ -1,6 +1,7 @@
 """Cheat: work hard in one step, keep the fruit, and die before it is paid for, once or often.
 
-Others leave what the next attempt would meet: another checkpoint, deep folders, a package.
+Others leave what the next attempt would meet: another checkpoint, deep folders, a package, a note
+behind the step count. `early` works in a set-up that never ends, `again` in that of a second life.
 """
 
 import os
@@ -12,17 +13,31 @@ import torch
 
 SPACE = {
     "lr": 0.1,
-    "way": {"choice": ["honest", "crash", "loop", "swap", "nested", "package"]},
-}
-BURNED = {"crash": 2.5, "loop": 0.6}  # CPU seconds of a life
+    "way": {
+        "choice": [
+            "honest", "crash", "loop", "swap", "nested", "package", "early", "again",
+        ]
+    },
+}  # fmt: skip
+BURNED = {"crash": 2.5, "loop": 0.6, "early": 2.5, "again": 2.5}  # CPU seconds of a life
 MARK = 12345.0
 FIRST, LIVES = [], []  # the first step of this life, and its number
 CODE = 'import os; os.write(1, b"GOT a package\\n")'
 
 
 def init(params, hp):
-    # Not in the state, which a checkpoint would bring back.
-    LIVES.append(1 + any(progress_file().read_bytes()))
+    # Not in the state, which a checkpoint would bring back. The log's length grows with each life.
+    LIVES.append(1 + os.fstat(1).st_size)
+    os.write(1, b".")
+    if len(progress_file().read_bytes()) > 8:
+        os.write(1, b"GOT what was kept\n")
+    if LIVES == [1] and hp.way == "early":
+        burn(BURNED["early"])
+        with open(progress_file(), "ab") as file:
+            file.write(b"weights" * 100)
+        os._exit(1)
+    if LIVES == [2] and hp.way == "again":
+        burn(BURNED["again"])
     return {"step": 0, "mark": torch.zeros(())}
 
 
@@ -36,8 +51,11 @@ def update(params, grads, state, hp, progress):
     if hp.way == "loop" and state["step"] == FIRST[0] + 8 and state["step"] < 30:
         burn(BURNED["loop"])
         os._exit(1)
-    if hp.way in ("swap", "nested", "package") and state["step"] == 8 and LIVES == [1]:
-        globals()[hp.way](state)
+    if LIVES == [2] and hp.way == "again":
+        os._exit(1)
+    if state["step"] == 8 and LIVES == [1] and hp.way in ("swap", "nested", "package", "again"):
+        if hp.way != "again":
+            globals()[hp.way](state)
         os._exit(1)
     if state["step"] == 4 and hp.way == "crash":
         note = Path("note")

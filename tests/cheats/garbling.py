@@ -1,5 +1,6 @@
 """Cheat: bytes and messages that would break whoever reads them carelessly."""
 
+import hashlib
 import json
 import sys
 from types import SimpleNamespace
@@ -11,10 +12,13 @@ SPACE = {
     "way": {
         "choice": [
             "honest", "layout", "text", "deep", "huge", "bytes", "length", "half", "flood",
-            "unknown", "more",
+            "unknown", "more", "header", "offsets",
         ]
     },
 }  # fmt: skip
+# Of a checkpoint whose hash fits: it nests deep, or has a tensor of a googol of bytes.
+ROW = {"dtype": "F32", "shape": [1], "data_offsets": [0, 10**100]}
+HEADERS = {"header": "[" * 100_000, "offsets": json.dumps({"meta.submission.x": ROW})}
 INNER = {
     "deep": "[" * 100_000 + "]" * 100_000,
     "huge": "9" * 1_000_000,
@@ -40,6 +44,8 @@ def garbled(way, message, true):
     """The text of a message; other bytes go to the socket at once."""
     if message["kind"] == "ready" and way == "layout":
         del message["layout"]
+    if message["kind"] == "saved" and way in HEADERS:
+        crafted(HEADERS[way])
     if message["kind"] == "handover":
         end = sys._getframe(2).f_locals["self"]._socket
         if way == "text":
@@ -59,3 +65,15 @@ def garbled(way, message, true):
         if way in INNER:
             return '{"kind": "handover", "step": ' + INNER[way] + "}"
     return true(message)
+
+
+def crafted(header):
+    """Put a file with this header in the place of the newest checkpoint."""
+    frame = sys._getframe()
+    while "runner" not in frame.f_locals:
+        frame = frame.f_back
+    place = max(frame.f_locals["runner"]._folder.glob("step-*"))
+    content = len(header).to_bytes(8, "little") + header.encode()
+    place.unlink()
+    name = f"{place.name[:15]}{hashlib.sha256(content).hexdigest()[:32]}.safetensors"
+    place.with_name(name).write_bytes(content)

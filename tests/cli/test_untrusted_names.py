@@ -1,5 +1,7 @@
 """Names and texts of unknown origin: refused with a message, or shown without being obeyed."""
 
+from pathlib import Path
+
 import pytest
 
 from harness.cli import main
@@ -41,14 +43,40 @@ def test_a_deep_literal_is_a_message(written, value, capsys):
     assert "deep.py" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "0x" + "f" * 5000, "1e999", "{'log': [-1, 1]}", "{'choice': [1, 1e999]}",
+        "{'goal': 'bits'}", "1j", "b'x'", "{0.1, 0.2}", "0.1, 1: 0.2",
+    ],
+)  # fmt: skip
+def test_a_value_that_no_race_takes_is_a_message_of_show_too(written, value, capsys):
+    assert main.main(["show", written("odd.py", value=value)]) == 2
+    assert "odd.py: SPACE[" in capsys.readouterr().err
+
+
+def test_tracks_that_are_no_names_and_a_mark_of_the_encoding(written, capsys):
+    mine = written("mine.py")
+    Path("mine.py").write_text(Path("mine.py").read_text() + "TRACKS = ['train', 3]\n")
+    assert main.main(["show", mine]) == 2
+    assert "TRACKS is ['train', 3]" in capsys.readouterr().err
+    assert main.main(["show", written("marked.py", doc="Marked.")]) == 0
+    plain = capsys.readouterr().out
+    Path("marked.py").write_text(Path("marked.py").read_text(), encoding="utf-8-sig")
+    assert main.main(["show", "./marked.py"]) == 0
+    assert capsys.readouterr().out == plain
+
+
 def test_null_bytes_are_a_message(written, capsys):
     assert main.main(["show", written("null.py", doc="a\0b")]) == 2
     assert "null.py is not valid Python" in capsys.readouterr().err
 
 
 def test_escape_sequences_of_a_docstring_do_not_reach_the_terminal(written, capsys):
-    assert main.main(["show", written("red.py", doc="\x1b[31mred\x9b5m\x07")]) == 0
+    doc = "\x1b[31mred\x9b5m\x07 \u202eyp.b\u2028 \\ud800"
+    assert main.main(["show", written("red.py", doc=doc)]) == 0
     out = capsys.readouterr().out
+    assert "\\u202eyp.b\\u2028 \\ud800" in out
     assert "\x1b" not in out
     assert "\x9b" not in out
     assert "\\x1b[31mred" in out

@@ -120,6 +120,15 @@ def test_a_segment_without_passes_is_charged_too():
     ).total == pytest.approx(1.5)
 
 
+def test_work_beside_passes_that_took_no_time_is_charged_as_it_is():
+    made, none = [{"forward_backward": 10}] * 2, [0.0, 0.0]
+    read = reading.read(rows(made, none, [1.0, 2.0], [0.12] * 2), TABLE)
+    assert read.other == pytest.approx(1.5)
+    assert read.total == pytest.approx(read.counted + 1.5)
+    assert read.low < read.total < read.high
+    assert reading.read(rows(made, [1e-9, 0.0], [1.0, 2.0], [0.12] * 2), TABLE).other > 1.5
+
+
 def test_longer_passes_are_charged_where_there_are_hooks_and_beyond_the_slack_elsewhere():
     made, quiet = [{"forward_backward": 10}] * 3, ([0.0] * 3, [0.06] * 3)
     assert reading.read(

@@ -1,5 +1,6 @@
 """What a runner says is a claim: every message has a schema, and every number a bound."""
 
+import ctypes
 import json
 import math
 import socket
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 from harness.race import claims, limits, message_schema
 from harness.race.message_schema import SCHEMA, FalseClaim
 from harness.system.files import remove_tree
-from harness.system.messages import Channel, Malformed
+from harness.system.messages import Channel, Malformed, TimedOut
 from harness.train import checkpoint, predictor
+from harness.train.failure import failure
 
 HAND_OVER = {
     "kind": "handover",
@@ -95,7 +97,7 @@ def answered(kind, data):
     try:
         message_schema.check(message)
         if kind == "ready":
-            claims.ClaimChecker(TRIAL, every=0).first(dict(message))
+            claims.ClaimChecker(TRIAL, every=0).first(dict(message), spent=0.31)
         if kind == "handover":
             checker = claims.ClaimChecker(TRIAL, every=0)
             checker.next(dict(message), until=3, asked=False, spent=0.31)
@@ -173,6 +175,14 @@ def test_a_hand_over_must_agree_with_what_is_known(changes, what):
     assert reply["passes"] == {"forward_backward": 3}
 
 
+def test_what_was_done_in_set_up_must_agree_with_what_is_known():
+    ready, checker = HONEST["ready"], claims.ClaimChecker(TRIAL, every=0)
+    assert checker.first(ready | {"passes": {}}, 0.31)["passes"] == {"forward_backward": 3}
+    for changes, spent in (({}, 0.1), ({"samples": 13}, 0.31), ({"counts": {}}, 0.31)):
+        with pytest.raises(FalseClaim, match="in set-up"):
+            claims.ClaimChecker(TRIAL, every=0).first(ready | changes, spent)
+
+
 def test_the_runner_cannot_foresee_when_a_reference_step_is_timed():
     trial = SimpleNamespace(horizon=100, engine={"device": "cpu"})
     patterns = set()
@@ -209,6 +219,34 @@ def test_folders_and_lengths_of_sparse_files_are_counted_however_deep(tmp_path):
     for i in range(limits.FILES):
         (tmp_path / f"{i}").touch()
     assert limits.usage([tmp_path])[0] == limits.FILES + 1
+
+
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize("error", [ValueError("x" * 20_000_000), Mute(), ValueError("\ud800")])
+def test_an_exception_of_any_text_is_a_message(error):
+    told = failure(error)
+    message_schema.check({"kind": "failed"} | told)
+    assert type(error).__name__ in told["error"]
+    assert len(told["error"]) < message_schema.TEXT
+
+
+def test_blocks_behind_a_file_s_end_are_counted(tmp_path):
+    with open(tmp_path / "short", "wb") as file:
+        keep_size, libc = 1, ctypes.CDLL(None)
+        if libc.fallocate64(file.fileno(), keep_size, ctypes.c_int64(0), ctypes.c_int64(1 << 20)):
+            pytest.skip("this file system allocates no such blocks")
+    assert (tmp_path / "short").stat().st_size == 0
+    assert limits.usage([tmp_path])[1] >= 1 << 20
+
+
+def test_a_message_that_nobody_takes_is_given_up():
+    here, there = socket.socketpair()
+    with here, there, pytest.raises(TimedOut):
+        Channel(here, patience=0.05).send("predict", data="x" * 10_000_000)
 
 
 def test_a_folder_that_nests_thousands_deep_is_removed(tmp_path):

@@ -67,7 +67,7 @@ def read_as_everyone_does(data, whole, folder):
             loaded = checkpoint.load(folder)
         assert loaded is None or file == name or content == whole[0]
         assert (checkpoint.problem(path) is None) == (file == name or content == whole[0])
-        for read in (checkpoint_metrics.state_bytes, Held().take):
+        for read in (checkpoint_metrics.kept, Held().take):
             # Whatever else is raised fails this test.
             with suppress(TrialEnded), crafted_words():
                 read(path)

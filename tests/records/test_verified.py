@@ -15,7 +15,7 @@ from harness.cli.commands import verify
 from harness.errors import UserError
 from harness.race import rerun
 from harness.records import manifest, verified
-from harness.records.collect import collect, read_folder
+from harness.records.collect import Collection, _add, collect, read_folder
 from harness.records.compact import signed, write_compact
 from harness.records.references import references
 from harness.report.board.board import boards
@@ -356,6 +356,57 @@ def test_a_strict_race_keeps_its_weights_and_verify_evaluates_them(own_list, tmp
     assert "the same weights at 6 evaluations" in out
     assert "the final weights give the same metrics" in out
     assert collect([folder]).runs[0].verified == verified.AGAIN
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.5])
+def test_a_record_that_comes_first_does_not_displace_a_verified_one(raced, own_list, factor):
+    """A made-up record of the same run, better or the same but for a digit, and its honest twin."""
+    (run,) = collect([raced]).runs
+    made_up = replace(run, record=run.record | {"time": run.record["time"] * factor, "seed": 7})
+    for entries, used in (([], made_up), ([entry(run.record, verified.OWN)], run)):
+        verified.add(own_list, entries)
+        runs, result = {}, Collection([], [])
+        for each in (made_up, run):
+            _add(each, runs, result)
+        assert [each.record["seed"] for each in runs.values()] == [used.record["seed"]]
+        assert len(result.left_out) + len(result.copies) == 1
+
+
+def test_no_code_of_a_stranger_runs_unconfined(raced, tmp_path):
+    """The honest twins: an installed submission, a strict record, files that the user names."""
+    record = read_json(raced / "run.json")
+    assert rerun.admitted(record, raced, "", "") == record
+    (kept := raced / "source" / "stranger.py").write_text("")
+    try:
+        strange = record | {"submission": "stranger", "isolation": "inline"}
+        with pytest.raises(UserError, match="isolation=inline would not confine it"):
+            rerun.admitted(strange, raced, "", "")
+        assert rerun.admitted(strange, raced, "stranger.py", "") == strange
+        strict = strange | {"isolation": "strict"}
+        assert rerun.admitted(strict, raced, "", "") == strict
+    finally:
+        kept.unlink()
+    strange = record | {"workload_file": "results/runs/theirs.py"}
+    with pytest.raises(UserError, match="whose code no isolation would confine"):
+        rerun.admitted(strange, None, "", "")
+    mine = tmp_path / "mine.py"
+    assert rerun.admitted(strange, None, "", str(mine))["workload_file"] == str(mine)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"engine": {}}, {"engine": {"device": None, "threads": "x"}}, {"config": {"goal": None}},
+        {"config": {"evaluate": [1]}}, {"engine": {"device": "cpu", "threads": None}},
+    ],
+)  # fmt: skip
+def test_a_record_that_no_race_has_written_is_a_message(raced, tmp_path, change):
+    run = run_of(raced)
+    assert rerun.trial_of(run, raced, tmp_path).run_id == run.record["run_id"]
+    record = run.record | {key: run.record[key] | value for key, value in change.items()}
+    record |= {key: {} for key, value in change.items() if not value}
+    with pytest.raises(UserError, match="damaged"):
+        rerun.trial_of(replace(run, record=record), raced, tmp_path)
 
 
 @pytest.mark.parametrize("text", ["nowhere", "nowhere.jsonl:3", "tests", "README.md:4"])

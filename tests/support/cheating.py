@@ -30,6 +30,10 @@ PLACES = {
     "predicting clients": ("fed", {"horizon": 100, "evaluate": {"points": 5, "batch": 500}}),
     "silent": IMPATIENT,
     "garbling half": IMPATIENT,
+    "buying again": (
+        "active", {"evaluate": {"points": 5, "batch": 500}, "deadlines": {"step": 2}},
+    ),
+    "predicting deaf": (STREAM[0], STREAM[1] | {"deadlines": {"step": 2}}),
     "predicting": STREAM,
     "arriving": STREAM,
     "solving": ("pinn_poisson", {"evaluate": {"points": 5, "batch": 2500}}),

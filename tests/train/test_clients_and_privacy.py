@@ -182,6 +182,10 @@ def test_epsilon_of_mixed_noise_and_its_bounds():
     assert many < privacy.epsilon({1.5: 300}, RATE, DELTA)
     assert privacy.epsilon({}, RATE, DELTA) == 0.0
     assert privacy.epsilon({0.0: 1, 2.0: 5}, RATE, DELTA) == privacy.UNBOUNDED
+    for tiny in (1e-3, 1e-150, 1e-160, 1e-300):
+        assert privacy.epsilon({tiny: 3}, RATE, DELTA) == privacy.UNBOUNDED
+        assert privacy.epsilon({}, RATE, DELTA, {tiny: 3}) == privacy.UNBOUNDED
+    assert privacy.epsilon({1e300: 3}, RATE, DELTA) < privacy.epsilon({10.0: 3}, RATE, DELTA)
     for bound in (0.5, 1.0, 3.0):
         noise = privacy.noise_for(bound, 400, RATE, DELTA)
         spent = privacy.epsilon({noise: 400}, RATE, DELTA)

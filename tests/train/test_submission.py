@@ -1,5 +1,6 @@
 """Laws of the forms: who updates what, and what missing gradients and views leave alone."""
 
+from collections import deque
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +9,7 @@ from torch import nn
 
 from harness.catalog import discover, space
 from harness.errors import UserError
-from harness.train.submission import Submission
+from harness.train.submission import Submission, kept_bytes
 from harness.train.task import Task
 
 STEPS = 6
@@ -229,6 +230,18 @@ def test_something_else_than_an_optimizer_is_refused(tmp_path):
     text = "SPACE = {'lr': 1.0}\ndef optimizer(params, hp):\n    return hp.lr\n"
     with pytest.raises(UserError, match=r"optimizer\(\) of mine returned float"):
         written(tmp_path, text, task())
+
+
+def test_state_counts_wherever_it_is_kept():
+    images = torch.zeros(10, 79, dtype=torch.uint8)
+    assert kept_bytes({"step": 3, "rates": [0.1, 0.2], "name": "lion"}) == 0
+    for kept in ([images], deque([images]), {"x": {1: images}}, images.numpy(), (images[:5],) * 2):
+        assert kept_bytes({"kept": kept, "step": 3}) == 790
+    assert kept_bytes({"kept": SimpleNamespace(inner=images)}) == 790
+    assert kept_bytes({"kept": bytes(5000)}) == 5000
+    assert kept_bytes([0.5] * 5000) == 40_000
+    (around := [images]).append(around)
+    assert kept_bytes(around) == 790
 
 
 def test_state_bytes_are_the_tensors_a_method_keeps():

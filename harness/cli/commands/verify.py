@@ -4,6 +4,7 @@ import datetime
 import getpass
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from harness.cli.arguments import parser
@@ -31,6 +32,7 @@ def run(arguments: list[str]) -> int:
     reader = parser("verify", TEXT)
     reader.add_argument("records", nargs="+", metavar="RECORD", help=ALLOWED)
     reader.add_argument("--submission", default="", metavar="FILE", help="the submission's file")
+    reader.add_argument("--workload", default="", metavar="FILE", help="the workload's file")
     reader.add_argument(
         "--own",
         action="store_true",
@@ -50,7 +52,7 @@ def run(arguments: list[str]) -> int:
         return EXIT_OK
     confirmed = 0
     for place, record in chosen:
-        agree, seen = _verify(place, record, asked.submission)
+        agree, seen = _verify(place, record, asked.submission, asked.workload)
         rec = record.record
         name = f"{record.key} {rec['submission']} seed {rec['seed']}  {rec['run_id']}"
         print(printable(f"{'same' if agree else 'DIFFERS'}  {name}: {seen}"), flush=True)
@@ -69,12 +71,12 @@ def _user() -> str:
         return "somebody"
 
 
-def _verify(place: Path, run: RecordedRun, file: str) -> tuple[bool, str]:
+def _verify(place: Path, run: RecordedRun, file: str, workload: str) -> tuple[bool, str]:
     """Race a record again; return whether that confirms it, and what was seen.
 
     Args:
         place: the run's folder, or the compact file that has it.
-        file: the submission's file, or "".
+        file, workload: the files of submission and workload, or "".
     """
     # it imports torch through the referee
     from harness.race import rerun
@@ -82,7 +84,12 @@ def _verify(place: Path, run: RecordedRun, file: str) -> tuple[bool, str]:
     try:
         with tempfile.TemporaryDirectory() as results:
             folder = place if place.is_dir() else None
-            kept = rerun.evaluate_weights(read_json(folder / "run.json"), folder) if folder else ""
+            run = replace(run, record=rerun.admitted(run.record, folder, file, workload))
+            kept = ""
+            if folder:
+                whole = read_json(folder / "run.json")
+                whole = rerun.admitted(whole, folder, file, workload)
+                kept = rerun.evaluate_weights(whole, folder)
             second, done = rerun.again(run, folder, Path(results), file)
             seeds = _seeds(place, run)
             agree, seen = verified.compare(run, second, seeds)
