@@ -84,7 +84,7 @@ class Submission:
         loss = self._step()
         if self.task.masks:
             self._enforce_masks()
-        return loss
+        return None if loss is None else _checked(loss, self.card.plugin.name)
 
     def _enforce_masks(self) -> None:
         """Keep what is masked at zero, in the parameters and in the state parallel to them."""
@@ -219,6 +219,16 @@ def _restore(state: dict, saved: dict) -> None:
                 old.copy_(new)
         else:
             state[name] = value
+
+
+def _checked(loss, name: str):
+    """Return a training loss without its graph; raise UserError if it is not one real number."""
+    if isinstance(loss, Tensor) and loss.numel() == 1 and not loss.is_complex():
+        return loss.detach() if loss.requires_grad else loss
+    if isinstance(loss, int | float | np.integer | np.floating):
+        return loss
+    kind = f"a tensor {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+    raise UserError(f"step of {name} returned {kind}", "the training loss, one number, or None")
 
 
 def kept_bytes(value: object, around: tuple[int, ...] = ()) -> int:

@@ -9,7 +9,7 @@ from torch import nn
 
 from harness.catalog import discover, space
 from harness.errors import UserError
-from harness.train.submission import Submission, kept_bytes
+from harness.train.submission import Submission, _checked, kept_bytes
 from harness.train.task import Task
 
 STEPS = 6
@@ -230,6 +230,26 @@ def test_something_else_than_an_optimizer_is_refused(tmp_path):
     text = "SPACE = {'lr': 1.0}\ndef optimizer(params, hp):\n    return hp.lr\n"
     with pytest.raises(UserError, match=r"optimizer\(\) of mine returned float"):
         written(tmp_path, text, task())
+
+
+@pytest.mark.parametrize("loss", [torch.ones(3), "low", 1j, torch.tensor(1j), [0.5], object()])
+def test_a_loss_that_is_no_number_is_named(loss):
+    with pytest.raises(UserError, match=r"step of mine returned (a tensor|str|complex|list|obj)"):
+        _checked(loss, "mine")
+
+
+def test_a_loss_is_kept_without_its_graph():
+    for loss in (
+        0.5,
+        3,
+        float("nan"),
+        torch.tensor(0.5),
+        torch.ones(1),
+        torch.ones(()).numpy()[()],
+    ):
+        assert _checked(loss, "mine") is loss
+    leaf = torch.ones(1, requires_grad=True)
+    assert not _checked(2 * leaf, "mine").requires_grad
 
 
 def test_state_counts_wherever_it_is_kept():
