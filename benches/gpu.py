@@ -2,8 +2,9 @@
 
     python -m benches.gpu race gpt2 adamw --scale base --engine gpu --steps 200 --points 4
     python -m benches.gpu overhead --scale base --engine gpu --steps 200
+    python -m benches.gpu prepare gpt2 vit --scale base
 
-Both print one line of JSON. Seconds are wall seconds of a device that has finished its work.
+Each prints one line of JSON. Seconds are wall seconds of a device that has finished its work.
 """
 
 import argparse
@@ -33,16 +34,18 @@ def race(workload: str, submission: str, asked: argparse.Namespace, more: list[s
     Raises:
         SystemExit: the race failed.
     """
-    block = f"workload.{asked.scale}"
+    block, stem = f"workload.{asked.scale}", Path(submission).stem
+    # A folder of its own: the record found there is that of this race.
+    results = Path(asked.results) / "-".join([workload, stem, *more]).replace("=", "-")
     command = [
         sys.executable, "-m", "harness", f"workload={workload}", f"submission={submission}",
-        f"scale={asked.scale}", f"engine={asked.engine}", f"results={asked.results}",
+        f"scale={asked.scale}", f"engine={asked.engine}", f"results={results}",
         "tracker=none", "until=budget", "tuned=false", f"{block}.horizon={asked.steps}",
         f"{block}.evaluate.points={asked.points}", *more,
     ]  # fmt: skip
     begun = time.monotonic()
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    runs = list(Path(asked.results).glob("runs/*/*/*/run.json"))
+    runs = list(results.glob("runs/*/*/*/run.json"))
     # A slice of the budget seldom reaches a goal; that is status 1 and no failure here.
     newest = max(runs, key=os.path.getmtime) if runs else None
     record = json.loads(newest.read_text()) if newest else {"outcome": None}
@@ -96,6 +99,17 @@ def bare(scale: str, engine: dict, steps: int) -> float:
     return (time.perf_counter() - begun) / steps
 
 
+def prepared(workloads: list[str], scale: str) -> dict:
+    """Prepare the data of workloads; return the seconds that each took."""
+    seconds = {}
+    for name in workloads:
+        begun = time.monotonic()
+        for split in ("train", "val"):
+            prepare(define(name, tree_of(name), scale, None), split)
+        seconds[f"{name}.{scale}"] = round(time.monotonic() - begun, 1)
+    return seconds
+
+
 def finish(device: torch.device) -> None:
     """Wait until the device has done what it was given."""
     if device.type == "cuda":
@@ -118,7 +132,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["race", "overhead"])
+    parser.add_argument("what", choices=["race", "overhead", "prepare"])
     parser.add_argument("names", nargs="*", metavar="WORKLOAD SUBMISSION SETTING=VALUE")
     parser.add_argument("--scale", default="base")
     parser.add_argument("--engine", default="gpu")
@@ -126,7 +140,9 @@ def main() -> int:
     parser.add_argument("--points", type=int, default=4)
     parser.add_argument("--results", default="results")
     asked = parser.parse_intermixed_args()
-    if asked.what == "overhead":
+    if asked.what == "prepare":
+        result = prepared(asked.names, asked.scale)
+    elif asked.what == "overhead":
         result = overhead(asked)
     else:
         workload, submission, *more = asked.names

@@ -1,6 +1,7 @@
 """Compare trials of several processes with one process, and with a bare DDP loop.
 
     python -m benches.ranks overhead [--plain] [--pairs 5] [--steps 200]
+    python -m benches.ranks turns [--steps 200]
     python -m benches.ranks methods [--steps 20] [adamw lion ...]
     python -m benches.ranks shards [--steps 20] [adamw lion ...]
 
@@ -10,6 +11,8 @@
               of a pair run at the same time, each on a core of its own, and change cores from pair
               to pair. The median may be 1.03 at most. The loop has the settings of engine=cpu: it
               keeps freed memory, and is deterministic. With --plain it has torch's own settings
+    turns     the same two steps, made by the same two processes in turns of four steps, on one
+              core: other load slows both. It leaves out what a race does at an evaluation
     methods   short races on one, two and four ranks: how far their losses are apart
     shards    short races on one process and on two ranks that divide weights and state
               (engine.shard=true): how far their losses are apart, and bytes of state a rank
@@ -19,6 +22,7 @@ evaluations: of the metric, and of the mean training loss between two evaluation
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -26,10 +30,27 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.nn.parallel import DistributedDataParallel
+
+from benches.overhead import SUBMISSION
 from benches.overhead import race as timed_race
+from harness.catalog import discover
+from harness.catalog.data import open_data, prepare
+from harness.catalog.definition import define, load_workload, tree_of
 from harness.catalog.discover import ROOT
+from harness.catalog.space import default
+from harness.seeds import derive
+from harness.system.processes import keep_freed_memory
+from harness.train.group import Group
+from harness.train.opening import task_of
+from harness.train.ranks import RankChannel
+from harness.train.submission import Submission
 
 METHODS = ("adamw", "lion", "muon", "shampoo", "sam", "lora", "er")
 SHARDED = ("adamw", "lion", "muon", "adafactor", "soap")
@@ -38,64 +59,142 @@ WORKLOADS = {"lora": "ft_gpt2", "er": "stream_split"}
 BOUND = 1.03
 POINTS = 4
 
-BARE = """
-import json, os, sys, time, yaml, torch
-import torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel
-from harness.catalog.data import open_data, prepare
-from harness.catalog.definition import define, load_workload
-from harness.seeds import derive
-from harness.system.processes import keep_freed_memory
-rank, place, steps, warm, tree, plain = sys.argv[1:]
-rank, steps, warm = int(rank), int(steps), int(warm)
-if plain != "plain":
-    keep_freed_memory()
-    torch.set_deterministic_debug_mode("error")
-os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-torch.set_num_threads(1)
-dist.init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=2)
-definition = define("gpt2", yaml.safe_load(open(tree)), "mini", None)
-module, config = load_workload(definition), definition.config
-data = open_data(prepare(definition, "train"))
-torch.manual_seed(derive(0, "init"))
-model = DistributedDataParallel(module.model(config))
-optimizer = torch.optim.AdamW(
-    model.parameters(), lr=4e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True
-)
-order = torch.randperm(module.size(data, config), generator=torch.Generator().manual_seed(0))
-half = config.batch // 2
-start = 0.0
-for step in range(warm + steps):
-    if step == warm:
-        start = time.process_time()
-    first = step * config.batch + rank * half
-    batch = module.batch(data, order[first : first + half], config)
-    loss = module.loss(model, batch)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
-seconds = torch.tensor((time.process_time() - start) / steps, dtype=torch.float64)
-dist.all_reduce(seconds)
-if rank == 0:
-    print(float(seconds))
-dist.destroy_process_group()
-"""
+# Steps of a block, and steps of each kind before the first block, of `turns`.
+BLOCK, WARM = 4, 8
+
+
+def bare_step(rank: int) -> Callable[[], object]:
+    """Return a step of a plain loop of two processes: gpt2 mini, torch's fused AdamW.
+
+    The processes are connected already. The step is one of PyTorch's documentation, with torch's
+    own settings of DistributedDataParallel.
+    """
+    module, config, data = gpt2()
+    torch.manual_seed(derive(0, "init"))
+    model = DistributedDataParallel(module.model(config))
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=4e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True
+    )
+    order = torch.randperm(module.size(data, config), generator=torch.Generator().manual_seed(0))
+    half, firsts = config.batch // 2, itertools.count(rank * (config.batch // 2), config.batch)
+
+    def step() -> None:
+        first = next(firsts)
+        batch = module.batch(data, order[first : first + half], config)
+        loss = module.loss(model, batch)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def ranks_step(group: Group, folder: Path) -> Callable[[], object]:
+    """Return a step of a race of two ranks: what a runner does from one step to the next."""
+    engine = {"device": "cpu", "threads": 1, "deterministic": True, "processes": 2}
+    module, config, data = gpt2()
+    torch.manual_seed(derive(0, "init"))
+    values = module, config, data, module.model(config), 0, 10**6
+    task = task_of(values, None, None, engine, group)
+    card = discover.read(discover.find(str(folder / "torch_adamw.py")))
+    submission = Submission(card, default(card.literals["SPACE"]), task)
+    channel, losses = RankChannel(group, None, -1, 0.0), [torch.zeros(())]
+
+    def step() -> None:
+        channel.poll()
+        torch.default_generator.manual_seed(derive(0, "step", task.step))
+        loss = submission.step()
+        assert loss is not None
+        losses[0] = losses[0] + loss
+        task.step += 1
+
+    return step
+
+
+def gpt2() -> tuple:
+    """Return the module, the numbers and the training data of gpt2 mini."""
+    definition = define("gpt2", tree_of("gpt2"), "mini", None)
+    data = open_data(prepare(definition, "train"))
+    return load_workload(definition), definition.config, data
+
+
+def bare_loop(rank: str, place: str, steps: str, warm: str, plain: str) -> None:
+    """Be one of two processes of a plain loop; the first prints CPU seconds a step of both."""
+    if plain != "plain":
+        keep_freed_memory()
+        torch.set_deterministic_debug_mode("error")
+    torch.set_num_threads(1)
+    group = Group(int(rank), 2)
+    group.join(place, "cpu")
+    step = bare_step(group.rank)
+    for _ in range(int(warm)):
+        step()
+    start = time.process_time()
+    for _ in range(int(steps)):
+        step()
+    seconds = torch.tensor((time.process_time() - start) / int(steps), dtype=torch.float64)
+    (total,) = group.total([seconds])
+    if group.leads:
+        print(float(total))
+    dist.destroy_process_group()
 
 
 def bare(folder: Path, steps: int, warm: int, core: int, plain: bool) -> list[subprocess.Popen]:
     """Start the two processes of a plain loop on a core; the first prints CPU seconds a step."""
-    tree = ROOT / "conf" / "workload" / "gpt2.yaml"
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     memory = "plain" if plain else "kept"
     place = folder / f"meeting-{time.time_ns()}"
+    program = "import sys; from benches.ranks import bare_loop; bare_loop(*sys.argv[1:])"
     return [
         subprocess.Popen(
-            [sys.executable, "-c", BARE, *map(str, (rank, place, steps, warm, tree)), memory],
+            [sys.executable, "-c", program, *map(str, (rank, place, steps, warm)), memory],
             env=env, stdout=subprocess.PIPE, text=True,
             preexec_fn=lambda: os.sched_setaffinity(0, {core}),
         )
         for rank in (0, 1)
     ]  # fmt: skip
+
+
+def turns(asked: argparse.Namespace, folder: Path) -> int:
+    """Print the CPU seconds of both steps, made in turns; return 1 if the bound is broken."""
+    (folder / "torch_adamw.py").write_text(SUBMISSION)
+    mp.start_processes(_turns, (folder, asked.steps // BLOCK), 2, start_method="fork")
+    ratio = float((folder / "ratio").read_text())
+    return 0 if ratio <= BOUND else 1
+
+
+def _turns(rank: int, folder: Path, blocks: int) -> None:
+    """Be one of the two processes of `turns`."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    torch.set_deterministic_debug_mode("error")
+    group = Group(rank, 2)
+    group.join(folder / "ranks", "cpu")
+    steps = {"bare": bare_step(rank), "ranks": ranks_step(group, folder)}
+    for step in steps.values():
+        for _ in range(WARM):
+            step()
+    taken: dict[str, list[float]] = {name: [] for name in steps}
+    for block in range(blocks):
+        for name in list(steps)[:: 1 if block % 2 else -1]:
+            start = time.process_time()
+            for _ in range(BLOCK):
+                steps[name]()
+            seconds = (time.process_time() - start) / BLOCK
+            taken[name].append(float(group.total([torch.tensor(seconds)])[0]))
+    ratios = [ours / bare for ours, bare in zip(taken["ranks"], taken["bare"], strict=True)]
+    quarters, middle = statistics.quantiles(ratios, n=4), statistics.median(ratios)
+    if group.leads:
+        for name, values in taken.items():
+            print(f"{name}: median {1e3 * statistics.median(values):.2f} ms")
+        print(
+            f"ratio: median x{middle:.3f} of {blocks} blocks, quarters x{quarters[0]:.3f} and "
+            f"x{quarters[2]:.3f} (at most {BOUND})"
+        )
+        (folder / "ratio").write_text(str(middle))
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def overhead(asked: argparse.Namespace) -> int:
@@ -195,16 +294,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["overhead", "methods", "shards"])
+    parser.add_argument("what", choices=["overhead", "turns", "methods", "shards"])
     parser.add_argument("names", nargs="*", metavar="METHOD")
     parser.add_argument("--plain", action="store_true", help="of overhead")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--steps", type=int)
     asked = parser.parse_intermixed_args()
-    asked.steps = asked.steps or (200 if asked.what == "overhead" else 20)
+    asked.steps = asked.steps or (200 if asked.what in ("overhead", "turns") else 20)
     if asked.what == "overhead":
         return overhead(asked)
     with tempfile.TemporaryDirectory() as name:
+        if asked.what == "turns":
+            return turns(asked, Path(name))
         (methods if asked.what == "methods" else shards)(asked, Path(name))
     return 0
 

@@ -1,6 +1,10 @@
 """One integer seeds everything: named streams by hashing, never one generator in call order."""
 
 import hashlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 
 def derive(seed: int, *names) -> int:
@@ -18,3 +22,13 @@ def seed_cpu(seed: int, *names) -> None:
     import torch
 
     torch.default_generator.manual_seed(derive(seed, *names))
+
+
+def forked(device: "torch.device"):
+    """Return a context in which draws on the CPU and on one device change no generator.
+
+    Without a device, `torch.random.fork_rng` would reserve memory on every GPU of the machine.
+    """
+    import torch
+
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])

@@ -24,7 +24,7 @@ from harness.train.depth import depth as depth_of
 from harness.train.depth import set_depth
 from harness.train.engine import prepared
 from harness.train.group import Group
-from harness.train.opening import task_of
+from harness.train.opening import set_torch, task_of
 
 # operation -> method of Task, where their names differ
 METHODS = {"per_example_gradients": "per_example_grads"}
@@ -162,8 +162,7 @@ def timed(message: dict, group: Group | None = None) -> dict:
     if engine["threads"] == 1 and hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0), reverse=True)
         os.sched_setaffinity(0, {cores[(group.rank if group else 0) % len(cores)]})
-    torch.set_num_threads(engine["threads"])
-    torch.set_deterministic_debug_mode("error" if engine["deterministic"] else "default")
+    set_torch(engine)
     timer = PassTimer(**message["workload"], engine=engine, seed=seed)
     shared = timer
     if group:

@@ -14,7 +14,7 @@ from torch import Tensor
 from harness import derivatives, roles
 from harness.catalog import data
 from harness.catalog.definition import Definition, load_workload
-from harness.seeds import derive
+from harness.seeds import derive, forked
 
 BATCHES = 16  # of the workload's size, for the gradient noise
 CURVED = 2  # of them, for the Hessian
@@ -34,7 +34,7 @@ class Diagnosis:
         self._data = data.open_data(folder, device)
         self._device, self._seed = torch.device(device), derive(seed, "diagnosis")
         # The trial's own random numbers are not touched, whichever process draws them.
-        with torch.random.fork_rng():
+        with forked(self._device):
             torch.manual_seed(self._seed)
             self._model = self._module.model(self._config).to(device).eval()
         self._seen: list[tuple[int, dict[str, Tensor]]] = []
@@ -57,7 +57,7 @@ class Diagnosis:
         with torch.no_grad():
             for name, own in self._model.state_dict().items():
                 own.copy_(weights[name])
-        with torch.random.fork_rng():
+        with forked(self._device):
             torch.manual_seed(self._seed)
             measured = self._noise() | self._sharpness() | self._updates()
         finite = {k: v if math.isfinite(v) else None for k, v in measured.items()}

@@ -11,6 +11,9 @@ from harness.derivatives import Batch
 # A module of (loss, part), and the parameter whose gradient is the loss's mean over the ranks; None
 # if the backward pass does not average the loss.
 Average = tuple[nn.Module, nn.Parameter | None]
+# MiB of gradients that are exchanged at once. It is torch's own size; where none is given, torch
+# begins with a bucket of 1 MiB, and a small model has one exchange more in each pass.
+BUCKET = 25
 
 
 class Run(nn.Module):
@@ -40,11 +43,15 @@ class Averaged(Run):
         value = super().forward(function, part)
         if value.grad_fn is None:
             return value
-        return value + (self.mean - self.mean.detach()) * value.detach()
+        # `mean` is zero and stays zero: no rule updates it.
+        return value + self.mean * value.detach()
 
 
 def over_ranks(model: nn.Module, with_loss: bool) -> Average:
     """Return the model under torch's DistributedDataParallel.
+
+    Experts and skipped blocks need `find_unused_parameters`. `batched_grad_copy` copies the
+    gradients to a bucket by one call, not one for each parameter.
 
     Args:
         with_loss: average the loss too.
@@ -55,6 +62,10 @@ def over_ranks(model: nn.Module, with_loss: bool) -> Average:
         # have.
         warnings.simplefilter("ignore", FutureWarning)
         module = nn.parallel.DistributedDataParallel(
-            run, broadcast_buffers=False, find_unused_parameters=True
+            run,
+            broadcast_buffers=False,
+            find_unused_parameters=True,
+            batched_grad_copy=True,
+            bucket_cap_mb=BUCKET,
         )
     return module, run.mean if isinstance(run, Averaged) else None

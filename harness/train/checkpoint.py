@@ -105,6 +105,12 @@ def load(folder: Path | str) -> tuple[int, dict[str, "Tensor"], dict] | None:
 
     A corrupt or truncated one is skipped with a `CorruptCheckpoint` warning that names it.
     """
+    content = newest_content(folder)
+    return None if content is None else restored(content)
+
+
+def newest_content(folder: Path | str) -> bytes | None:
+    """Return the bytes of the newest usable checkpoint, or None; `load` says what is skipped."""
     for _, path in reversed(_found(Path(folder))):
         try:
             return _read(path)
@@ -113,10 +119,24 @@ def load(folder: Path | str) -> tuple[int, dict[str, "Tensor"], dict] | None:
     return None
 
 
-def _read(path: Path) -> tuple[int, dict[str, "Tensor"], dict]:
-    """Return one checkpoint, verified against the checksum in its name."""
-    from safetensors import SafetensorError
+def restored(content: bytes, device: str = "cpu") -> tuple[int, dict[str, "Tensor"], dict]:
+    """Return the step, tensors and meta of a checkpoint.
+
+    Args:
+        content: the bytes of its file.
+        device: where tensors go that were not on the CPU when they were saved.
+    """
     from safetensors.torch import load as from_bytes
+
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    metadata = header["__metadata__"]
+    state = restore_state(from_bytes(content), json.loads(metadata["tree"]), device)
+    return int(metadata["step"]), state["tensors"], state["meta"]
+
+
+def _read(path: Path) -> bytes:
+    """Return the content of one checkpoint, verified against the checksum in its name."""
+    from safetensors import SafetensorError
 
     content = path.read_bytes()
     match = NAME.fullmatch(path.name)
@@ -124,12 +144,10 @@ def _read(path: Path) -> tuple[int, dict[str, "Tensor"], dict]:
     if _checksum(content) != match[2]:
         raise BadFile(path, "it is corrupt or truncated (its checksum differs)")
     try:
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        metadata = header["__metadata__"]
-        state = restore_state(from_bytes(content), json.loads(metadata["tree"]))
-        return int(metadata["step"]), state["tensors"], state["meta"]
+        restored(content)
     except (SafetensorError, *CRAFTED) as error:
         raise BadFile(path, f"it has no state ({type(error).__name__}: {error})") from None
+    return content
 
 
 def _found(folder: Path) -> list[tuple[int, Path]]:

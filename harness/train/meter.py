@@ -7,7 +7,7 @@ of twice as many examples. "forward_backward@depth=1/2" is a pass through half o
 
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from itertools import zip_longest
 from typing import TYPE_CHECKING
@@ -24,6 +24,38 @@ if TYPE_CHECKING:
 RECOMPUTED = "recomputes"
 
 
+def modules_of(model: "torch.nn.Module") -> "list[torch.nn.Module]":
+    """Return the modules of a model, each once, in the order of `model.modules()`.
+
+    Every pass asks for them, and for the parameters. torch's own generators, which call each other,
+    take nearly twice as long: 45 µs for the parameters of gpt2 mini, and these 26 µs.
+    """
+    found, seen, waiting = [], set(), [model]
+    while waiting:
+        module = waiting.pop()
+        if id(module) not in seen:
+            seen.add(id(module))
+            found.append(module)
+            waiting += [m for m in reversed(module._modules.values()) if m is not None]
+    return found
+
+
+def parameters_of(model: "torch.nn.Module") -> "Iterator[torch.nn.Parameter]":
+    """Yield the parameters of a model, each once, in the order of `model.parameters()`."""
+    seen = set()
+    for module in modules_of(model):
+        for p in module._parameters.values():
+            if p is not None and id(p) not in seen:
+                seen.add(id(p))
+                yield p
+
+
+def clear_gradients(model: "torch.nn.Module") -> None:
+    """Let no parameter have a gradient."""
+    for p in parameters_of(model):
+        p.grad = None
+
+
 def touched(model: "torch.nn.Module") -> str | None:
     """Return where a model does more in a pass than the workload's own model, or None.
 
@@ -34,7 +66,7 @@ def touched(model: "torch.nn.Module") -> str | None:
 
     if _has_any_global_hook():
         return "a hook on every module"
-    for module in model.modules():
+    for module in modules_of(model):
         forward = module._forward_hooks or module._forward_pre_hooks
         backward = module._backward_hooks or module._backward_pre_hooks
         replaced = module.__dict__.get("forward")
@@ -108,11 +140,12 @@ class Meter:
             import torch
 
             begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            begin.record()
+            stream = torch.cuda.current_stream(self.device)
+            begin.record(stream)
             try:
                 yield
             finally:
-                end.record()
+                end.record(stream)
                 self.counts[name] += 1
                 self._events.append((name, begin, end))
             return

@@ -29,9 +29,7 @@ def workload_of(message: dict, group: Group | None) -> tuple[Task, ReferenceStep
         group: the processes that share the trial, or None if this is the only one.
     """
     engine = message["engine"]
-    torch.set_num_threads(engine["threads"])
-    # torch.use_deterministic_algorithms does the same, but imports torch.compile, for a second.
-    torch.set_deterministic_debug_mode("error" if engine["deterministic"] else "default")
+    set_torch(engine)
     definition = Definition(**message["definition"])
     module, config = load_workload(definition), definition.config
     place = group.device(engine["device"]) if group else engine["device"]
@@ -65,6 +63,16 @@ def workload_of(message: dict, group: Group | None) -> tuple[Task, ReferenceStep
         # With isolation=inline the module is the referee's as well.
         offered.conceal(discover.sources(definition.plugin))
     return task, reference, names
+
+
+def set_torch(engine: dict) -> None:
+    """Set torch's threads and determinism in this process, as the engine says."""
+    torch.set_num_threads(engine["threads"])
+    if engine["deterministic"] and engine["device"].startswith("cuda"):
+        # Without it, torch refuses products of matrices on a GPU. cuBLAS reads it at its start.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # torch.use_deterministic_algorithms does the same, but imports torch.compile, for a second.
+    torch.set_deterministic_debug_mode("error" if engine["deterministic"] else "default")
 
 
 def task_of(

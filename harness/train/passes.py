@@ -13,7 +13,7 @@ from harness.catalog.kinds import EXCHANGE, SILENT, kind_of
 from harness.derivatives import Batch, Loss
 from harness.errors import UserError
 from harness.train import depth, ledger, loss_scale
-from harness.train.meter import Meter
+from harness.train.meter import Meter, clear_gradients, parameters_of
 from harness.train.offered import Functions
 
 
@@ -43,7 +43,7 @@ class Passes:
     @property
     def params(self) -> list[nn.Parameter]:
         """Return the model's trainable parameters."""
-        return [p for p in self.model.parameters() if p.requires_grad]
+        return [p for p in parameters_of(self.model) if p.requires_grad]
 
     def forward_backward(
         self,
@@ -76,7 +76,7 @@ class Passes:
     def _backward(self, batch: Batch, loss: Loss, accumulate: bool) -> Tensor:
         """Make and count a forward and backward pass. Return the loss."""
         if not accumulate:
-            self.model.zero_grad(set_to_none=True)
+            clear_gradients(self.model)
         with self._pass("forward_backward", batch):
             value = loss(self.model, batch)
             self._differentiate(value)

@@ -12,6 +12,8 @@ import base64
 import math
 from typing import TYPE_CHECKING
 
+from harness.seeds import forked
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -66,12 +68,10 @@ def ask(evaluator, runner, count: int | None = None) -> None:
 
 def answers(submission, questions: "Tensor") -> "Tensor":
     """Return the submission's scores, on the CPU. Random draws here do not change its training."""
-    import torch
-
     task, algorithm = submission.task, submission.algorithm
     rng_state, training = task.rng.get_state(), task.model.training
     task.model.eval()
-    with torch.random.fork_rng():
+    with forked(task.meter.device):
         scores = submission.module.predict(algorithm, questions.to(task.meter.device))
     task.model.train(training)
     task.rng.set_state(rng_state)

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from harness import derivatives
 from harness.derivatives import Batch, Loss
 from harness.errors import UserError
+from harness.seeds import forked
 from harness.train import averaging, shareable
 from harness.train.group import Group
-from harness.train.meter import Meter
+from harness.train.meter import Meter, clear_gradients
 from harness.train.parts import Parts, SharedDraws, count_of, generator_state
 from harness.train.shareable import REMEDY, refused
 from harness.train.task import Task
@@ -78,7 +79,7 @@ class RankTask(Task):
         # The gradients of the parts are averaged with equal weights.
         scale = self._parts.weight(batch) * self._group.size
         if not accumulate:
-            self.model.zero_grad(set_to_none=True)
+            clear_gradients(self.model)
         # Backward may repeat a part of the forward pass.
         with self._pass("forward_backward", batch), self._drawing(batch):
             module, mean = self._shared()
@@ -231,13 +232,13 @@ class RankTask(Task):
             return
         self._means.add(code)
         kept, terms, part = self.rng.get_state(), self.last_terms, self._parts.of(batch)
-        with torch.no_grad(), torch.random.fork_rng():
+        with torch.no_grad(), forked(self._device):
             before = generator_state(self._device)
             self._run(loss, part)
             self._draws |= not torch.equal(before, generator_state(self._device))
         modes = [(module, module.training) for module in self.model.modules()]
         self.model.eval()
-        with torch.no_grad(), torch.random.fork_rng():
+        with torch.no_grad(), forked(self._device):
             whole = self._run(loss, batch)
             shared = self._parts.mean(self._run(loss, part), batch)
         for module, mode in modes:
@@ -257,7 +258,7 @@ class RankTask(Task):
     def _is_divided(self, name: str, batch: Batch) -> bool:
         """Return True if a term has values for each example of the batch."""
         if name not in self._divided:
-            with torch.random.fork_rng():
+            with forked(self._device):
                 terms = self._workload.get("terms")
                 whole = {k: len(v) for k, v in terms(self.model, batch).items()}
                 part = {k: len(v) for k, v in terms(self.model, self._parts.of(batch)).items()}

@@ -97,12 +97,12 @@ class Runner:
         self._seed, self._folder = message["seed"], Path(message["checkpoint"])
         with warnings.catch_warnings(record=True) as skipped:
             warnings.simplefilter("always")
-            saved = checkpoint.load(self._folder) if self._leads else None
+            content = checkpoint.newest_content(self._folder) if self._leads else None
         if self._group:
             # Rank 0 has the checkpoint; other machines may not.
-            saved = self._group.broadcast(saved)
-        if saved:
-            self._restore(saved)
+            content = self._group.broadcast(content)
+        if content:
+            self._restore(checkpoint.restored(content, str(self.task.meter.device)))
         self._progress = progress_file(Path(message["progress"]) if self._leads else None)
         with self.submission.evaluated():
             layout = shared_weights.layout(self._exported())

@@ -45,7 +45,7 @@ def digest(tensors: "dict[str, Tensor]") -> str:
     total = hashlib.sha256()
     for name in sorted(tensors):
         total.update(name.encode() + b"\0")
-        total.update(tensors[name].contiguous().flatten().view(torch.uint8).numpy().data)
+        total.update(tensors[name].cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 

@@ -24,7 +24,8 @@ ALLOWED = "dicts, lists, tuples, sets, tensors, numbers, strings, and objects ma
 def flatten_state(state: Any) -> tuple[dict[str, "Tensor"], Any]:
     """Split nested state into its tensors and a JSON-able tree that refers to them by path.
 
-    Tensors are detached, made dense and moved to the CPU. The order of their dimensions in memory
+    Tensors are detached, made dense and moved to the CPU; the tree says which of them were not
+    there. The order of their dimensions in memory
     is kept, since a product of matrices may round otherwise in another; entries that shared memory
     are restored as separate tensors.
 
@@ -36,8 +37,11 @@ def flatten_state(state: Any) -> tuple[dict[str, "Tensor"], Any]:
     return flat.tensors, tree
 
 
-def restore_state(tensors: dict[str, "Tensor"], tree: Any) -> Any:
+def restore_state(tensors: dict[str, "Tensor"], tree: Any, device: str = "cpu") -> Any:
     """Return what `flatten_state` was given.
+
+    Args:
+        device: where tensors go that were not on the CPU.
 
     Raises:
         ValueError: a kind of value, or a class, that is not known here.
@@ -45,10 +49,12 @@ def restore_state(tensors: dict[str, "Tensor"], tree: Any) -> Any:
     if not isinstance(tree, list):
         return tree
     kind, *items = tree
-    restore: Callable = lambda item: restore_state(tensors, item)  # noqa: E731
+    restore: Callable = lambda item: restore_state(tensors, item, device)  # noqa: E731
     match kind:
         case "tensor":
             return _in_order(tensors[items[0]], items[1:])
+        case "placed":
+            return restore(items[0]).to(device)
         case "list" | "tuple" | "set" | "frozenset":
             return SEQUENCES[kind](map(restore, items))
         case "deque":
@@ -148,7 +154,10 @@ class _Flattening:
         tree = tree if tree is not None else self._value(value, kind, key)
         tree = tree if tree is not None else self._object(value, kind, key)
         self.around.pop()
-        return tree if tree is not None else self._tensor(value, key)
+        if tree is None:
+            tree = self._tensor(value, key)
+            tree = tree if value.device.type == "cpu" else ["placed", tree]
+        return tree
 
     def _container(self, value: Any, kind: type, key: str) -> list | None:
         under = f"{key}." if key else ""

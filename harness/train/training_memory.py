@@ -6,6 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from harness.seeds import forked
+
 
 def training_memory(model: nn.Module, loss: Callable, batch: dict, state: int) -> int:
     """Return the bytes of parameters, buffers, gradients, a method's state, and saved tensors.
@@ -44,7 +46,8 @@ def _saved(model: nn.Module, loss: Callable, batch: dict) -> int:
             total += storage.nbytes()
         return tensor
 
-    with torch.random.fork_rng(), torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
+    device = next(model.parameters()).device
+    with forked(device), torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
         # The result holds the saved tensors, so that no storage is freed and used a second time.
         result = loss(model, batch)
         del result

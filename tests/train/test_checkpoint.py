@@ -228,6 +228,19 @@ def test_the_order_of_dimensions_in_memory_comes_back(tmp_path, order):
         restore_state({"x": value}, ["tensor", "x", 0, 1, 1])
 
 
+def test_only_tensors_that_were_on_a_device_go_back_to_one():
+    tensors = {"moments": torch.ones(2), "numbers": torch.arange(2)}
+    tree = [
+        "dict",
+        ["moments", ["placed", ["tensor", "moments"]]],
+        ["numbers", ["tensor", "numbers"]],
+    ]
+    state = restore_state(tensors, tree, "meta")
+    assert state["moments"].device.type == "meta"
+    assert state["numbers"].equal(tensors["numbers"])
+    assert restore_state(tensors, tree)["moments"].equal(tensors["moments"])
+
+
 @pytest.mark.parametrize(
     "tree",
     [

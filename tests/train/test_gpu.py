@@ -5,7 +5,7 @@ import torch
 
 from harness.catalog import discover
 from harness.laws import small_workloads
-from harness.train import engine, opening
+from harness.train import checkpoint, engine, opening, shared_weights
 from tests.support.racing import SMALL_NET, curve, planned, race, trial
 
 pytestmark = [
@@ -74,6 +74,39 @@ def test_a_race_on_a_gpu_is_near_that_on_a_cpu(submission, tmp_path):
     )
     other = curve(race(planned_there).folder)
     assert other[-1]["metrics"] == pytest.approx(one[-1]["metrics"], rel=1e-2)
+
+
+def test_a_deterministic_race_on_a_gpu_repeats_to_the_bit(tmp_path):
+    engine = GPU | {"deterministic": True}
+    curves = [
+        curve(race(planned(str(SMALL_NET), "adamw", tmp_path / name, engine=engine)).folder)
+        for name in ("one", "two")
+    ]
+    assert curves[0] == curves[1]
+
+
+def test_a_checkpoint_brings_tensors_back_to_the_gpu(tmp_path):
+    state = {"moments": torch.ones(3, device="cuda"), "numbers": torch.arange(3)}
+    checkpoint.save(tmp_path, 1, {}, state)
+    content = checkpoint.newest_content(tmp_path)
+    _, _, there = checkpoint.restored(content, "cuda")
+    assert [t.device.type for t in there.values()] == ["cuda", "cpu"]
+    _, _, here = checkpoint.restored(content)
+    assert [t.device.type for t in here.values()] == ["cpu", "cpu"]
+
+
+def test_ranks_compare_checksums_of_weights_on_gpus():
+    weights = {"w": torch.randn(5), "b": torch.zeros(())}
+    there = {name: t.to("cuda") for name, t in weights.items()}
+    assert shared_weights.digest(there) == shared_weights.digest(weights)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="torch sees one GPU")
+def test_events_are_those_of_the_tasks_own_gpu():
+    task = task_on("cuda:1")
+    begun = task.meter.now()
+    task.forward_backward(task.next_batch())
+    assert 0.5 * (task.meter.now() - begun) < task.meter.inside()["forward_backward"]
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="torch sees one GPU")

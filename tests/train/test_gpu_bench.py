@@ -25,7 +25,7 @@ def test_the_script_for_a_gpu_runs_to_its_end_on_a_cpu(tmp_path):
     assert done.returncode == 0, files
     lines = files["summary"].splitlines()
     assert {line.split(",")[0].split(": ")[1] for line in lines} == {"status 0"}
-    parts = ["doctor", "prices-gpt2", "prices-vit", "overhead", "tests"]
+    parts = ["doctor", "data", "prices-gpt2", "prices-vit", "overhead", "tests"]
     assert {line.split(":")[0] for line in lines} == {*parts, *(f"race-{name}" for name in RACES)}
     races = {name: json.loads(files[f"race-{name}"].splitlines()[-1]) for name in RACES}
     for race in races.values():

@@ -129,6 +129,42 @@ def test_several_processes_share_or_refuse_every_pass_of_a_task(kind):
         assert shared, f"{kind.__name__} has to share Task.{name} among ranks, or to refuse it"
 
 
+class Scales(nn.Module):
+    """Three scalars, one of which no loss uses."""
+
+    def __init__(self):
+        super().__init__()
+        self.all, self.some, self.none = (nn.Parameter(torch.ones(())) for _ in range(3))
+
+
+def partly(model, batch):
+    """Return a mean over examples that uses `some` for positive examples alone."""
+    x = batch["x"]
+    value, chosen = (model.all * x).mean(), x[x > 0]
+    return value + (model.some * chosen).sum() / len(x) if len(chosen) else value
+
+
+def partly_used(group):
+    task = ranks.small_task(group, "gpt2")
+    task.model = Scales()
+    found = {}
+    for step in range(3):
+        # Both positive examples are those of the first rank.
+        task.backward({"x": torch.tensor([1.0, 2.0, -3.0, -4.0])}, partly)
+        found |= {f"{step} {name}": p.grad for name, p in task.model.named_parameters()}
+    return found
+
+
+def test_a_parameter_that_one_rank_uses_is_averaged_and_one_that_none_uses_has_no_gradient(
+    tmp_path,
+):
+    one = partly_used(None)
+    assert [float(one[name]) for name in ("2 all", "2 some")] == [-1.0, 0.75]
+    for several in ranks.run(partly_used, 2, tmp_path):
+        assert several == one
+        assert several["2 none"] is None
+
+
 def refused_passes(group):
     task = ranks.small_task(group, "gpt2")
     batch = task._gather(torch.arange(8))
