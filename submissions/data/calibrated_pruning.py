@@ -1,13 +1,16 @@
 """Calibrated pruning: AdamW on examples kept by score, and others kept at random with more weight.
 
-"Calibrated data pruning", arXiv 2302.06960, with scores of Paul et al., arXiv 2107.07075 (el2n) and
-Toneva et al., arXiv 1812.05159 (forgetting).
+Ayed and Hayou, "Data pruning and neural scaling laws: fundamental limitations of score-based
+algorithms", arXiv 2302.06960, with scores of Paul et al., arXiv 2107.07075 (el2n), and Toneva et
+al., arXiv 1812.05159 (forgetting).
 
     of N examples a share r is kept: k₁ = α·r·N by score with weight 1, and k₂ = (1 − α)·r·N at
     random of the others with weight (N − k₁)/k₂, so that the weights sum to N
     el2n        ‖softmax − onehot‖₂ at the last visit
     forgetting  times that an example was right and then wrong; one that was never right comes first
     none        α = 0: a random subset
+
+The variants have α = 1: nothing is drawn, and all weights are 1.
 
 The first quarter of the budget is ordinary training, and gives the scores.
 State: AdamW's m and v, two words per parameter; four numbers for each example.
