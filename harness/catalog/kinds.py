@@ -4,9 +4,12 @@ A trial on several processes adds their number, because a pass costs otherwise t
 "forward_backward@ranks=4" is one pass of the workload's batch that four processes share.
 """
 
+import re
 from fractions import Fraction
 
 RANKS = "@ranks="
+# A ratio. No exponent: a number of a billion digits would take hours to write out.
+RATIO = re.compile(r"\d{1,99}([./]\d{1,99})?", re.ASCII)
 # Operations that compute, and have a measured price.
 OPERATIONS = (
     "forward_backward",
@@ -59,8 +62,8 @@ def parse_kind(kind: str) -> tuple[str, Fraction, Fraction]:
 def _ratio(kind: str, name: str, text: str) -> Fraction:
     """Return the ratio that a kind's name has; ValueError if it is not a positive one."""
     try:
-        ratio = Fraction(text)
-    except (ValueError, ZeroDivisionError):
+        ratio = Fraction(text if RATIO.fullmatch(text) else 0)
+    except ZeroDivisionError:
         ratio = Fraction(0)
     if ratio <= 0:
         raise ValueError(f"{kind!r} is not a kind: {name} must be above 0, such as 1/4")

@@ -12,6 +12,7 @@ from harness.catalog.reading import NAME
 from harness.records import run_folder
 
 LARGEST = 1e18  # of a number that is computed with: seconds, steps, bounds of a goal
+TASKS = 5_000  # of a stream; some metrics compare every two
 DEPTH, TEXT = 24, 20_000  # of nested values; characters of a text
 # What reading a record that was made up or damaged can raise.
 DAMAGED = (
@@ -112,6 +113,14 @@ def _is_stream(value) -> bool:
     )
 
 
+def _is_config(value) -> bool:
+    """Return True for a workload's numbers; those of a stream have a list of so many tasks."""
+    if not isinstance(value, dict) or "stream" not in value:
+        return isinstance(value, dict)
+    tasks = value["stream"].get("tasks") if isinstance(value["stream"], dict) else None
+    return _is_whole(tasks) and 0 < tasks <= TASKS
+
+
 def _is_prices(value) -> bool:
     """Return True for the prices of kinds: {kind: {"seconds", "low", "high": number, ...}}."""
     needed = ("seconds", "low", "high")
@@ -164,7 +173,7 @@ OPTIONAL: dict[str, Callable[[object], bool]] = {
     "step": _is_whole, "samples": _is_number, "state_bytes": _is_number, "flops": _is_number,
     "cpu_seconds": _is_number, "provisional": lambda value: isinstance(value, bool),
     "prices": _is_text, "end": _has(total=_is_finite), "counts": _is_counts,
-    "passes": _is_counts, "priced": _is_prices, "config": lambda value: isinstance(value, dict),
+    "passes": _is_counts, "priced": _is_prices, "config": _is_config,
     "budget": _has(
         steps=_is_positive, factor=_or_none(_is_positive), whole=_or_none(_is_positive)
     ),

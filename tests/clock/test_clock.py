@@ -183,6 +183,14 @@ def test_kind_names_are_canonical(operation, batch, depth):
     )
 
 
+@pytest.mark.parametrize(
+    "ratio", ["1e999999999", "1/0", "-1", "0", "", "9" * 10_000, "1/3/2", "nan"]
+)
+def test_a_kind_of_no_ratio_is_refused_at_once(ratio):
+    with pytest.raises(ValueError, match="batch must be above 0"):
+        kinds.parse_kind(f"forward@batch={ratio}")
+
+
 def test_an_undeclared_pass_fails_with_its_name():
     import torch
 

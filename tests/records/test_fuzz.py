@@ -17,6 +17,7 @@ from harness.records.log import Log, rows
 from harness.records.references import references
 from harness.records.rejudge import present, present_of, rejudge
 from harness.records.rules.verdict import examine, summary
+from harness.records.schema import check
 from harness.report.board.board import boards
 from harness.report.board.tables import as_csv, markdown, tables
 from harness.system.files import read_json
@@ -203,6 +204,14 @@ def test_a_name_that_is_a_path_or_markup_is_left_out(tmp_path, track):
     (tmp_path / "x.jsonl").write_text(signed(row) + "\n")
     ((where, why),) = collect([tmp_path / "x.jsonl"]).left_out
     assert (where, why) == ("x.jsonl line 1", "damaged: not a valid track")
+
+
+@pytest.mark.parametrize("tasks", [0, -1, 10**9, 1.5, None, [5]])
+def test_a_stream_without_end_is_named_before_its_tasks_are_listed(tasks):
+    line = next(line for line in LINES if line.get("workload") == "stream_split")
+    check(line | {"config": {"stream": {"tasks": 5}}})
+    with pytest.raises(ValueError, match="not a valid config"):
+        check(line | {"config": {"stream": {"tasks": tasks}}})
 
 
 def test_a_line_that_is_too_long_or_too_deep_is_named(tmp_path):
