@@ -9,8 +9,10 @@ Wang et al., "Learning to Prompt for Continual Learning", arXiv 2112.08654.
     prompts, keys and readout, gradients clipped to norm 1
 
 State: prompts, keys and readout, and Adam's m and v of them; the classes of the present task.
-Departures from the paper: keys and prompts start uniform in ±1, as recalled from a later port; the
-model has no class token, so q is the mean over tokens. Not compared with the paper's text.
+Departures from the paper: keys and prompts start uniform in ±1, as recalled from a later port,
+where the authors' code has 0 to 0.01; each example has its own prompts, where the authors'
+configuration gives those of most examples to the whole batch; the model has no class token, so q is
+the mean over tokens. The rule was compared with the authors' code, not with the paper's text.
 """
 
 from contextlib import contextmanager
@@ -29,7 +31,7 @@ SPACE = {
     "pool": {"choice": [10, 20]},
     "top": {"choice": [5, 3, 1]},
     "length": {"choice": [5, 2]},
-    "pull": {"choice": [0.1, 0.5]},
+    "pull": {"choice": [0.1, 0.5, 1.0]},
     "clip": 1.0,
     "beta1": 0.9,
     "beta2": 0.999,

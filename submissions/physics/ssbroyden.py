@@ -9,11 +9,11 @@ accurate and competitive can PINNs be?", arXiv 2405.04230, their second variant.
     t = min(1, 1/b)·min(q, 1/θ) if θ > 0, else min(min(1, 1/b)·q, σ);  at first t = h/(1 + a·θ)
     φ = (1 − θ)/(1 + a·θ), v = ρ·s − Hy/yᵀHy
     H ← (H − Hy·yᵀH/yᵀHy + φ·yᵀHy·v·vᵀ)/t + ρ·s·sᵀ
-    every `hold` steps: new points
+    every `hold` steps: new points by rad's density (arXiv 2207.10289), H stays
 
 State: H, N² numbers in float64 for N parameters; the points.
 Departures from the paper: a bisection of at most eight gradients in place of their line search; H
-is begun anew when it gives no descent; gradients in the model's precision; uniform points.
+is begun anew when it gives no descent; gradients in the model's precision; no phase of Adam before.
 """
 
 import torch
@@ -21,11 +21,17 @@ import torch
 from harness import ops
 from harness.errors import UserError
 from submissions.physics import levenberg_marquardt
-from submissions.samplers import uniform
+from submissions.samplers import rad, uniform
 from submissions.second_order.lbfgs import flat
 
-PASSES = {"forward_backward": 2.5}
-SPACE = {"hold": {"choice": [200, 50, 1000]}, "armijo": 1e-4, "wolfe": 0.9}
+PASSES = {"forward_backward": 2.5, "forward@batch=20": 0.005}
+SPACE = {
+    "hold": {"choice": [200, 50, 500]},
+    "k": 1.0,
+    "c": 1.0,
+    "armijo": 1e-4,
+    "wolfe": 0.9,
+}
 LARGEST, TRIED = 4000, 8
 SKIPS = {"passes": "a search for Wolfe's conditions takes as many gradients as it needs"}
 
@@ -67,7 +73,7 @@ class Algorithm:
     def step(self):
         task, state = self.task, self.state
         if task.step and task.step % self.hp.hold == 0:
-            state["points"] = uniform.draw(task, task.batch_size)
+            state["points"] = rad.choose(task, task.batch_size, self.hp.k, self.hp.c)
         batch = task.batch_at(state["points"])
         loss = task.forward_backward(batch)
         g = flat(p.grad for p in task.params).double()

@@ -3,13 +3,13 @@
 Wang and Li, "StableSSM: Alleviating the Curse of Memory in State-space Models through Stable
 Reparameterization", arXiv 2311.14495.
 
-    rate = −f(w);  "best": f = 1/(w² + 1/2), whose slope is as f² for every rate;  "exp": f = eʷ;
+    rate = −f(w);  "best": f = 1/(w² + 0.1), whose slope is as f² for every rate;  "exp": f = eʷ;
     "softplus": f = log(1 + eʷ);  "direct": f = w
     w starts where f(w) is the model's own rate; AdamW without decay trains w
 
 State: AdamW's two words per parameter.
-Departures from the paper: none known; the constants 1 and 1/2 are recalled, and were not compared
-with the paper's text.
+Departures from the paper: none known; the constants 1 and 0.1 are those of the authors' kernel, as
+is the start of w. They were not compared with the paper's text.
 """
 
 import torch
@@ -25,7 +25,7 @@ SPACE = {
     "kind": {"choice": ["best", "exp", "softplus", "direct"]},
 }
 VARIANTS = {"ssm_exp": {"kind": "exp"}, "ssm_softplus": {"kind": "softplus"}}
-OFFSET = 0.5
+OFFSET = 0.1
 
 
 class Rate(nn.Module):

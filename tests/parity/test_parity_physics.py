@@ -362,6 +362,20 @@ def test_ssbroyden_equals_its_formula(seed, first):
     assert np.linalg.eigvalsh(new).min() > 0
 
 
+def test_ssbroyden_draws_new_points_where_the_residual_is_large():
+    made = task()
+    submission = nets.submitted("ssbroyden", made, hold=1, k=2.0, c=0.0)
+    nets.run(submission, 1)
+    first = submission.algorithm.state["points"].clone()
+    large = lambda batch: {"residual": torch.where(batch["points"][:, 0] > 0.9, 5.0, 0.0)}  # noqa: E731
+    made.terms = large
+    nets.run(submission, 1)
+    second = submission.algorithm.state["points"]
+    assert second.shape == first.shape
+    assert bool((first[:, 0] < 0.9).any())
+    assert bool((second[:, 0] > 0.9).all())
+
+
 def test_ssbroyden_refuses_a_network_that_is_too_large(monkeypatch):
     monkeypatch.setattr(ssbroyden, "LARGEST", 10)
     with pytest.raises(UserError, match="at most 10"):
