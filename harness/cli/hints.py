@@ -44,8 +44,12 @@ def next_lines(arguments: Sequence[str], trial: Trial, outcome: str, folder: Pat
         # Where every range was given a value, all trials would be the same one.
         free = dict.fromkeys(ranges) if typed >= ranges else {}
         return [race(arguments, sweep=True, dry=None, tuned=None, **free, trial=points)]
+    place, plugin = trial.definition.place, trial.card.plugin
+    # the user's own files may be at fault, a shipped one hardly
+    files = [naming.typed_path(Path(place))] if place else []
+    files += [naming.word(plugin)] if plugin.package is None or not place else []
     return [
-        f"{harness('check', naming.word(trial.card.plugin))}  # tries it in seconds",
+        *(f"{harness('check', file)}  # tries it in seconds" for file in files),
         f"{again}  # runs this trial again, once the cause is mended",
     ]
 

@@ -232,8 +232,10 @@ def test_settings_that_errors_name_exist():
     assert found > 4
 
 
-def trial(plugin: Plugin, number: int | None = None) -> SimpleNamespace:
-    return SimpleNamespace(card=discover.read(plugin), trial=number, seed=3)
+def trial(plugin: Plugin, number: int | None = None, place: str = "") -> SimpleNamespace:
+    definition = SimpleNamespace(place=place)
+    card = discover.read(plugin)
+    return SimpleNamespace(card=card, trial=number, seed=3, definition=definition)
 
 
 TYPED = {
@@ -275,6 +277,15 @@ def test_a_failed_trial_is_not_proposed_again_without_a_word(folder):
     first, second = hints.next_lines(OTHERS, trial(plugin), "failed", Path("x"))
     assert first.startswith("harness check ./my_idea.py")
     assert second.endswith("# runs this trial again, once the cause is mended")
+
+
+def test_after_a_failure_the_files_of_the_user_are_to_be_checked(folder):
+    place = str(folder / "rings.py")
+    shipped, own = discover.find("lion"), discover.find("./my_idea.py")
+    first, _ = hints.next_lines(OTHERS, trial(shipped, place=place), "failed", Path("x"))
+    assert first.startswith("harness check ./rings.py")
+    lines = hints.next_lines(OTHERS, trial(own, place=place), "failed", Path("x"))
+    assert [line.split()[2] for line in lines[:2]] == ["./rings.py", "./my_idea.py"]
 
 
 def test_after_a_missed_point_the_next_points_are_proposed(folder):
