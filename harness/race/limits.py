@@ -10,6 +10,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
+from harness.race.message_schema import LONGEST
 from harness.system.processes import cpu_seconds, resident_memory, tree
 from harness.system.procfs import stat_of, ticks_per_second
 
@@ -61,7 +62,7 @@ class ResourceMonitor:
         self._spent, self._earlier = spent, 0.0
         with suppress(OSError, ValueError):
             seconds = float(spent.read_text())
-            self._earlier = seconds if math.isfinite(seconds) else 0.0
+            self._earlier = seconds if 0 <= seconds <= LONGEST else 0.0
         self.mark = 0.0
         self._room = shutil.disk_usage(folders[0]).free * DISK_SHARE
         self._memory = memory * MEMORY_SHARE

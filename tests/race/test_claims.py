@@ -306,6 +306,23 @@ def test_all_cpu_time_since_the_last_hand_over_is_charged_over_attempts(tmp_path
     last.mark = last.clock.read()
     last.settle()
     assert monitor().lost_steps(0, 0.01) == 0
+    for damaged in ("1e300", "-5", "nan", "", "x"):
+        (tmp_path / "spent").write_text(damaged)
+        assert monitor().lost_steps(0, 0.01) == 0
+
+
+def test_a_runner_is_not_charged_before_it_loads_the_submission(tmp_path):
+    import os
+
+    watching = limits.ResourceMonitor(
+        os.getpid(), 0, (), [tmp_path], tmp_path / "log", [], tmp_path / "spent", 1 << 50
+    )
+    (tmp_path / "spent").write_text("0.0")
+    watching.check()
+    assert float((tmp_path / "spent").read_text()) == 0.0
+    watching.mark = 1e-9  # when it is loaded
+    watching.check()
+    assert float((tmp_path / "spent").read_text()) > 0.0
 
 
 def test_more_memory_than_there_is_ends_the_trial_by_name(tmp_path):
