@@ -51,6 +51,7 @@ PLACEHOLDERS = {
     "stem": "my_idea",
     "name": "gpt2",
     "definition.track": "train",
+    "workload": "gpt2",
 }
 # settings that a text only speaks about, and those that go with class=
 NOT_SETTINGS = {"key", "class", "handles", "fallback", "inner", "keys"}
