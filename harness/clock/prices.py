@@ -166,13 +166,20 @@ def load_table(path: Path) -> Table | None:
             raise UserError(
                 f"price table {path} was edited: its content does not have its hash", do=remedy
             )
-        names = ("seconds", "low", "high", "flops")
-        prices = {k: Price(*(p[n] for n in names)) for k, p in raw["prices"].items()}
+        prices = {kind: _price(entry) for kind, entry in raw["prices"].items()}
         origin, busy = f"{path.name} {raw['hash']}", raw["busy"]
         why = f"its price table was measured on a busy machine: {busy}" if busy else None
         return Table(prices, origin, why, False, raw["step"], raw["machine"]["torch"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"price table {path} is damaged: {error!r}", do=remedy) from None
+
+
+def _price(entry: dict) -> Price:
+    """Return the price in an entry of a table; raise ValueError if it is none."""
+    seconds = [entry[name] for name in ("seconds", "low", "high")]
+    if not all(type(value) in (int, float) and 0 <= value < math.inf for value in seconds):
+        raise ValueError(f"a price of {seconds}")
+    return Price(*seconds, entry["flops"])
 
 
 def table_hash(raw: dict) -> str:

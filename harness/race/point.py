@@ -123,7 +123,12 @@ def _recorded(path: Path) -> dict:
         return {}
     points = read_json(path)
     entries = points.values() if isinstance(points, dict) else [None]
-    if not all(isinstance(each, dict) and isinstance(each.get("hp"), dict) for each in entries):
+    if not all(
+        isinstance(each, dict)
+        and isinstance(each.get("hp"), dict)
+        and isinstance(each.get("budget", 1), int | float)
+        for each in entries
+    ):
         raise BadFile(path, "it is not a file of tuned points", "remove it, or restore it")
     return points
 
