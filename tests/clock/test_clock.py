@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from harness.catalog import kinds
 from harness.clock import reading
-from harness.clock.prices import Price, Table, flops, horizon_of, overdrawn
+from harness.clock.prices import (
+    SCHEMA,
+    Price,
+    Table,
+    flops,
+    horizon_of,
+    load_table,
+    overdrawn,
+    table_hash,
+)
 from harness.errors import UserError
 from harness.train import meter
 
@@ -189,6 +198,34 @@ def test_kind_names_are_canonical(operation, batch, depth):
 def test_a_kind_of_no_ratio_is_refused_at_once(ratio):
     with pytest.raises(ValueError, match="batch must be above 0"):
         kinds.parse_kind(f"forward@batch={ratio}")
+
+
+def test_a_table_whose_hash_fits_and_whose_prices_do_not_is_damaged(tmp_path):
+    """Its honest twin is read; one that nests deep is named too."""
+    path = tmp_path / "prices.json"
+
+    def written(prices):
+        raw = {
+            "schema": SCHEMA,
+            "prices": prices,
+            "busy": None,
+            "step": "s",
+            "machine": {"torch": 2},
+        }
+        path.write_text(json.dumps(raw | {"hash": table_hash(raw)}))
+        return load_table(path)
+
+    honest = {"seconds": 0.1, "low": 0.09, "high": 0.11, "flops": None}
+    assert written({"forward": honest}).of("forward").seconds == 0.1
+    for wrong in ("x", -1.0, None, math.inf, math.nan, True, [1]):
+        with pytest.raises(UserError, match="is damaged"):
+            written({"forward": honest | {"seconds": wrong}})
+    for wrong in ([], {"forward": 3}, {"forward": {}}):
+        with pytest.raises(UserError, match="is damaged"):
+            written(wrong)
+    path.write_text("[" * 100_000)
+    with pytest.raises(UserError, match="is damaged"):
+        load_table(path)
 
 
 def test_an_undeclared_pass_fails_with_its_name():
