@@ -1,14 +1,13 @@
 """A workload: its file of pure functions and its block of numbers."""
 
 import copy
-import math
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 from harness import contract
-from harness.catalog import declared, discover, identity, labels, streams
+from harness.catalog import declared, discover, identity, numbers
 from harness.catalog.card import Card, Plugin
 from harness.errors import NoScale, UserError, nearest
 from harness.system.hashing import canonical, digest
@@ -17,24 +16,6 @@ from harness.system.hashing import canonical, digest
 DEADLINES = {"setup": 300.0, "step": 120.0, "save": 120.0}
 # A block of the YAML that is not a scale: numbers of the laws' small workload.
 TINY = "tiny"
-# A key of the YAML beside the scales: a submission may answer with its own predictor.
-PREDICT = "predict"
-# Another: its steps are forward passes alone.
-FORWARD_ONLY = "forward_only"
-# Another: folders and installed packages that may hold validation data.
-HIDES = "hides"
-# Another: code draws what the training data must not tell, such as which labels are wrong. True, or
-# a list of the variants of which this holds.
-GENERATED = "generated"
-# A key of a block: low precision that training is held to (harness/train/arithmetic.py).
-ARITHMETIC = ("fp8", "fp8_static", "int8", "jetfire", "integer", "int4")
-# The keys of a workload's YAML beside its scales, with their types.
-TOP = {
-    "track": str, "core": bool, PREDICT: bool, FORWARD_ONLY: bool, HIDES: list,
-    GENERATED: bool | list,
-}  # fmt: skip
-# Parts of a block that have keys of their own.
-PARTS = ("evaluate", "goal", "deadlines", "stream", "fed", "retain", labels.BLOCK)
 FUNCTIONS = tuple(contract.parameters(contract.Workload))
 
 
@@ -90,8 +71,8 @@ class Definition:
     def hash(self) -> str:
         """Version of the workload: any changed number or line of its code is another version."""
         # Deadlines change no result.
-        numbers = {k: v for k, v in self.block.items() if k != "deadlines"}
-        return digest(self.key, canonical(numbers), self.source)[:16]
+        kept = {k: v for k, v in self.block.items() if k != "deadlines"}
+        return digest(self.key, canonical(kept), self.source)[:16]
 
     @property
     def training_hash(self) -> str:
@@ -100,8 +81,8 @@ class Definition:
         A finished trial is judged again, from its log, when only they have changed.
         """
         goal = {metric: sorted(bounds) for metric, bounds in self.block["goal"].items()}
-        numbers = {k: v for k, v in self.block.items() if k not in ("deadlines", "goal")}
-        return digest(self.key, canonical(numbers), canonical(goal), self.source)[:16]
+        kept = {k: v for k, v in self.block.items() if k not in ("deadlines", "goal")}
+        return digest(self.key, canonical(kept), canonical(goal), self.source)[:16]
 
 
 def merge(block: dict, changes: dict, where: str) -> dict:
@@ -141,40 +122,8 @@ def _whole_tree(name: str) -> dict:
             "a block of numbers such as mini:",
             "harness new workload my_problem",
         )
-    _check_tree(tree, path)
+    numbers.check_tree(tree, path)
     return tree
-
-
-def _check_tree(tree: dict, path: Path) -> None:
-    """Raise UserError for a key beside the scales that is not known, or a value of a wrong type."""
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            variants = value.get("variants") or {}
-            if not isinstance(variants, dict) or not all(
-                isinstance(changes, dict) for changes in variants.values()
-            ):
-                raise UserError(
-                    f"{path}: {key}.variants is {variants!r}",
-                    "names with changes: {wide: {model: {width: 128}}}",
-                )
-            for name, changes in variants.items():
-                _check_track(changes.get("track", discover.TRACKS[0]), f"{path}: variant {name}")
-            if not isinstance(key, str):
-                raise UserError(f"{path}: {key!r} is not the name of a scale", "text such as mini")
-        elif key not in TOP:
-            raise UserError(f"{path}: {key!r} is neither a scale nor a setting", nearest(key, TOP))
-        elif key == "track":
-            _check_track(value, str(path))
-        elif not isinstance(value, TOP[key]):
-            allowed = {list: "a list of names", bool: "true or false"}.get(
-                TOP[key], "true, false or a list of variants"
-            )
-            raise UserError(f"{path}: {key} is {value!r}", allowed)
-
-
-def _check_track(track: object, where: str) -> None:
-    if track not in discover.TRACKS:
-        raise UserError(f"{where}: track is {track!r}", nearest(str(track), discover.TRACKS))
 
 
 def tree_of(name: str) -> dict:
@@ -202,17 +151,17 @@ def allows_predictor(definition: Definition) -> bool:
     The file says so (`predict: true` outside of the scales), not the configuration: a setting on
     the command line cannot allow it.
     """
-    return _whole_tree(definition.place or definition.name).get(PREDICT) is True
+    return _whole_tree(definition.place or definition.name).get(numbers.PREDICT) is True
 
 
 def forward_only(definition: Definition) -> bool:
     """Return True if the workload's file says that it offers forward passes only."""
-    return _whole_tree(definition.place or definition.name).get(FORWARD_ONLY) is True
+    return _whole_tree(definition.place or definition.name).get(numbers.FORWARD_ONLY) is True
 
 
 def draws_answers(definition: Definition) -> bool:
     """Return True if code drew what the training data must not tell, so it can be drawn again."""
-    stated = _whole_tree(definition.place or definition.name).get(GENERATED, False)
+    stated = _whole_tree(definition.place or definition.name).get(numbers.GENERATED, False)
     return definition.variant in stated if isinstance(stated, list) else stated is True
 
 
@@ -222,7 +171,7 @@ def places_of_data(definition: Definition) -> list[Path]:
     `hides` in its YAML names them: folders, and packages that may be installed.
     """
     places = []
-    for name in _whole_tree(definition.place or definition.name).get(HIDES) or ():
+    for name in _whole_tree(definition.place or definition.name).get(numbers.HIDES) or ():
         if name.startswith("/"):
             places.append(Path(name))
         elif spec := find_spec(name):
@@ -263,7 +212,7 @@ def define(name: str, tree: dict, scale: str, variant: str | None) -> Definition
             )
         changes = {k: v for k, v in variants[variant].items() if k != "track"}
         block = merge(block, changes, f"{plugin.name}.{variant}")
-    _check_block(block, f"workload.{scale}")
+    numbers.check_block(block, f"workload.{scale}")
     track = track_of(tree, scale, variant)
     place = "" if plugin.package else str(plugin.path)
     source = identity.source_hash(plugin)
@@ -291,50 +240,6 @@ def track_of(tree: dict, scale: str, variant: str | None) -> str:
     """Return the kind of goal: the workload's, or a variant's own."""
     own = (tree[scale].get("variants") or {}).get(variant, {})
     return own.get("track", tree.get("track", "train"))
-
-
-def _check_block(block: dict, where: str) -> None:
-    """Raise UserError for numbers that no race can be run with."""
-    for key in ("batch", "horizon", "evaluate", "goal"):
-        if key not in block:
-            raise UserError(f"{where} has no {key}", "batch, horizon, evaluate and goal")
-    for key in PARTS:
-        if not isinstance(block.get(key, {}), dict):
-            raise UserError(f"{where}.{key} is {block[key]!r}", "keys with values")
-    evaluate = block["evaluate"]
-    counts = {"batch": block["batch"], "horizon": block["horizon"]}
-    counts |= {f"evaluate.{key}": evaluate.get(key) for key in ("points", "batch")}
-    for key, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise UserError(f"{where}.{key}={value!r}", "a whole number from 1 up")
-    if "stream" in block:
-        streams.check(block, where)
-    if labels.BLOCK in block:
-        labels.check(block, where)
-    _check_goal(block["goal"], where)
-    if block.get("arithmetic", ARITHMETIC[0]) not in ARITHMETIC:
-        raise UserError(f"{where}.arithmetic={block['arithmetic']!r}", " or ".join(ARITHMETIC))
-    for key, value in block.get("deadlines", {}).items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            raise UserError(f"{where}.deadlines.{key}={value!r}", "seconds above 0")
-
-
-def _check_goal(goal: dict, where: str) -> None:
-    """Raise UserError unless every metric of the goal has one bound, a finite number."""
-    for metric, condition in goal.items() or [("", None)]:
-        if (
-            not isinstance(condition, dict)
-            or len(condition) != 1
-            or set(condition) - {"at_most", "at_least"}
-        ):
-            raise UserError(
-                f"{where}.goal: {metric!r} is {condition!r}",
-                "metrics, each with {at_most: X} or {at_least: X}",
-            )
-        (bound,) = condition.values()
-        number = isinstance(bound, int | float) and not isinstance(bound, bool)
-        if not number or not math.isfinite(bound):
-            raise UserError(f"{where}.goal.{metric}: {condition} is not a bound", "a number")
 
 
 def require_functions(definition: Definition) -> None:

@@ -3,11 +3,9 @@
 import math
 from pathlib import Path
 
-from harness.catalog import discover, identity, key, kinds, labels
+from harness.catalog import discover, identity, key, kinds, labels, numbers
 from harness.catalog.card import Card
 from harness.catalog.definition import (
-    FORWARD_ONLY,
-    PREDICT,
     Definition,
     allows_predictor,
     define,
@@ -86,8 +84,9 @@ def _check_predictor(card: Card, definition: Definition) -> None:
         raise UserError(
             f"submission {card.plugin.name} answers with its own {predictor.NAME}(), and the "
             f"inputs of {definition.name} may hold the answers",
-            f"workloads whose YAML has `{PREDICT}: true`: their inputs tell nothing of the labels",
-            f"race it where the YAML says `{PREDICT}: true`: harness list workloads",
+            f"workloads whose YAML has `{numbers.PREDICT}: true`: their inputs tell nothing of the "
+            "labels",
+            f"race it where the YAML says `{numbers.PREDICT}: true`: harness list workloads",
         )
 
 
@@ -110,7 +109,7 @@ def _passes(card: Card, definition: Definition) -> dict[str, float]:
             f"submission {card.plugin.name} makes passes of the kind {derivatives[0]}, and "
             f"{definition.name} offers forward passes only",
             f"submissions whose PASSES are of the kind {kinds.FORWARD} alone, as mezo's",
-            f"race it where the YAML has no `{FORWARD_ONLY}: true`: harness list workloads",
+            f"race it where the YAML has no `{numbers.FORWARD_ONLY}: true`: harness list workloads",
         )
     passes = with_exchanges(passes, definition)
     # Labels are charged to the time, and take nothing from the horizon.

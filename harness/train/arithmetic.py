@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness import surgery
-from harness.catalog.definition import ARITHMETIC
+from harness.catalog.numbers import ARITHMETIC
 from harness.errors import UserError
 
 FLOATS = {

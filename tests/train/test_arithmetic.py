@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from harness import surgery
-from harness.catalog.definition import ARITHMETIC, define, tree_of
+from harness.catalog.definition import define, tree_of
+from harness.catalog.numbers import ARITHMETIC
 from harness.errors import UserError
 from harness.train import arithmetic
 
