@@ -27,7 +27,7 @@ from harness.system.machine import environment, load_average
 from harness.system.processes import keep_freed_memory
 from harness.system.signals import Signals
 from harness.train import checkpoint, final_weights, shared_weights
-from harness.train.failure import in_file_of_the_user, in_one_line, of_machine
+from harness.train.failure import not_ours
 
 # Outcomes of a trial whose last weights were evaluated.
 JUDGED = ("reached", "out_of_budget", "hopeless")
@@ -96,11 +96,8 @@ def _run(attempt: Attempt) -> Outcome:
     except (KeyboardInterrupt, Exception) as error:
         if isinstance(error, KeyboardInterrupt) or signals.insisted:
             outcome, reason = "interrupted", "stopped at once by a second Ctrl-C"
-        elif failure := of_machine(error):
+        elif failure := not_ours(error):
             outcome, reason = failure
-        elif in_file_of_the_user(error):
-            # a workload of the user's own: its data, model and metrics are made in this process
-            outcome, reason = "failed", in_one_line(error)
         else:
             raise
     finally:
@@ -298,6 +295,6 @@ def finish(attempt: Attempt, outcome: str, reason: str | None) -> Outcome:
         if outcome != "interrupted":
             run_folder.finish(trial.folder, result)
     except (DiskFull, OSError) as error:
-        outcome, message = of_machine(error) or ("failed", str(error))
+        outcome, message = not_ours(error) or ("failed", str(error))
         result |= {"outcome": outcome, "reason": f"the record could not be written: {message}"}
     return Outcome(outcome, trial.folder, result)

@@ -55,10 +55,15 @@ def _refusal(error: BaseException) -> str:
     )
 
 
-def of_machine(error: BaseException) -> tuple[str, str] | None:
-    """Return outcome and reason if a disk or the memory failed the referee; None for a bug."""
+def not_ours(error: BaseException) -> tuple[str, str] | None:
+    """Return outcome and reason of an error in the referee; None for a bug of the harness.
+
+    A disk or the memory may fail it, or a workload of the user's own, whose data, model and metrics
+    are made in its process.
+    """
     message = failure(error)
-    if isinstance(error, OSError) or message["outcome"] in ("oom", "disk_full"):
+    machine = isinstance(error, OSError) or message["outcome"] in ("oom", "disk_full")
+    if machine or in_file_of_the_user(error):
         return message["outcome"], message["error"]
     return None
 
