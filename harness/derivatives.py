@@ -8,6 +8,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 Batch = dict[str, Tensor]
 Loss = Callable[[nn.Module, Batch], Tensor]
+Terms = Callable[[nn.Module, Batch], dict[str, Tensor]]
 
 
 class _Call(nn.Module):
@@ -79,11 +80,41 @@ def jacobian(residuals: Tensor, params: Sequence[Tensor], rows: int = 64) -> Ten
     parts = []
     for some in unit.split(rows):
         grads = torch.autograd.grad(
-            residuals, params, some, retain_graph=True, is_grads_batched=True,
-            allow_unused=True, materialize_grads=True,
-        )  # fmt: skip
-        parts.append(torch.cat([g.flatten(1) for g in grads], dim=1))
+            residuals, params, some, retain_graph=True, is_grads_batched=True, allow_unused=True
+        )
+        zero = [p.new_zeros(len(some), p.numel()) for p in params]
+        wide = [z if g is None else g.flatten(1) for z, g in zip(zero, grads, strict=True)]
+        parts.append(torch.cat(wide, dim=1))
     return torch.cat(parts)
+
+
+def jacobian_of_terms(
+    terms: Terms, model: nn.Module, batch: Batch, params: Sequence[Tensor], rows: int = 64
+) -> tuple[Tensor, Tensor]:
+    """Return each term's values over the root of their number [n], and their Jacobian [n, P].
+
+    A value that belongs to a point depends on no other point. Its row of the Jacobian comes from a
+    pass over `rows` points, so that the time is proportional to the number of points and not to its
+    square. A term belongs to the points if it has one value for one
+    point and as many as points for more. The others are taken once.
+    """
+    points = batch["points"].split(rows)
+    alone = terms(model, batch | {"points": points[0][:1]})
+    values, slopes, own = {}, {}, set()
+    for k, some in enumerate(points):
+        found = terms(model, batch | {"points": some})
+        if not k:
+            own = {n for n, v in found.items() if len(alone[n]) == 1 and len(v) == len(some)}
+        for name, v in found.items():
+            if name in own or not k:
+                values.setdefault(name, []).append(v.detach())
+                slopes.setdefault(name, []).append(jacobian(v, params, rows))
+    r, j = [], []
+    for name, parts in values.items():
+        count = sum(len(part) for part in parts)
+        r.append(torch.cat(parts) / count**0.5)
+        j.append(torch.cat(slopes[name]) / count**0.5)
+    return torch.cat(r), torch.cat(j)
 
 
 def mean_squares(

@@ -179,6 +179,9 @@ class Passes:
     def jacobian(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return `residuals` [n], and their Jacobian by all parameters in a row, [n, P]."""
         with self._pass("jacobian", batch):
+            if "points" in batch:
+                terms = self._workload.get("terms")
+                return derivatives.jacobian_of_terms(terms, self.model, batch, self.params)
             r = self._residuals(batch)
             return r.detach(), derivatives.jacobian(r, self.params)
 

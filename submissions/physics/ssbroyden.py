@@ -13,7 +13,8 @@ accurate and competitive can PINNs be?", arXiv 2405.04230, their second variant.
 
 State: H, N² numbers in float64 for N parameters; the points.
 Departures from the paper: a bisection of at most eight gradients in place of their line search; H
-is begun anew when it gives no descent; gradients in the model's precision; no phase of Adam before.
+is begun anew when it gives no descent or no step; gradients in the model's precision; no phase of
+Adam before.
 """
 
 import torch
@@ -84,7 +85,8 @@ class Algorithm:
             h, d, first = torch.eye(self.size, dtype=torch.float64), -g, True
         rate, after = self.search(batch, loss.double(), g, d, 1 / float(g.norm()) if first else 1.0)
         s, y = rate * d, after - g
-        state["h"] = h
+        # A search that finds no step would find none with the same H in the next step either.
+        state["h"] = h if rate else None
         if y @ s > 1e-12 * y.norm() * s.norm():
             new = updated(h, s, y, g, rate, first)
             state["h"] = new if bool(torch.isfinite(new).all()) else None

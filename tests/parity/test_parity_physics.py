@@ -376,6 +376,21 @@ def test_ssbroyden_draws_new_points_where_the_residual_is_large():
     assert bool((second[:, 0] > 0.9).all())
 
 
+def test_ssbroyden_begins_anew_where_its_search_finds_no_step():
+    """An H that is far too large for new points must not hold the weights for ever."""
+    made = task()
+    submission = nets.submitted("ssbroyden", made, hold=1000)
+    algorithm, state = submission.algorithm, submission.algorithm.state
+    nets.run(submission, 2)
+    batch = made.batch_at(state["points"])
+    before = float(made.forward(batch))
+    state["h"] = 1e12 * torch.eye(algorithm.size, dtype=torch.float64)
+    nets.run(submission, 1)
+    assert state["h"] is None
+    nets.run(submission, 3)
+    assert float(made.forward(batch)) < before
+
+
 def test_ssbroyden_refuses_a_network_that_is_too_large(monkeypatch):
     monkeypatch.setattr(ssbroyden, "LARGEST", 10)
     with pytest.raises(UserError, match="at most 10"):

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from benches import workloads
 from benches.workloads import plain as straightforward
 from harness.catalog import definition, discover, space
 from harness.catalog.definition import define, load_workload
-from harness.derivatives import mean_squares
+from harness.derivatives import jacobian, mean_squares
 from harness.errors import UserError
 from harness.train.submission import Submission
 from harness.train.task import Task
@@ -359,6 +360,26 @@ def test_residual_vector_jacobian_products_and_loss_agree(name):
     assert {k.partition("@")[0]: n for k, n in task.meter.counts.items()} == {
         "forward": 2, "forward_backward": 1, "vjp": 2, "jvp": 1,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*NAMES, "obstacle"])
+@pytest.mark.parametrize("count", [1, 64, 70])
+def test_a_jacobian_by_parts_is_that_of_all_residuals(name, count):
+    task = task_of(name, model={"width": 6, "depth": 2})
+    low, high = task.box
+    source = torch.Generator().manual_seed(0)
+    points = low + (high - low) * torch.rand(count, len(low), generator=source)
+    batch, sizes = task.batch_at(points), []
+    whole = task._residuals(batch)
+    second = jacobian(whole, task.params)
+    terms = task._workload.terms
+    task._workload = SimpleNamespace(
+        get=lambda asked: lambda model, b: sizes.append(len(b["points"])) or terms(model, b)
+    )
+    r, j = task.jacobian(batch)
+    torch.testing.assert_close(r, whole.detach(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(j, second, rtol=1e-4, atol=1e-5)
+    assert sizes == {1: [1, 1], 64: [1, 64], 70: [1, 64, 6]}[count]
 
 
 def test_weights_of_terms_scale_them_and_unknown_ones_are_refused():
