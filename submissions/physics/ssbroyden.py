@@ -13,8 +13,8 @@ accurate and competitive can PINNs be?", arXiv 2405.04230, their second variant.
 
 State: H, N² numbers in float64 for N parameters; the points.
 Departures from the paper: a bisection of at most eight gradients in place of their line search; H
-is begun anew when it gives no descent or no step; gradients in the model's precision; no phase of
-Adam before.
+is begun anew when it gives no descent or no step, with a first step of length 1 or, after a search
+without success, 2⁻⁸ of the last; gradients in the model's precision; no phase of Adam before.
 """
 
 import torch
@@ -69,7 +69,7 @@ class Algorithm:
                 f"at most {LARGEST}",
                 "variant=small",
             )
-        self.state = {"points": uniform.draw(task, task.batch_size), "h": None}
+        self.state = {"points": uniform.draw(task, task.batch_size), "h": None, "reach": 1.0}
 
     def step(self):
         task, state = self.task, self.state
@@ -83,10 +83,13 @@ class Algorithm:
         d = -(h @ g)
         if not d @ g < 0:
             h, d, first = torch.eye(self.size, dtype=torch.float64), -g, True
-        rate, after = self.search(batch, loss.double(), g, d, 1 / float(g.norm()) if first else 1.0)
+        whole = state["reach"] / float(g.norm()) if first else 1.0
+        rate, after = self.search(batch, loss.double(), g, d, whole)
         s, y = rate * d, after - g
-        # A search that finds no step would find none with the same H in the next step either.
+        # A search that finds no step would find none from the same H and size in the next step
+        # either. New points at a shock need steps that are thousands of times shorter.
         state["h"] = h if rate else None
+        state["reach"] = 1.0 if rate or not first else state["reach"] / 2**TRIED
         if y @ s > 1e-12 * y.norm() * s.norm():
             new = updated(h, s, y, g, rate, first)
             state["h"] = new if bool(torch.isfinite(new).all()) else None

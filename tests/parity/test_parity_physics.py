@@ -389,6 +389,15 @@ def test_ssbroyden_begins_anew_where_its_search_finds_no_step():
     assert state["h"] is None
     nets.run(submission, 3)
     assert float(made.forward(batch)) < before
+    search, asked = algorithm.search, []
+    state["h"] = None
+    algorithm.search = lambda *a: asked.append(a[-1] * float(a[2].norm())) or (0.0, a[2])
+    nets.run(submission, 3)
+    assert asked == pytest.approx([1.0, 2.0**-8, 2.0**-16])
+    algorithm.search = search
+    nets.run(submission, 1)
+    assert state["reach"] == 1.0
+    assert state["h"] is not None
 
 
 def test_ssbroyden_refuses_a_network_that_is_too_large(monkeypatch):
