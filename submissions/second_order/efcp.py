@@ -5,14 +5,13 @@ Preconditioners", arXiv 2306.06098.
 
     e ← e + g + wd·p;  T = the largest elements of e in magnitude, by share `density` of each tensor
     e ← e − T;  the last k sparse T are kept as values and indices
-    mfac    u = (λI + ΣTTᵀ/k)⁻¹T
-    ggt     u = (ΣTTᵀ)^(1/2) + λI, inverted, times T
-
-    p ← p − lr·λ·u
+    mfac    p ← p − lr·λ·(ΣTTᵀ/k + λI)⁻¹T
+    ggt     p ← p − lr·√λ·((ΣTTᵀ/k)^(1/2) + √λ·I)⁻¹T
 
 State: e, one word per parameter; 3·k·density words more, as an index takes two; the Gram matrix.
 Departures from the paper: k is 32 by default, not 1,024; the largest elements are found in whole
-tensors, not in blocks; the factor λ belongs to the learning rate in the paper.
+tensors, not in blocks; the factors λ and √λ belong to the learning rate in the paper. So its lr
+1e-3 with λ 1e-6 is lr 1,000 here, and outside the window lr is that of SGD.
 """
 
 import torch
@@ -22,7 +21,7 @@ from harness.schedules import warmup_cosine
 from submissions.second_order.ggt import weights
 
 SPACE = {
-    "lr": {"log": [1e-3, 1.0]},
+    "lr": {"log": [0.5, 100.0]},
     "wd": {"log": [1e-6, 1e-3]},
     "curvature": {"choice": ["mfac", "ggt"]},
     "damping": {"log": [1e-4, 1e-1]},
@@ -56,7 +55,8 @@ def update(params, grads, state, hp, progress):
         products += (kept[-1][index] * values).sum(1).double().cpu()
     gram[slot], gram[:, slot] = products, products
     if hp.curvature == "ggt":
-        w = weights(gram, products, hp.damping) * hp.damping
+        k, root = hp.history, hp.damping**0.5
+        w = weights(gram / k, products / k**0.5, root) * root / k**0.5
     else:
         ridge = hp.history * hp.damping * torch.eye(hp.history, dtype=torch.float64)
         w = -torch.linalg.solve(gram + ridge, products)

@@ -4,12 +4,13 @@ Agarwal et al., "Efficient Full-Matrix Adaptive Regularization", arXiv 1806.0295
 
     G = the last k gradients of the whole model as columns, the present one included, each decayed
     by β2 for every step of its age;  GᵀG = V·S²·Vᵀ,  U = G·V·S⁻¹
-    m ← β1·m + (1 − β1)g;  u = m/ε + U·(1/(S + ε) − 1/ε)·Uᵀm;  p ← p(1 − lr·wd) − lr·ε·u
+    m ← β1·m + (1 − β1)g;  u = m/ε + U·(1/(S + ε) − 1/ε)·Uᵀm;  p ← p(1 − lr·wd) − lr·u
 
-The step is that of (GGᵀ)^(1/2) + εI, times ε: outside the window it is plain momentum.
+u is the inverse of (GGᵀ)^(1/2) + εI times m. Most of m lies in the window, where u has about the
+size that m has in units of gradients, so lr is the length of a step.
 State: k gradients and m, k + 1 words per parameter; GᵀG; the step.
 Departures from the paper: k is 32 by default; directions with S below 1e-6 of the largest are left
-to 1/ε; the factor ε belongs to the learning rate in the paper; the decay is decoupled.
+to 1/ε; the decay is decoupled.
 """
 
 import torch
@@ -18,11 +19,11 @@ from harness import ops
 from harness.schedules import warmup_cosine
 
 SPACE = {
-    "lr": {"log": [1e-3, 1.0]},
-    "wd": {"log": [1e-3, 1.0]},
+    "lr": {"log": [0.3, 30.0]},
+    "wd": {"log": [1e-5, 1e-2]},
     "beta1": 0.9,
     "beta2": {"choice": [0.99, 0.95, 1.0]},
-    "eps": {"log": [1e-4, 1e-1]},
+    "eps": {"log": [1e-2, 1.0]},
     "history": {"choice": [32, 16, 64]},
     "warmup": 0.05,
 }
@@ -56,6 +57,6 @@ def update(params, grads, state, hp, progress):
         products += (past @ m.flatten()).double().cpu()
     gram.mul_(hp.beta2**2)
     gram[slot], gram[:, slot] = fresh, fresh
-    w = weights(gram, products, hp.eps) * hp.eps
+    w = weights(gram, products, hp.eps)
     for p, past, m in zip(params, state["past"], state["m"], strict=True):
-        p.mul_(1.0 - lr * hp.wd).sub_(m + (w.to(m) @ past).view_as(m), alpha=lr)
+        p.mul_(1.0 - lr * hp.wd).sub_(m / hp.eps + (w.to(m) @ past).view_as(m), alpha=lr)

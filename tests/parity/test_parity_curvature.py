@@ -37,7 +37,7 @@ def ggt(params, grads, lr, wd, beta1, beta2, eps, history):
         g = joined(grads(t, params))
         m, past = beta1 * m + (1 - beta1) * g, [*past, g][-history:]
         columns = [beta2**age * x for age, x in enumerate(reversed(past))]
-        p = (1 - lr * wd) * joined(params) - lr * eps * root_step(columns, m, eps)
+        p = (1 - lr * wd) * joined(params) - lr * root_step(columns, m, eps)
         write(params, p)
 
 
@@ -55,11 +55,12 @@ def efcp(params, grads, lr, wd, curvature, damping, density, history):
         x = joined(sent)
         past = [*past, x][-history:]
         if curvature == "ggt":
-            u = root_step(past, x, damping)
+            root = damping**0.5
+            step = root * root_step([y / history**0.5 for y in past], x, root)
         else:
             fisher = sum(np.outer(y, y) for y in past) / history
-            u = np.linalg.solve(fisher + damping * np.eye(len(x)), x)
-        write(params, joined(params) - lr * damping * u)
+            step = damping * np.linalg.solve(fisher + damping * np.eye(len(x)), x)
+        write(params, joined(params) - lr * step)
 
 
 def psgd_lra(params, grads, lr, wd, form, rank, momentum, fit_lr):
@@ -203,8 +204,9 @@ WINDOW = {"lr": 0.1, "history": 16}
 LRA = {"lr": 0.01, "wd": 0.1, "rank": 2, "momentum": 0.9, "fit_lr": 0.1}
 ODD = [(4, 3), (3,)]
 FORMULAS = [
-    Row("ggt", ggt, {**WINDOW, "wd": 0.1, "beta1": 0.9, "beta2": 0.95, "eps": 0.1}, package="",
-        float64=1e-9),
+    Row("ggt", ggt,
+        {"lr": 0.01, "history": 16, "wd": 0.1, "beta1": 0.9, "beta2": 0.95, "eps": 0.1},
+        package="", float64=1e-9),
     Row("efcp", efcp,
         {**WINDOW, "wd": 0.01, "curvature": "mfac", "damping": 0.1, "density": 0.1}, package="",
         float64=1e-9),
