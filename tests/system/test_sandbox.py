@@ -33,7 +33,7 @@ OWN["orthogonal_dictionary"] = "matrix_dictionary"
 STEPS, POINTS = 4, 2
 # many passes at once
 LONG = {"alternating_minimisation": 40, "eggroll": 40, "lora_sb": 400, "snip": 400}
-LONG |= {"masha": 200, "fzoos": 200, "llm_pruner": 300, "squeezellm": 300}
+LONG |= {"masha": 200, "fzoos": 200, "llm_pruner": 300, "squeezellm": 300, "taylor": 300}
 LONG |= dict.fromkeys(("cbo", "cbo_isotropic"), 40) | {"nncg": 200}
 SMALL = {"gpt2": {"batch": 8}, "compress_vit": {"batch": 16}, "ft_vit": {"batch": 16}}
 
