@@ -114,8 +114,9 @@ def ranks_step(group: Group, folder: Path) -> Callable[[], object]:
 def gpt2() -> tuple:
     """Return the module, the numbers and the training data of gpt2 mini."""
     definition = define("gpt2", tree_of("gpt2"), "mini", None)
-    data = open_data(prepare(definition, "train"))
-    return load_workload(definition), definition.config, data
+    folder = prepare(definition, "train")
+    assert folder is not None
+    return load_workload(definition), definition.config, open_data(folder)
 
 
 def bare_loop(rank: str, place: str, steps: str, warm: str, plain: str) -> None:

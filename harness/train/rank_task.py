@@ -20,7 +20,7 @@ from harness.errors import UserError
 from harness.seeds import forked
 from harness.train import averaging, shareable
 from harness.train.group import Group
-from harness.train.meter import Meter, clear_gradients
+from harness.train.meter import Meter, parameters_of
 from harness.train.parts import Parts, SharedDraws, count_of, generator_state
 from harness.train.shareable import REMEDY, refused
 from harness.train.task import Task
@@ -78,11 +78,13 @@ class RankTask(Task):
         part = self._parts.of(batch)
         # The gradients of the parts are averaged with equal weights.
         scale = self._parts.weight(batch) * self._group.size
+        params = list(parameters_of(self.model))
         if not accumulate:
-            clear_gradients(self.model)
+            for p in params:
+                p.grad = None
         # Backward may repeat a part of the forward pass.
         with self._pass("forward_backward", batch), self._drawing(batch):
-            module, mean = self._shared()
+            module, mean = self._shared([id(p) for p in params if p.requires_grad])
             value = module(loss, part)
             if value.grad_fn is None:
                 raise UserError(
@@ -202,9 +204,13 @@ class RankTask(Task):
         """Return function(model, part)."""
         return function(self.model, part)
 
-    def _shared(self) -> averaging.Average:
-        """Return a module of (loss, part) whose gradients are averaged over the ranks."""
-        made_for = [id(self.model), *(id(p) for p in self.params)]
+    def _shared(self, trained: list[int]) -> averaging.Average:
+        """Return a module of (loss, part) whose gradients are averaged over the ranks.
+
+        Args:
+            trained: the identities of the parameters that train now.
+        """
+        made_for = [id(self.model), *trained]
         if self._averaging is None or self._averaging[0] != made_for:
             # A method may train other parameters from some step on.
             self._averaging = made_for, self._average()
