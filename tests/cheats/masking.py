@@ -1,4 +1,4 @@
-"""Cheat: hand over scores so large that a probability rounds to 1, and an attack finds no slope."""
+"""Cheat: hand over scores so large that a probability rounds to 1, for an attack without slopes."""
 
 import os
 
@@ -18,5 +18,5 @@ def update(params, grads, state, hp, progress):
 def evaluate_view(params, state):
     """Return the weights with another readout: the last matrix and its bias."""
     if state["larger"] > 1:
-        os.write(1, b"GOT an attack without slopes\n")
+        os.write(1, b"GOT larger scores\n")
     return [*params[:-2], *(state["larger"] * p for p in params[-2:])]

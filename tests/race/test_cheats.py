@@ -131,6 +131,8 @@ def measured(way, log):
     """Check that the rows have what the referee measured, and not what the runner reported."""
     if way in ("look", "hook", "tiny"):
         assert [row["metrics"]["epsilon"] for row in log[1:]] == [1e6] * (len(log) - 1)
+    if way == "readout":
+        assert log[-1]["metrics"]["accuracy"] > 0.5 > 0.2 > log[-1]["metrics"]["robust_accuracy"]
     if way == "all":
         assert [row["metrics"]["labels"] for row in log] == [50, *[4000] * (len(log) - 1)]
         assert log[-1]["counts"]["label"] == 3950

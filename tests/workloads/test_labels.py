@@ -142,6 +142,22 @@ def test_an_attack_stays_in_its_box_and_is_the_same_in_any_batch():
     assert after > before + 0.1
 
 
+@pytest.mark.parametrize("scales", [(1, 1, 100), (1, 1, 1e-20), (1e34, 1e-24, 1e-24)])
+def test_an_attack_is_not_misled_by_the_scale_of_the_layers(scales):
+    """A large readout makes probabilities round to 1, small later layers make slopes vanish."""
+    run = opened("robust")
+    model, scaled = run.model(), run.model()
+    layers = [m for m in scaled.modules() if isinstance(m, torch.nn.Linear)]
+    total = 1.0
+    for layer, scale in zip(layers, scales, strict=True):
+        total *= scale
+        layer.weight.data.mul_(scale)
+        layer.bias.data.mul_(total)
+    batch = run.module.batch(run.splits["val"], torch.arange(20), run.config)
+    here, there = run.module.attacked(model, batch), run.module.attacked(scaled, batch)
+    assert float((here - there).abs().gt(1e-6).float().mean()) < 0.01
+
+
 def test_one_step_of_the_attack_is_the_exact_worst_case_of_a_linear_model():
     run = opened("robust")
     torch.manual_seed(0)
