@@ -10,7 +10,8 @@ Task-Aware Parameter-Efficient Fine-tuning", arXiv 2406.05223.
 State: AdamW's for A and B, r(in + out) scalars a matrix.
 Departures from the paper: X is of this task's training inputs for both; the paper takes those of
 the knowledge to be kept for "knowledge". d starts at 0.01 and doubles until ‖C·C⁻¹ - I‖ < 0.05, as
-in the authors' code; decomposition in float64.
+in the authors' code. That code divides inputs by their largest value first, which leaves B·A as it
+is and makes B smaller and A larger. Decomposition in float64.
 """
 
 import torch

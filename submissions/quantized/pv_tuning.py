@@ -4,20 +4,22 @@ Malinovskii et al., "PV-Tuning: Beyond Straight-Through Estimation for Extreme L
 arXiv 2405.14852.
 
     W' = low + δ·q of a row;  P: AdamW on low and δ
-    V: w̃ ← w̃ - AdamW of ∂L/∂W', from w̃ = W;  of the places where round((w̃ - low)/δ) ≠ q, the
-    share `moved` of all weights with the largest |w̃ - W'| takes the new number
+    V: w̃ ← w̃ - AdamW of ∂L/∂W' without momentum, from w̃ = W;  of the places where
+    round((w̃ - low)/δ) ≠ q, the share `moved` of a matrix's with the largest |w̃ - W'| takes the
+    new number
 
 State: w̃ and AdamW's for it, three words per weight; AdamW's for the rest; q.
 Departures from the paper: even grids of rows in place of vector codebooks, so the search for codes
 is rounding; w̃ is kept from step to step, as in the authors' recipe.
 """
 
+from types import SimpleNamespace
+
 import torch
 from torch import nn
 
-from harness import surgery
+from harness import ops, surgery
 from submissions.first_order import adamw
-from submissions.peft import head_only
 from submissions.quantized import rtn
 
 TRACKS = ["compress"]
@@ -28,6 +30,8 @@ SPACE = {
     "beta2": 0.95,
     # Of steps and offsets.
     "head_lr": {"log": [1e-5, 1e-3], "default": 3e-5},
+    # β1 of w̃.
+    "latent_beta1": 0.0,
     "bits": {"int": [2, 8], "default": 4, "goal": "bits"},
     "moved": {"log": [1e-3, 0.1], "default": 0.01},
 }
@@ -79,18 +83,27 @@ def adapt(model, task, hp):
 class Algorithm:
     def __init__(self, task, hp):
         self.task, self.hp, self.maps = task, hp, list(surgery.matrices(task.model).values())
-        grids = [p for m in self.maps for p in (m.step, m.low)]
-        self.trainer = head_only.Trainer(task, hp, apart=grids)
+        latent, grids = (
+            [m.weight for m in self.maps],
+            [p for m in self.maps for p in (m.step, m.low)],
+        )
+        known = {id(p) for p in [*latent, *grids]}
+        rest = [p for p in task.params if id(p) not in known]
+        self.groups = {"latent": latent, "grids": grids, "rest": rest}
+        own = {"latent": {"beta1": hp.latent_beta1}, "grids": {"lr": hp.head_lr}, "rest": {}}
+        self.own = {key: SimpleNamespace(**vars(hp) | values) for key, values in own.items()}
+        self.state = {key: adamw.init(params, hp) for key, params in self.groups.items()}
 
     def step(self):
         loss = self.task.forward_backward(self.task.next_batch())
-        self.trainer.update()
+        for key, params in self.groups.items():
+            ops.apply(adamw.update, params, self.state[key], self.own[key], self.task.progress)
         for m in self.maps:
             m.move(self.hp.moved)
         return loss
 
     def state_dict(self):
-        return self.trainer.state
+        return self.state
 
     def load_state_dict(self, state):
-        self.trainer.state = state
+        self.state = state

@@ -3,7 +3,7 @@
 Yin et al., "Outlier Weighed Layerwise Sparsity (OWL): A Missing Secret Sauce for Pruning LLMs to
 High Sparsity", arXiv 2310.05175.
 
-    D_l = share of a block's Wanda scores above M times the mean score of their matrix
+    D_l = share of a block's Wanda scores above M times the mean of them all
     D is scaled to a range of 2λ;  sparsity of block l = s - (D_l - mean D), so that the mean is s
 
 State: a mask of the hidden matrices; AdamW's two words per parameter.
@@ -51,14 +51,14 @@ def adapt(model, task, hp):
     blocks = [set(block.modules()) for block in getattr(model, "blocks", [])]
     if not blocks:
         raise UserError("owl compares blocks; this model has none")
-    above, total = [0] * len(blocks), [0] * len(blocks)
+    found = [[] for _ in blocks]
     for module, inputs in surgery.calibrated(model, x):
-        score = wanda.score(module.weight, inputs)
-        for i, block in enumerate(blocks):
+        for scores, block in zip(found, blocks):
             if module in block:
-                above[i] += int((score > hp.outlier * score.mean()).sum())
-                total[i] += score.numel()
-    each = shares([a / n for a, n in zip(above, total)], total, hp.sparsity, hp.width)
+                scores.append(wanda.score(module.weight, inputs).flatten())
+    found = [torch.cat(scores) for scores in found]
+    above = [float((scores > hp.outlier * scores.mean()).float().mean()) for scores in found]
+    each = shares(above, [len(scores) for scores in found], hp.sparsity, hp.width)
     for module, inputs in surgery.calibrated(model, x):
         share = next((s for s, b in zip(each, blocks) if module in b), hp.sparsity)
         scores = [wanda.score(module.weight, inputs)]

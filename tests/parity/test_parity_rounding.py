@@ -186,7 +186,8 @@ def omniquant(submission, bits, examples, unit, iterations, batch, rate):
 def pv_tuning(submission, bits, moved, lr, wd, beta2, head_lr):
     """Grids by AdamW, and few whole numbers a step (arXiv 2405.14852, algorithm 1)."""
     weights, latent, own = nets.start(), nets.start(), {}
-    optimizer, top, changes = Adam(beta2=beta2), 2**bits - 1, 0
+    optimizer, plain = Adam(beta2=beta2), Adam(beta1=0.0, beta2=beta2)
+    top, changes = 2**bits - 1, 0
     for n in HIDDEN:
         w = latent[n]
         own["low", n] = w.min(1, keepdims=True)
@@ -201,7 +202,8 @@ def pv_tuning(submission, bits, moved, lr, wd, beta2, head_lr):
         for n in HIDDEN:
             grids["low", n] = g[n].sum(1, keepdims=True)
             grids["step", n] = (g[n] * q[n]).sum(1, keepdims=True)
-        optimizer.step(latent, g, lr * rate(t), wd)
+        plain.step(latent, {n: g[n] for n in HIDDEN}, lr * rate(t), wd)
+        optimizer.step(latent, {n: v for n, v in g.items() if n not in HIDDEN}, lr * rate(t), wd)
         optimizer.t -= 1
         optimizer.step(own, grids, head_lr * rate(t), wd)
         now = dense()

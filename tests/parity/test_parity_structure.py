@@ -151,6 +151,35 @@ def test_shortgpt_equals_its_formula():
     assert t.difference(adapted("shortgpt", size=0.9, examples=8), expected) < 1e-12
 
 
+@pytest.mark.parametrize("block", range(t.DEPTH))
+def test_owl_equals_its_formula_in_blocks_of_several_matrices(block):
+    """Outliers are above M times the mean of their block's scores, not of their matrix's."""
+    made, x = t.task(), t.task().calibration(8)
+    sparsity, outlier, width = 0.6, 2.0, 0.1
+    with torch.no_grad():
+        made.model.blocks[block].down.weight.mul_(30.0)
+    w = {n: p.detach().clone() for n, p in made.model.named_parameters()}
+
+    def scores(w, i):
+        seen = {}
+        t.forward(w, x, seen)
+        return {n: w[n].abs() * seen[n].norm(dim=0) for n in t.HIDDEN if f"blocks.{i}." in n}
+
+    flat = [torch.cat([s.flatten() for s in scores(w, i).values()]) for i in range(t.DEPTH)]
+    d = np.array([float((s > outlier * s.mean()).double().mean()) for s in flat])
+    assert d.argmax() == block  # many scores of this matrix are far above those of the others
+    scaled = (d - d.min()) * 2 * width / (d.max() - d.min())
+    for i in range(t.DEPTH):
+        share = sparsity - (scaled[i] - scaled.mean())
+        for name, score in scores(w, i).items():
+            w = w | {name: w[name].clone()}
+            count = math.ceil(round(share * score.shape[1], 6))
+            for row, values in enumerate(score):
+                w[name][row, values.argsort()[:count]] = 0.0
+    method = t.submitted("owl", made, sparsity=sparsity, examples=8, outlier=outlier, width=width)
+    assert t.difference(t.run(method, 0), w) < 1e-12
+
+
 @pytest.mark.parametrize("name", ["taylor", "flap", "shortgpt"])
 def test_a_share_is_met_as_the_referee_counts_it(name):
     made, x = t.task(), t.task().calibration(2)

@@ -324,6 +324,40 @@ def test_the_head_trains_alike():
     assert adalora.SPACE["head_lr"] == head_only.SPACE["head_lr"]
 
 
+class Doubled(torch.autograd.Function):
+    """x·W with a copy of x kept for backward, in the open or as an attribute."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, openly):
+        copied = x.clone()
+        if openly:
+            ctx.save_for_backward(copied)
+        else:
+            ctx.kept = {"inputs": [copied]}
+        return F.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx, grad):
+        raise NotImplementedError
+
+
+class Saving(nn.Linear):
+    openly = True
+
+    def forward(self, x):
+        return Doubled.apply(x, self.weight, self.bias, self.openly)
+
+
+class Attributes(Saving):
+    openly = False
+
+
+class Keeping(nn.Linear):
+    def forward(self, x):
+        self.kept = [x.clone()]
+        return super().forward(x)
+
+
 def test_training_memory_is_parameters_gradients_state_and_what_backward_needs():
     net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
     batch = {"inputs": torch.randn(5, 4)}
@@ -341,5 +375,8 @@ def test_training_memory_is_parameters_gradients_state_and_what_backward_needs()
     net.requires_grad_(False)
     net[2].bias.requires_grad_(True)
     assert training_memory(net, squares, batch, 0) == whole + 4 * 3 + 4 * 5 * 3
+    for keeps in (Saving, Attributes, Keeping):
+        other = keeps(4, 8)
+        assert training_memory(other, squares, batch, 0) == 4 * (2 * 40 + 5 * 4 + 5 * 8), keeps
     assert not seen  # a method's hooks do not hear of it
     assert all(p.grad is None for p in net.parameters())

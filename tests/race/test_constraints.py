@@ -378,6 +378,29 @@ def test_values_of_a_second_count_by_python_sets():
     assert bits(w) == math.ceil(math.log2(seen)) + 32 * seen / w.numel()
 
 
+# zeros
+
+
+def test_zeros_are_exact_and_counted_over_all_matrices():
+    w, other = torch.ones(4, 5), torch.ones(2, 5)
+    w[0], w[1, 0] = 0.0, -0.0
+    assert weight_metrics.sparsity([w, other]) == 6 / 30
+    w[0, 0] = 1e-45  # the least number of float32
+    assert weight_metrics.sparsity([w, other]) == 5 / 30
+    w[0, 1] = math.nan
+    assert weight_metrics.sparsity([w, other]) == 4 / 30
+
+
+def test_two_of_four_counts_groups_of_a_row():
+    w = torch.ones(2, 8)
+    w[:, ::2] = 0.0
+    assert weight_metrics.two_four([w]) == 1.0
+    w[0, 0], w[0, 3] = 1.0, 0.0  # another pattern of the group
+    assert weight_metrics.two_four([w]) == 1.0
+    w[0, 3], w[0, 5] = 1.0, 0.0  # three zeros in the next group do not help this one
+    assert weight_metrics.two_four([w]) == 3 / 4
+
+
 # patterns
 
 
@@ -424,6 +447,15 @@ def test_delta_is_the_least_of_three_ways():
     assert weight_metrics.delta(now, start, {"head"}) == 4 * (2 * (64 + 48) + 9)
     now["a"] = now["a"] + 0.01 * torch.randn(64, 48)  # a full-rank change of few scalars is dense
     assert weight_metrics.delta(now, start, {"head"}) == 4 * (64 * 48 + 9)
+
+
+def test_a_small_change_of_everything_is_a_change():
+    """What merging leaves by rounding is not; a hundred-thousandth of the weights everywhere is."""
+    start = {"a": torch.randn(64, 48)}
+    merged = start["a"].double() + 0.1 * torch.randn(64, 2).double() @ torch.randn(2, 48).double()
+    assert weight_metrics.delta({"a": merged.float()}, start, set()) == 4 * 2 * (64 + 48)
+    hidden = merged.float() + 1e-5 * torch.randn(64, 48)
+    assert weight_metrics.delta({"a": hidden}, start, set()) == 4 * 64 * 48
 
 
 # rounded inputs
