@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
-from harness.catalog import definition, discover, identity
+from harness.catalog import definition, discover, identity, places
 from harness.catalog.card import Plugin
 from harness.catalog.definition import Definition
 from harness.catalog.reading import tree
@@ -61,7 +61,7 @@ class Keys:
 def source_hash(plugin: Plugin) -> str:
     """Return the old hash of a plugin's source files."""
     contents = contents_of(discover.sources(plugin))
-    parts = [(str(discover.inside(plugin, path)), content) for path, content in contents.items()]
+    parts = [(str(places.inside(plugin, path)), content) for path, content in contents.items()]
     return identity.hash_of(parts + ([(plugin.name, b"")] if plugin.variant else []))
 
 
@@ -114,7 +114,7 @@ def step_hash(one: Definition) -> str:
     """Return the old hash of a workload's step."""
     parts = []
     for path in discover.sources(one.plugin):
-        if "data" not in discover.inside(one.plugin, path).parts:
+        if "data" not in places.inside(one.plugin, path).parts:
             parsed = ast.parse(path.read_text())
             for node in ast.walk(parsed):
                 body = getattr(node, "body", None)

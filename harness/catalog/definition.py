@@ -226,14 +226,20 @@ def split_variant(name: str) -> tuple[str, str | None]:
     return workload, variant or None
 
 
-def first_workload(card: Card, default: str, scale: str = "mini") -> str:
-    """Return the default workload, or the first other one, that a submission can race on."""
+def first_workload(card: Card, default: str = "", scale: str = "mini") -> str:
+    """Return the default workload, or the first other one, that a submission can race on.
+
+    Those of the core come before others.
+    """
     tracks = discover.tracks(card)
-    for name in (default, *discover.workloads()):
+    others = sorted(
+        discover.workloads(), key=lambda name: _whole_tree(name).get("core") is not True
+    )
+    for name in filter(None, (default, *others)):
         tree = tree_of(name)
         if isinstance(tree.get(scale), dict) and track_of(tree, scale, None) in tracks:
             return name
-    return default
+    return default or others[0]
 
 
 def track_of(tree: dict, scale: str, variant: str | None) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 from harness import contract
 from harness.catalog import declared, modules, reading
 from harness.catalog.card import Card, Plugin
+from harness.catalog.places import file_of, is_path
 from harness.catalog.reading import ENTRY_POINTS, WORKLOAD_ENTRY_POINTS, roots
 from harness.errors import UserError, nearest
 from harness.system.paths import ROOT
@@ -98,36 +99,6 @@ def workloads() -> dict[str, Plugin]:
     return found
 
 
-def is_path(name: str) -> bool:
-    """Return True if `name` is a path: of a plugin's file, a variant in it, or its folder."""
-    return name.endswith(".py") or ".py:" in name or "/" in name
-
-
-def _file_of(name: str, what: str) -> Path:
-    """Return the plugin's file at a path: the file, or NAME.py in the folder NAME.
-
-    Raises:
-        UserError: there is no such file.
-    """
-    path = Path(name).expanduser().resolve()
-    if path.is_dir():
-        inside = path / f"{path.name}.py"
-        if not inside.is_file():
-            place = f"{name.rstrip('/')}/FILE.py"
-            raise UserError(f"{name} is a folder without {inside.name}", place)
-        return inside
-    if not path.is_file():
-        beside = [str(p.relative_to(Path.cwd())) for p in Path.cwd().glob("*.py")]
-        stem = Path(name).stem if Path(name).stem.isidentifier() else "my_idea"
-        raise UserError(
-            f"{what} file {name} does not exist",
-            nearest(Path(name).name, beside) if beside else "",
-            f"to write one: harness new {what} {stem}",
-        )
-    reading.check_name(path)
-    return path
-
-
 def find(name: str) -> Plugin:
     """Return the submission called `name`, or the one in the file at path `name`.
 
@@ -138,7 +109,7 @@ def find(name: str) -> Plugin:
     """
     if is_path(name):
         place, _, variant = name.rpartition(":") if ".py:" in name else (name, "", "")
-        path = _file_of(place, "submission")
+        path = file_of(place, "submission")
         for plugin in submissions().values():
             if plugin.path == path and plugin.name == (variant or path.stem):
                 return plugin
@@ -198,7 +169,7 @@ def find_workload(name: str) -> Plugin:
         UserError: there is none, or a file has the name of another workload.
     """
     if is_path(name):
-        path = _file_of(name, "workload")
+        path = file_of(name, "workload")
         known = workloads().get(path.stem)
         if known and known.path == path:
             return known
@@ -217,7 +188,7 @@ def is_workload(name: str) -> bool:
     """Return True if `name` is a workload's, or the path of a file that defines one."""
     if not is_path(name):
         return name in workloads() and name not in submissions()
-    path = _file_of(name.partition(".py:")[0] + ".py" if ".py:" in name else name, "submission")
+    path = file_of(name.partition(".py:")[0] + ".py" if ".py:" in name else name, "submission")
     names = declared.names(path) | reading.functions(path, path.parent).keys()
     if names & declared.FORMS.keys():
         return False
@@ -305,15 +276,6 @@ def restrict(described: list[dict[str, Any]]) -> None:
     known = {fields["name"]: Plugin(**fields) for fields in described}
     _restricted.append({name: replace(p, path=Path(p.path)) for name, p in known.items()})
     submissions.cache_clear()
-
-
-def inside(plugin: Plugin, path: Path) -> Path:
-    """Return where a source file lies in the project, in the plugin's own folder, or its name."""
-    if path.is_relative_to(ROOT):
-        return path.relative_to(ROOT)
-    if plugin.base and path.is_relative_to(plugin.base):
-        return path.relative_to(plugin.base)
-    return Path(path.name)
 
 
 def load(plugin: Plugin, what: str = "submission") -> ModuleType:

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.catalog import discover
+from harness.catalog import discover, places
 from harness.catalog.card import Plugin
 from harness.catalog.reading import tree
 from harness.system import hashing
@@ -58,8 +58,8 @@ def source_hash(plugin: Plugin) -> str:
         parts = []
     contents = identity(discover.sources(plugin))
     # Ordered by the place inside the project or the plugin's folder, wherever that folder is.
-    places = sorted((discover.inside(plugin, path), path) for path in contents)
-    parts += [(str(place), contents[path]) for place, path in places]
+    where = sorted((places.inside(plugin, path), path) for path in contents)
+    parts += [(str(place), contents[path]) for place, path in where]
     # A variant's values are among the hyperparameters; it is a run of its own.
     if plugin.variant:
         parts.append((plugin.name, b""))
@@ -217,7 +217,7 @@ def step_hash(definition: "Definition") -> str:
 
 
 def _inside(plugin: Plugin, path: Path) -> tuple[str, ...]:
-    return discover.inside(plugin, path).parts
+    return places.inside(plugin, path).parts
 
 
 @cache

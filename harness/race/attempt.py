@@ -37,6 +37,11 @@ def evaluation_row(ledger: dict, scored: dict, reply: dict, weights: str) -> Eva
     return cast(EvaluationRow, row)
 
 
+def _last(rows: list[dict], key: str):
+    """Return the value of the last row that has one, else 0."""
+    return next((row[key] for row in reversed(rows) if key in row), 0)
+
+
 class Attempt:
     """One attempt at one trial.
 
@@ -97,11 +102,9 @@ class Attempt:
         every = list(read_rows(self.log.path)) if self.log.path.exists() else []
         self.rows = judging.rejudge(self.trial.terms, run_folder.valid_rows(every))
         self.continued = bool(every)
-        lost = (row["lost_steps"] for row in reversed(every) if row["event"] == "resumed")
-        self.lost = next(lost, 0)
+        self.lost = _last(every, "lost_steps")
         # Every attempt's set-up is charged, also where nothing came of it.
-        setups = (row["setup_seconds"] for row in reversed(every) if "setup_seconds" in row)
-        self.setup_seconds = next(setups, 0.0)
+        self.setup_seconds = _last(every, "setup_seconds")
 
     def append(self, row: dict) -> dict:
         """Append a row to the log; return it as written."""

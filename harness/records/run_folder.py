@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.catalog import discover
+from harness.catalog import discover, places
 from harness.errors import UserError
 from harness.records import log, manifest
 from harness.system.files import BadFile, atomic_json, atomic_write, read_json
@@ -88,7 +88,7 @@ def begin(trial) -> None:
         trial.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(trial.describe()))
     )
     for path in discover.sources(trial.card.plugin):
-        target = trial.folder / "source" / discover.inside(trial.card.plugin, path)
+        target = trial.folder / "source" / places.inside(trial.card.plugin, path)
         target.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(target, path.read_bytes())
 

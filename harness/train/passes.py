@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from harness import derivatives, surgery
 from harness.catalog.kinds import EXCHANGE, SILENT, kind_of
 from harness.derivatives import Batch, Loss
-from harness.errors import UserError
-from harness.train import depth, ledger, loss_scale
+from harness.train import clients, depth, ledger, loss_scale
 from harness.train.meter import Meter, clear_gradients, parameters_of
 from harness.train.offered import Functions
 
@@ -217,14 +216,7 @@ class Passes:
         Raises:
             UserError: the workload has no clients, or the share is not above 0.
         """
-        if not hasattr(self._workload, "clients"):
-            raise UserError(
-                f"workload {self._workload.__name__} has no clients that could exchange anything",
-                do="workload=fed",
-            )
-        sent = Fraction(share).limit_denominator(10**6)
-        if sent <= 0:
-            raise UserError(f"exchange({share})", "a share of at least 1e-6", "task.exchange(1)")
+        sent = clients.sent(self._workload, share)
         with self.meter.kind(kind_of(EXCHANGE, sent, Fraction(1))):
             pass
 
@@ -288,13 +280,6 @@ class Passes:
         terms = self._workload.get("terms")(self.model, batch)
         return torch.cat([v / len(v) ** 0.5 for v in terms.values()])
 
-    def _mixed(self, batch: Batch) -> bool:
-        """Return True if a batch has examples of more than one client, or does not say of whom."""
-        client = batch.get("client")
-        if client is None:
-            return hasattr(self._workload, "clients")
-        return bool((client != client[0]).any())
-
     @contextmanager
     def _pass(self, operation: str, batch: Batch):
         """Count the block as one pass of the batch, and hide masked gradients after it."""
@@ -304,7 +289,7 @@ class Passes:
         kind = kind_of(operation, examples, depth.share(self.model))
         with self.meter.kind(kind, self.model):
             yield
-        if operation not in SILENT and self._mixed(batch):
+        if operation not in SILENT and clients.mixed(self._workload, batch):
             self.exchange()
         if operation == "forward_backward" and self.masks:
             self.masks.hide_grads()

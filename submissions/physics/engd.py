@@ -4,7 +4,7 @@ Müller and Zeinhofer, "Achieving High Accuracy with PINNs via Energy Natural Gr
 arXiv 2302.13163.
 
     d = the least-norm solution of (Jᵀ·J)·d = Jᵀ·r, J the Jacobian of the residuals r
-    p ← p − 2⁻ᵏ·d, k the one of 0, 1, ..., 9 with the least loss on the same points; p stays where
+    p ← p − 2⁻ᵏ·d, k the one of 0, 1, ..., 15 with the least loss on the same points; p stays where
     none has less than p
 
 For squared residuals the energy's Gram matrix is JᵀJ.
@@ -12,7 +12,7 @@ For squared residuals the energy's Gram matrix is JᵀJ.
 State: none.
 Departures from the paper: new points in every step; d is solved for by the SVD of J in float64, of
 which singular values below `cut` of the largest, or below the precision of the model's passes, are
-left out; ten step sizes, where the authors have 31, of which the last is 2⁻³⁰.
+left out; sixteen step sizes, where the authors have 31, of which the last is 2⁻³⁰.
 """
 
 import torch
@@ -20,9 +20,9 @@ import torch
 from submissions.physics import levenberg_marquardt
 from submissions.samplers import uniform
 
-PASSES = {"jacobian": 1, "forward": 10}
+PASSES = {"jacobian": 1, "forward": 16}
 SPACE = {"cut": {"log": [1e-10, 1e-2], "default": 1e-6}}
-TRIED = 10
+TRIED = 16
 
 
 class Algorithm:

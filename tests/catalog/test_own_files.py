@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.catalog import discover, identity
+from harness.catalog import discover, identity, places
 from harness.catalog.definition import define, split_variant, tree_of
 from harness.cli.commands import new
 from harness.errors import UserError
@@ -57,8 +57,8 @@ def read_again(folder):
 
 def test_the_hash_follows_every_file_that_is_imported_and_no_other(folder):
     plugin = read_again(folder)
-    places = {discover.inside(plugin, path).as_posix() for path in discover.sources(plugin)}
-    assert places == set(FILES) - {"unused.py"}
+    where = {places.inside(plugin, path).as_posix() for path in discover.sources(plugin)}
+    assert where == set(FILES) - {"unused.py"}
     before = identity.source_hash(plugin)
     (folder / "unused.py").write_text("1\n")
     assert identity.source_hash(plugin) == before

@@ -212,4 +212,5 @@ def test_ctrl_c_saves_the_running_trials_and_says_what_is_left(tmp_path, whole_g
 def _parsed(*words):
     from harness.cli import config
 
-    return sweep_plan.parsed(config.register(list(words)))
+    _, *rest = config.register(["-m", *words])
+    return sweep_plan.parsed(rest)

@@ -266,7 +266,7 @@ def engd(cut):
         x = draws.points()
         r, j = stacked(p, x)
         d = np.linalg.pinv(j.T @ j, rcond=cut**2, hermitian=True) @ (j.T @ r)
-        p = min((p, *(p - 0.5**k * d for k in range(10))), key=lambda q, x=x: loss(q, x))
+        p = min((p, *(p - 0.5**k * d for k in range(16))), key=lambda q, x=x: loss(q, x))
     return p
 
 

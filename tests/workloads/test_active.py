@@ -120,7 +120,7 @@ def test_a_workload_with_free_labels_sells_none():
         ({"price": -1}, "price=-1"),
         ({"size": 1.5}, "size=1.5"),
         ({"tensor": 3}, "name of a tensor"),
-        ({"cost": 1}, "'cost' too many"),
+        ({"cost": 1}, "a key 'cost'"),
     ],
     ids=str,
 )

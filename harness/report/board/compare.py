@@ -146,7 +146,7 @@ def _to_race(name: str, scale: str) -> str:
     """Return the command that races a submission on a workload that it fits, if it is installed."""
     if name not in discover.submissions():
         return "harness list submissions"
-    place = first_workload(discover.read(discover.find(name)), "gpt2", scale)
+    place = first_workload(discover.read(discover.find(name)), scale=scale)
     return race([f"workload={place}", f"submission={name}", f"scale={scale}"])
 
 
@@ -160,7 +160,7 @@ def _no_point(request: Request, own: list[RecordedRun], where: str) -> UserError
     return UserError(
         f"there is no record of {request.text} {where}",
         f"recorded {'; '.join(parts)}",
-        race(["workload=gpt2", f"submission={request.name}", *changes]),
+        race([f"workload={own[0].record['workload']}", f"submission={request.name}", *changes]),
     )
 
 
