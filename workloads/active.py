@@ -18,7 +18,8 @@ pivotal 0.818 to 0.865; core_set 0.837 to 0.861; adamw 0.819 to 0.861. With lr 3
 margin has 0.893 and 0.896, random_labels 0.851 and 0.871. So margin alone meets the goal with every
 seed; spreading labels out, as core_set and pivotal do, is worth nothing here.
 
-Goal at mini: provisional, until `harness target` has set it. Budget: `horizon` reference steps.
+Goal at mini: the accuracy of the tuned reference, margin, at half of the budget, rule `share` of
+conf/targets.yaml; the labels are stated. Budget: `horizon` reference steps.
 """
 
 from types import SimpleNamespace

@@ -405,7 +405,7 @@ def test_a_record_that_no_race_has_written_is_a_message(raced, tmp_path, change)
     assert rerun.trial_of(run, raced, tmp_path).run_id == run.record["run_id"]
     record = run.record | {key: run.record[key] | value for key, value in change.items()}
     record |= {key: {} for key, value in change.items() if not value}
-    with pytest.raises(UserError, match="damaged|keys with values"):
+    with pytest.raises(UserError, match=r"damaged|keys with values"):
         rerun.trial_of(replace(run, record=record), raced, tmp_path)
 
 
