@@ -383,7 +383,8 @@ def _stream(definition) -> Figure:
         known = [dict(map(tuple, points)) for points in groups]
         mean = [sum(k[step] for k in known) / len(known) for step in steps]
         left.plot(steps, mean, color=INK, linewidth=1.8)
-        labels.append((mean[-1], "mean of classes", INK))
+        what = "tasks" if len(groups) == len(ends) else "classes"
+        labels.append((mean[-1], f"mean of {what}", INK))
     else:
         for end in ends[:-1]:
             left.axvline(end, color=MUTED, linewidth=0.8, alpha=0.6)
@@ -397,7 +398,8 @@ def _stream(definition) -> Figure:
 
 def _table(axes, groups: list, ends: list[int], sign: int, metric: str) -> None:
     """Draw the quality of task i at the end of task j; of classes that come back at ten points."""
-    recurring = len(ends) > len(SERIES)
+    recurring, of_tasks = len(ends) > len(SERIES), len(groups) == len(ends)
+    crowded = len(groups) > 2 * len(SERIES)
     if recurring:
         ends = [ends[round(n)] for n in np.linspace(len(ends) / 10, len(ends) - 1, 10)]
     table = np.full((len(ends), len(groups)), np.nan)
@@ -409,17 +411,18 @@ def _table(axes, groups: list, ends: list[int], sign: int, metric: str) -> None:
     axes.imshow(table, cmap="GnBu" if sign > 0 else "GnBu_r", aspect="auto")
     middle = np.nanmean([np.nanmin(table), np.nanmax(table)])
     for (j, i), value in np.ndenumerate(table):
-        if np.isfinite(value):
+        if np.isfinite(value) and not crowded:
             dark = (value > middle) == (sign > 0)
             axes.text(
                 i, j, f"{value:.2f}".removeprefix("0"), ha="center", va="center", fontsize=7,
                 color="white" if dark else INK,
             )  # fmt: skip
     what, when = ("class", "step") if recurring else ("of task", "after task")
-    first = 0 if recurring else 1
-    axes.set_xticks(range(table.shape[1]), range(first, table.shape[1] + first))
+    first = 0 if recurring and not of_tasks else 1
+    places = range(0, table.shape[1], 10 if crowded else 1)
+    axes.set_xticks(places, [place + first for place in places])
     axes.set_yticks(range(len(ends)), ends if recurring else range(1, len(ends) + 1))
-    axes.set(xlabel=what, ylabel=when, title=metric.replace("_", " "))
+    axes.set(xlabel="of task" if of_tasks else what, ylabel=when, title=metric.replace("_", " "))
     axes.tick_params(length=0)
     for side in axes.spines.values():
         side.set_visible(False)
