@@ -176,10 +176,10 @@ def load_table(path: Path) -> Table | None:
 
 def _price(entry: dict) -> Price:
     """Return the price in an entry of a table; raise ValueError if it is none."""
-    seconds = [entry[name] for name in ("seconds", "low", "high")]
-    if not all(type(value) in (int, float) and 0 <= value < math.inf for value in seconds):
-        raise ValueError(f"a price of {seconds}")
-    return Price(*seconds, entry["flops"])
+    seconds, low, high = numbers = entry["seconds"], entry["low"], entry["high"]
+    if not all(type(value) in (int, float) and 0 <= value < math.inf for value in numbers):
+        raise ValueError(f"a price of {numbers}")
+    return Price(seconds, low, high, entry["flops"])
 
 
 def table_hash(raw: dict) -> str:

@@ -118,7 +118,7 @@ def _is_config(value) -> bool:
     if not isinstance(value, dict) or "stream" not in value:
         return isinstance(value, dict)
     tasks = value["stream"].get("tasks") if isinstance(value["stream"], dict) else None
-    return _is_whole(tasks) and 0 < tasks <= TASKS
+    return isinstance(tasks, int) and _is_whole(tasks) and 0 < tasks <= TASKS
 
 
 def _is_prices(value) -> bool:

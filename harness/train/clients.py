@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from fractions import Fraction
-from types import SimpleNamespace
 
 from torch import Tensor
 
 from harness.errors import UserError
+from harness.train.offered import Functions
 
 
-def sent(workload: SimpleNamespace, share: float | Fraction) -> Fraction:
+def sent(workload: Functions, share: float | Fraction) -> Fraction:
     """Return the share of an exchange that a submission asks for.
 
     Raises:
@@ -26,7 +26,7 @@ def sent(workload: SimpleNamespace, share: float | Fraction) -> Fraction:
     return share
 
 
-def mixed(workload: SimpleNamespace, batch: Mapping[str, Tensor]) -> bool:
+def mixed(workload: Functions, batch: Mapping[str, Tensor]) -> bool:
     """Return True if a batch has examples of more than one client, or does not say of whom."""
     client = batch.get("client")
     if client is None:

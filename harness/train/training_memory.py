@@ -59,9 +59,9 @@ def _saved(model: nn.Module, loss: Callable, batch: dict) -> int:
 
 def _kept(result: Tensor, model: nn.Module) -> Iterator[Tensor]:
     """Yield the tensors in attributes of the functions of a result's graph, and of modules."""
-    left, known = [result.grad_fn], {None}
+    left, known = [result.grad_fn], set()
     while left:
-        if (node := left.pop()) in known:
+        if (node := left.pop()) is None or node in known:
             continue
         known.add(node)
         left += [below for below, _ in node.next_functions]
