@@ -15,10 +15,10 @@ the runner that they take one submission, from the mean of the recorded runs. Tu
 import math
 import statistics
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import combinations
 
-from harness.records.collect import collect
+from harness.records.collect import Collection, collect
 from harness.records.references import references
 from harness.report.board.board import boards
 from harness.report.board.rows import Board, Workload
@@ -68,22 +68,29 @@ def seeds_needed(variances: list[float]) -> int | None:
     return next(enough, None) if variances else None
 
 
+def cores(found: Collection, paths: list[str]) -> Iterator[tuple[Board, Workload]]:
+    """Yield the base workloads of the boards that have a core, each with its board."""
+    for board in boards(found, references(paths)):
+        if any(workload.core for workload in board.bases):
+            for workload in board.bases:
+                yield board, workload
+
+
 def cost(paths: list[str]) -> list[str]:
     """Return the rows of the table of --cost as Markdown."""
-    found = collect(paths)
     lines = [
         f"| workload | runs | CPU s a run | seeds for {100 * APART:.0f} % | CPU s a submission |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
-    for board in boards(found, references(paths)):
-        for workload in board.bases if any(w.core for w in board.bases) else []:
-            fresh = (r for r in found.runs if r.key == workload.key and r.record["trial"] is None)
-            spent = [r.record["cpu_seconds"] for r in fresh if r.record["outcome"] == "reached"]
-            needed = seeds_needed(scatters(board, workload)[1])
-            if needed and spent:
-                mean = statistics.mean(spent)
-                numbers = f"{len(spent)} | {mean:.3g} | {needed} | {needed * mean:.3g}"
-                lines.append(f"| {workload.key} | {numbers} |")
+    found = collect(paths)
+    for board, workload in cores(found, paths):
+        fresh = (r for r in found.runs if r.key == workload.key and r.record["trial"] is None)
+        spent = [r.record["cpu_seconds"] for r in fresh if r.record["outcome"] == "reached"]
+        needed = seeds_needed(scatters(board, workload)[1])
+        if needed and spent:
+            mean = statistics.mean(spent)
+            numbers = f"{len(spent)} | {mean:.3g} | {needed} | {needed * mean:.3g}"
+            lines.append(f"| {workload.key} | {numbers} |")
     return lines
 
 
@@ -94,11 +101,10 @@ def table(paths: list[str]) -> list[str]:
         f"| workload | submissions | pairs | {' | '.join(columns)} |",
         f"| --- | {' | '.join(['---:'] * (2 + len(columns)))} |",
     ]
-    for board in boards(collect(paths), references(paths)):
-        for workload in board.bases if any(w.core for w in board.bases) else []:
-            single, paired = scatters(board, workload)
-            values = [workload.key, str(len(single)), str(len(paired))]
-            lines.append(f"| {' | '.join([*values, *widths(single), *widths(paired)])} |")
+    for board, workload in cores(collect(paths), paths):
+        single, paired = scatters(board, workload)
+        values = [workload.key, str(len(single)), str(len(paired))]
+        lines.append(f"| {' | '.join([*values, *widths(single), *widths(paired)])} |")
     return lines
 
 

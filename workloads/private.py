@@ -5,7 +5,7 @@
 `task.private_gradient(clip, noise)` is the one way to train with a finite ε. The task draws each
 digit into the sample with probability 0.05, clips the gradient of each to norm C, adds noise of
 standard deviation σ·C to their sum, divides by the expected size of the sample, and records σ. The
-referee computes ε at δ = 1e-4 from these records (harness/privacy.py). Any other use of the
+referee computes ε at δ = 1e-4 from these records (harness/train/privacy.py). Any other use of the
 training data, also a look at an input, is `exposed`, and ε is then 1,000,000: a plain optimizer
 runs, and misses the goal. Licence: MNIST states none.
 

@@ -17,11 +17,16 @@ HIDES = "hides"
 GENERATED = "generated"
 # A key of a block: low precision that training is held to (harness/train/arithmetic.py).
 ARITHMETIC = ("fp8", "fp8_static", "int8", "jetfire", "integer", "int4")
-# The keys of a workload's YAML beside its scales, with their types.
+# The keys of a workload's YAML beside its scales, with their types in Python and in words.
+FLAG = bool, "true or false"
 TOP = {
-    "track": str, "core": bool, PREDICT: bool, FORWARD_ONLY: bool, HIDES: list,
-    GENERATED: bool | list,
-}  # fmt: skip
+    "track": (str, "a track"),
+    "core": FLAG,
+    PREDICT: FLAG,
+    FORWARD_ONLY: FLAG,
+    HIDES: (list, "a list of names"),
+    GENERATED: (bool | list, "true, false or a list of variants"),
+}
 # Parts of a block that have keys of their own.
 PARTS = ("evaluate", "goal", "deadlines", "stream", "fed", "retain", labels.BLOCK)
 
@@ -46,11 +51,8 @@ def check_tree(tree: dict, path: Path) -> None:
             raise UserError(f"{path}: {key!r} is neither a scale nor a setting", nearest(key, TOP))
         elif key == "track":
             _check_track(value, str(path))
-        elif not isinstance(value, TOP[key]):
-            allowed = {list: "a list of names", bool: "true or false"}.get(
-                TOP[key], "true, false or a list of variants"
-            )
-            raise UserError(f"{path}: {key} is {value!r}", allowed)
+        elif not isinstance(value, TOP[key][0]):
+            raise UserError(f"{path}: {key} is {value!r}", TOP[key][1])
 
 
 def _check_track(track: object, where: str) -> None:

@@ -46,10 +46,9 @@ def budget_share(budget: float, definition: Definition) -> float:
 
 def _check_plain_settings(config: dict) -> None:
     """Raise UserError if seed or study is out of bounds, or if no results folder is named."""
-    if not 0 <= config["seed"] < LARGEST:
-        raise UserError(f"seed={config['seed']}", "a whole number from 0 up, below 2^63")
-    if not 0 <= config["study"] < LARGEST:
-        raise UserError(f"study={config['study']}", "a whole number from 0 up, below 2^63")
+    for name in ("seed", "study"):
+        if not 0 <= config[name] < LARGEST:
+            raise UserError(f"{name}={config[name]}", "a whole number from 0 up, below 2^63")
     if not config["results"].strip():
         raise UserError("results= has no folder", "the path of a folder", "results=results")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.catalog import definition, discover, reading
+from harness.race import message_schema
 from harness.race.checkpoint_metrics import Held
 from harness.race.trial import Trial
 from harness.system import policy
@@ -18,15 +19,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-REASON = 4000  # letters of it
-
-
 class TrialEnded(Exception):
     """The trial is over for a reason other than its metric."""
 
     def __init__(self, outcome: str, message: str):
         # It may quote what a submission wrote.
-        message = printable(message)[:REASON]
+        message = printable(message)[: message_schema.TEXT]
         super().__init__(message)
         self.outcome, self.message = outcome, message
 

@@ -6,7 +6,6 @@ of a row that says what the weights are worth, `judge` adds the goal's metrics a
 
 from typing import TYPE_CHECKING
 
-from harness import privacy
 from harness.catalog import labels
 from harness.catalog.streams import watched
 from harness.errors import UserError, nearest
@@ -14,7 +13,7 @@ from harness.race.runner_base import RunnerHandle
 from harness.race.trial import Trial
 from harness.records import judging, stream_metrics
 from harness.records.log import EvaluationRow
-from harness.train import predictor
+from harness.train import predictor, privacy
 
 if TYPE_CHECKING:  # the evaluator imports torch, which the referee does after it starts the runner
     from harness.race.evaluator import Evaluator

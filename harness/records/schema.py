@@ -7,6 +7,7 @@ overflows.
 
 import re
 from collections.abc import Callable
+from typing import TypeGuard
 
 from harness.catalog.reading import NAME
 from harness.records import run_folder
@@ -30,7 +31,7 @@ def _is_text(value) -> bool:
     return isinstance(value, str)
 
 
-def _is_whole(value) -> bool:
+def _is_whole(value) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 
@@ -118,7 +119,7 @@ def _is_config(value) -> bool:
     if not isinstance(value, dict) or "stream" not in value:
         return isinstance(value, dict)
     tasks = value["stream"].get("tasks") if isinstance(value["stream"], dict) else None
-    return isinstance(tasks, int) and _is_whole(tasks) and 0 < tasks <= TASKS
+    return _is_whole(tasks) and 0 < tasks <= TASKS
 
 
 def _is_prices(value) -> bool:

@@ -45,9 +45,9 @@ def _refusal(error: BaseException) -> str:
     """Return what a confined process is refused, if that may be the cause of the error."""
     # Libraries in C give the kernel's words alone.
     text = _text(error)
-    told = isinstance(error, PermissionError) or any(words in text for words in NOT_ALLOWED)
+    refused = isinstance(error, PermissionError) or any(words in text for words in NOT_ALLOWED)
     # The errors of the tripwire say it themselves.
-    if not told or not sandbox.confined() or "isolation:" in text:
+    if not refused or not sandbox.confined() or "isolation:" in text:
         return ""
     return (
         "; isolation=strict refuses new processes (workers of a data loader, too), sockets, shared "

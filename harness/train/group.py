@@ -54,7 +54,7 @@ class Group:
         on_gpu = device.startswith("cuda")
         if on_gpu:
             torch.cuda.set_device(self.local)
-            # NCCL else connects at the first use of each algorithm, when sockets may be refused.
+            # NCCL would connect at the first use of each algorithm, when sockets may be refused.
             os.environ.setdefault("NCCL_RUNTIME_CONNECT", "0")
         if isinstance(place, dict):
             client = dist.TCPStore(place["address"], place["port"], is_master=False)

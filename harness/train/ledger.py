@@ -1,7 +1,7 @@
 """What a private trial has shown of its examples: noisy sums of clipped gradients, or more.
 
 The task draws the sample and the noise, so a submission sees neither an example nor a gradient
-without noise. The referee computes the privacy spent from this ledger (harness/privacy.py).
+without noise. The referee computes the privacy spent from this ledger (harness/train/privacy.py).
 """
 
 import math
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from harness.errors import UserError
-from harness.privacy import leaves_of
 from harness.seeds import derive
+from harness.train.privacy import leaves_of
 
 # Added to the norm of an example's gradient before it divides, and the least γ that may take its
 # place: squares of smaller gradients vanish in float32, so their norm would be 0.

@@ -7,13 +7,13 @@ from types import ModuleType, SimpleNamespace
 import torch
 from torch import Tensor, nn
 
-from harness import privacy, roles, surgery
+from harness import roles, surgery
 from harness.catalog import streams
 from harness.catalog.kinds import LABEL
 from harness.derivatives import Batch
 from harness.errors import UserError
 from harness.seeds import derive
-from harness.train import labels, ledger, loss_scale, order
+from harness.train import labels, ledger, loss_scale, order, privacy
 from harness.train.composite import Composite
 from harness.train.meter import Meter
 from harness.train.offered import Functions

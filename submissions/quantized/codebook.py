@@ -22,7 +22,7 @@ from submissions.quantized import nf4
 
 BASE = "adamw"
 TRACKS = ["compress"]
-PASSES = {"forward_backward": 1.05}  # with the batches of "fisher", from two fifths of 300 steps on
+PASSES = {"forward_backward": 1.05}  # the batches of "fisher" included
 SPACE = {
     **nf4.SPACE,
     "importance": {"choice": ["even", "fisher"]},

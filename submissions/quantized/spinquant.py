@@ -20,10 +20,10 @@ from submissions.quantized import quarot
 
 BASE = "adamw"
 TRACKS = ["compress"]
-PASSES = {"forward_backward": 1.12}  # with the most turns
+PASSES = {"forward_backward": 1.12}  # the most turns included
 SPACE = {
     **quarot.SPACE,
-    "turns": {"choice": [0.03, 0.12]},  # for each later step
+    "turns": {"choice": [0.03, 0.12]},  # of the number of steps
     "turn_lr": {"log": [0.03, 3.0], "default": 1.5},  # η
 }
 

@@ -171,13 +171,22 @@ def test_a_merged_product_of_two_factors_has_their_size(rank):
     assert shares(made)["size"] == (whole - saved + INNER + 32) / whole
 
 
-def test_a_rank_that_only_looks_small_counts_as_dense():
-    """Behind a norm without shift, inputs have no part along the ones vector: anything hides it."""
+def hidden_rank():
+    """Return a model with a matrix that looks of rank 1, and is not on what it is given.
+
+    Behind a norm without shift, inputs have no part along the ones vector: anything hides there.
+    """
     made = model()
     block = made.blocks[0]
     block.norm2.weight.fill_(1.0)
     block.norm2.bias.zero_()
     block.up.weight.add_(1e5 * torch.ones(INNER, 1))
+    return made
+
+
+def test_a_rank_that_only_looks_small_counts_as_dense():
+    made = hidden_rank()
+    block = made.blocks[0]
     spectrum = torch.linalg.svdvals(block.up.weight.double())
     assert spectrum[1] < reduction.RANK * spectrum[0]
     assert shares(made) == {"size": 1.0, "flops": 1.0}
@@ -185,11 +194,7 @@ def test_a_rank_that_only_looks_small_counts_as_dense():
 
 def test_one_huge_score_does_not_allow_more():
     """The score of a token that never occurs costs no loss, whatever it is."""
-    made = model()
-    block = made.blocks[0]
-    block.norm2.weight.fill_(1.0)
-    block.norm2.bias.zero_()
-    block.up.weight.add_(1e5 * torch.ones(INNER, 1))
+    made = hidden_rank()
     made.norm.weight[7], made.norm.bias[7] = 0.0, 1e4
     made.readout.weight[:, 7] = 0.0
     made.readout.weight[3, 7] = -1e5

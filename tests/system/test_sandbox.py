@@ -26,15 +26,14 @@ TRACK = {"train": "gpt2", "finetune": "ft_vit", "compress": "compress_vit"}
 TRACK["continual"] = "stream_split"
 OWN = {"alternating_minimisation": "matrix_completion", "elr": "vit", "tpsgd": "vit"}
 OWN |= dict.fromkeys(("frank_wolfe", "pairwise_frank_wolfe"), "constrained")
-OWN |= dict.fromkeys(("cbo", "cbo_isotropic", "fzoos"), "blackbox") | {
-    "convex_admm": "two_layer_relu"
-}
-OWN["orthogonal_dictionary"] = "matrix_dictionary"
+OWN |= dict.fromkeys(("cbo", "cbo_isotropic", "fzoos"), "blackbox")
+OWN |= {"convex_admm": "two_layer_relu", "orthogonal_dictionary": "matrix_dictionary"}
 STEPS, POINTS = 4, 2
 # many passes at once
-LONG = {"alternating_minimisation": 40, "eggroll": 40, "lora_sb": 400, "snip": 400}
-LONG |= {"masha": 200, "fzoos": 200, "llm_pruner": 300, "squeezellm": 300, "taylor": 300}
-LONG |= dict.fromkeys(("cbo", "cbo_isotropic"), 40) | {"nncg": 200}
+LONG = dict.fromkeys(("alternating_minimisation", "eggroll", "cbo", "cbo_isotropic"), 40)
+LONG |= dict.fromkeys(("masha", "fzoos", "nncg"), 200)
+LONG |= dict.fromkeys(("llm_pruner", "squeezellm", "taylor"), 300)
+LONG |= dict.fromkeys(("lora_sb", "snip"), 400)
 SMALL = {"gpt2": {"batch": 8}, "compress_vit": {"batch": 16}, "ft_vit": {"batch": 16}}
 
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from harness import privacy
 from harness.catalog.kinds import canonical_kind
 from harness.clock import reading
 from harness.clock.prices import Price, Table
@@ -17,6 +16,7 @@ from harness.laws import small_workloads
 from harness.race import message_schema
 from harness.race.claims import ClaimChecker
 from harness.race.message_schema import FalseClaim
+from harness.train import privacy
 from harness.train.ledger import Tree, clipped_sums
 from harness.train.reference_step import ReferenceStep
 from harness.train.task import Task
