@@ -1,11 +1,12 @@
-"""Write the tables of the train board into README.md and docs/findings.md, and its picture.
+"""Write the tables of the boards into README.md and docs/findings.md, and a picture.
 
     python scripts/board_tables.py            # write them
     python scripts/board_tables.py --check    # write nothing; exit 1 if one is out of date
 
 A table stands between `<!-- NAME -->` and `<!-- end -->`. README has the ranked rows of the board
-of the core, docs/findings.md the times on each of its workloads. docs/board.png shows the ranked
-rows with their intervals; equal records give equal bytes. All come from results/board/.
+of the core, docs/findings.md the times on each of its workloads and the stability gaps of split
+digits. docs/board.png shows the ranked rows with their intervals; equal records give equal bytes.
+All come from results/board/.
 """
 
 import argparse
@@ -29,19 +30,34 @@ BOARD = ROOT / "results" / "board"
 PICTURE = ROOT / "docs" / "board.png"
 # 200 dots an inch are twice the size that it is shown at.
 SAVED = {"dpi": 200, "facecolor": "white", "bbox_inches": "tight", "metadata": {"Software": None}}
-PLACES = {ROOT / "README.md": "ranked", ROOT / "docs" / "findings.md": "times"}
+FINDINGS = ROOT / "docs" / "findings.md"
+STREAM = "stream_split.mini"
+# Metrics of a stream (harness/records/stream_metrics.py), and how a table names them.
+GAPS = {
+    "average": "ACC",
+    "worst_case": "WC-ACC",
+    "minimum": "min-ACC",
+    "gap_depth": "gap depth",
+    "gap_area": "gap area",
+    "gap_recovery": "recovery",
+}
 
 
-def train(files: str = "*.jsonl") -> Board:
-    """Return the board of training from scratch at mini, by the committed files of records.
+def board_of(track: str, files: str = "*.jsonl") -> Board:
+    """Return the board of a track at mini, by the committed files of records.
 
     Runs of this machine, in results/runs/, do not change it.
     """
     return next(
         board
         for board in boards(collect(sorted(BOARD.glob(files))), references())
-        if (board.track, board.scale) == ("train", "mini")
+        if (board.track, board.scale) == (track, "mini")
     )
+
+
+def train(files: str = "*.jsonl") -> Board:
+    """Return the board of training from scratch at mini."""
+    return board_of("train", files)
 
 
 def shown(board: Board) -> list[Row]:
@@ -96,6 +112,45 @@ def cell(choice: Choice | None) -> str:
     return (f"{choice.cell.time:.1f}" if choice.cell.met else "miss") + some
 
 
+def gaps(board: Board, key: str = STREAM) -> list[str]:
+    """Return the table of stability gaps on a stream: means over the seeds that count.
+
+    The highest worst case comes first. A metric that no seed has is a dash: a method whose tasks
+    never fell below nine tenths has no recovery, and one that fell and stayed there neither.
+    """
+    lines = [
+        f"| submission | goals | {' | '.join(GAPS.values())} |",
+        f"| --- | ---: |{' ---: |' * len(GAPS)}",
+    ]
+    rows = []
+    for row in board.rows:
+        choice = row.choices.get(key)
+        if choice is None or not choice.runs:
+            continue
+        means = {name: _mean(choice, name) for name in GAPS}
+        reached = sum(math.isfinite(run.time) for run in choice.runs)
+        rows.append((means, row.name, f"{reached}/{len(choice.runs)}"))
+    worst = "worst_case"
+    rows.sort(key=lambda row: (-math.inf if row[0][worst] is None else row[0][worst]), reverse=True)
+    for means, name, reached in rows:
+        cells = [_number(means[metric], metric) for metric in GAPS]
+        lines.append(f"| {name} | {reached} | {' | '.join(cells)} |")
+    return lines
+
+
+def _mean(choice: Choice, metric: str) -> float | None:
+    tables = [(run.record.get("continual") or {}).get("strict") or {} for run in choice.runs]
+    values = [table[metric].get("value") for table in tables if metric in table]
+    finite = [value for value in values if value is not None and math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else None
+
+
+def _number(value: float | None, metric: str) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.0f}" if metric in ("gap_area", "gap_recovery") else f"{value:.2f}"
+
+
 def picture(board: Board) -> bytes:
     """Return the ranked rows with their intervals, as PNG at twice the size that it is shown at.
 
@@ -123,17 +178,20 @@ def contents() -> dict:
         UserError: a file has no place for its table.
     """
     board = train()
-    made = {PICTURE: picture(board)}
-    for path, name in PLACES.items():
-        lines = ranked(board) if name == "ranked" else times(board)
+    tables = {
+        (ROOT / "README.md", "ranked"): ranked(board),
+        (FINDINGS, "times"): times(board),
+        (FINDINGS, "gaps"): gaps(board_of("continual")),
+    }
+    texts = {path: path.read_text() for path, _ in tables}
+    for (path, name), lines in tables.items():
         place = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", re.S)
-        text = path.read_text()
-        if not place.search(text):
+        if not place.search(texts[path]):
             raise UserError(f"{path} has no place for its table", f"<!-- {name} --> <!-- end -->")
-        made[path] = place.sub(
-            lambda found, lines=lines: found[1] + "\n".join(lines) + found[2], text
-        ).encode()
-    return made
+        texts[path] = place.sub(
+            lambda found, lines=lines: found[1] + "\n".join(lines) + found[2], texts[path]
+        )
+    return {PICTURE: picture(board)} | {path: text.encode() for path, text in texts.items()}
 
 
 def main(arguments: list[str]) -> int:
