@@ -21,7 +21,7 @@ TRACKS = ["continual"]
 PASSES = er.PASSES
 SPACE = {
     **er.SPACE,
-    "average": {"choice": ["constant", "ramp", "window"]},
+    "average": {"choice": ["constant", "ramp", "window"], "tuned": False},
     "decay": {"choice": [0.95, 0.99, 0.9, 0.999]},
 }
 VARIANTS = {"window_er": {"average": "window"}}

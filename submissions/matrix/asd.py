@@ -18,7 +18,7 @@ import torch
 from submissions.matrix import _operator, scaled_gd_lambda
 
 PASSES = {"forward_backward": 4}
-SPACE = {"scaled": {"choice": [False, True]}}
+SPACE = {"scaled": {"choice": [False, True], "tuned": False}}
 VARIANTS = {"scaled_asd": {"scaled": True}}
 
 

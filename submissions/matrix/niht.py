@@ -16,7 +16,7 @@ import torch
 from submissions.matrix import _operator
 
 SPACE = {
-    "step": {"choice": ["normalised", "fixed"]},
+    "step": {"choice": ["normalised", "fixed"], "tuned": False},
     "lr": {"log": [0.2, 1.5], "default": 0.75},
     "sweeps": {"choice": [3, 10]},
 }

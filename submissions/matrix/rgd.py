@@ -18,7 +18,7 @@ import torch
 
 from submissions.matrix import _operator
 
-SPACE = {"conjugate": {"choice": [False, True]}, "sweeps": 10}
+SPACE = {"conjugate": {"choice": [False, True], "tuned": False}, "sweeps": 10}
 VARIANTS = {"rcg": {"conjugate": True}}
 
 

@@ -29,8 +29,8 @@ SPACE = {
     "block": {"int": [2, 32], "default": 8},
     # Largest share of all parameters that may train: an upper bound on b.
     "share": {"linear": [0.0, 1.0], "default": 1.0, "goal": "trainable"},
-    "factors": {"choice": [1, 2, 3]},
-    "scaled": {"choice": [False, True]},
+    "factors": {"choice": [1, 2, 3], "tuned": False},
+    "scaled": {"choice": [False, True], "tuned": False},
 }
 VARIANTS = {"boft": {"factors": 2, "scaled": True}}
 

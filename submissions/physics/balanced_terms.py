@@ -21,7 +21,7 @@ from submissions.samplers import uniform
 PASSES = {"forward_backward": 1.03, "vjp": 0.01, "forward": 0.01}
 SPACE = {
     **uniform.SPACE,
-    "rule": {"choice": ["grad_norm", "annealing", "ntk"]},
+    "rule": {"choice": ["grad_norm", "annealing", "ntk"], "tuned": False},
     "every": {"choice": [100, 1000]},
     "keep": 0.9,
 }

@@ -20,7 +20,7 @@ from submissions.first_order import adamw
 from submissions.samplers import uniform
 
 PASSES = {"forward_backward": 3}
-SPACE = {**uniform.SPACE, "rule": {"choice": ["config", "pcgrad"]}}
+SPACE = {**uniform.SPACE, "rule": {"choice": ["config", "pcgrad"], "tuned": False}}
 VARIANTS = {"pcgrad": {"rule": "pcgrad"}}
 
 

@@ -18,7 +18,7 @@ from submissions.samplers import uniform
 
 SPACE = {
     **uniform.SPACE,
-    "rule": {"choice": ["relobralo", "softadapt"]},
+    "rule": {"choice": ["relobralo", "softadapt"], "tuned": False},
     "temperature": {"log": [0.1, 10.0], "default": 1.0},
     "keep": {"choice": [0.999, 0.99, 0.9]},
     "chance": {"choice": [0.999, 0.9, 0.5]},

@@ -25,7 +25,7 @@ TRACKS = ["compress"]
 SPACE = {
     "bits": {"int": [2, 8], "default": 4, "goal": "bits"},
     "examples": 32,
-    "unit": {"choice": ["matrix", "block", "blocks"]},
+    "unit": {"choice": ["matrix", "block", "blocks"], "tuned": False},
     "rank": 0,
     "iterations": {"int": [10, 60], "default": 40},
     "batch": 8,

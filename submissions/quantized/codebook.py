@@ -25,7 +25,7 @@ TRACKS = ["compress"]
 PASSES = {"forward_backward": 1.05}  # the batches of "fisher" included
 SPACE = {
     **nf4.SPACE,
-    "importance": {"choice": ["even", "fisher"]},
+    "importance": {"choice": ["even", "fisher"], "tuned": False},
     "batches": 8,
     "rounds": 30,
 }

@@ -22,9 +22,9 @@ from submissions.sparse import sparsegpt
 TRACKS = ["compress"]
 SPACE = {
     "stored": {"linear": [2.5, 9.0], "default": 4.6, "goal": "stored_bits"},
-    "element": {"choice": ["grid", "e2m1"]},
+    "element": {"choice": ["grid", "e2m1"], "tuned": False},
     "rank": {"choice": [1, 2, 4, 8]},
-    "powers": {"choice": [False, True]},
+    "powers": {"choice": [False, True], "tuned": False},
     "examples": 32,
     "damp": 0.01,
 }

@@ -19,7 +19,7 @@ from submissions.quantized import nf4
 
 BASE = "adamw"
 TRACKS = ["compress"]
-SPACE = {**nf4.SPACE, "element": {"choice": ["integer", "e2m1"]}}
+SPACE = {**nf4.SPACE, "element": {"choice": ["integer", "e2m1"], "tuned": False}}
 VARIANTS = {"mxfp4": {"element": "e2m1"}, "mxint": {"element": "integer"}}
 BLOCK, EXPONENT = 32, 8
 

@@ -24,7 +24,7 @@ TRACKS = ["compress"]
 SPACE = {
     "base_lr": {"log": [3e-4, 1e-2]},
     "base_wd": 0.0,
-    "kind": {"choice": ["ternary", "binary", "bitnet"]},
+    "kind": {"choice": ["ternary", "binary", "bitnet"], "tuned": False},
     # Weights that share α.
     "scope": {"choice": ["row", "matrix"]},
     "warm": {"linear": [0.0, 0.6], "default": 0.3},

@@ -22,7 +22,7 @@ BASE = "adamw"
 SPACE = {
     "base_lr": {"log": [1e-3, 0.1], "default": 0.01},
     "base_wd": 0.0,
-    "kind": {"choice": ["best", "exp", "softplus", "direct"]},
+    "kind": {"choice": ["best", "exp", "softplus", "direct"], "tuned": False},
 }
 VARIANTS = {"ssm_exp": {"kind": "exp"}, "ssm_softplus": {"kind": "softplus"}}
 OFFSET = 0.1

@@ -25,7 +25,7 @@ SPACE = {
     # P·m̂ has the size of Adam's step; the authors take 1e-3 to 1e-2.
     "lr": {"log": [5e-4, 2e-2]},
     "wd": {"log": [1e-3, 1.0]},
-    "form": {"choice": ["lra", "xmat"]},
+    "form": {"choice": ["lra", "xmat"], "tuned": False},
     "rank": {"choice": [10, 2, 20]},
     "momentum": 0.9,
     "fit_lr": 0.1,

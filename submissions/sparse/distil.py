@@ -30,7 +30,7 @@ SPACE = {
     "sparsity": {"linear": [0.0, 0.99], "default": 0.8, "goal": "sparsity"},
     "two_four": {"choice": [False, True], "goal": "two_four"},
     "scope": {"choice": ["global", "layer"]},
-    "kind": {"choice": ["balanced", "forward", "reverse"]},
+    "kind": {"choice": ["balanced", "forward", "reverse"], "tuned": False},
     "weight": {"log": [0.1, 10.0], "default": 1.0},
     "temperature": {"linear": [1.0, 4.0], "default": 2.0},
     # δ

@@ -27,7 +27,7 @@ SPACE = {
     "beta2": 0.99,
     "sparsity": {"linear": [0.0, 0.99], "default": 0.8, "goal": "sparsity"},
     "rounds": {"int": [1, 6], "default": 3},
-    "rewind": {"choice": ["rate", "weights"]},
+    "rewind": {"choice": ["rate", "weights"], "tuned": False},
     "point": 0,
 }
 VARIANTS = {"lottery": {"rewind": "weights"}, "lottery_late": {"rewind": "weights", "point": 10}}

@@ -26,7 +26,7 @@ SPACE = {
     "base_wd": 0.0,
     "kept": 2,  # N
     "of": 4,  # M
-    "flow": {"choice": ["exponential", "stepwise", "geometric"]},
+    "flow": {"choice": ["exponential", "stepwise", "geometric"], "tuned": False},
     # β times the horizon.
     "decay": {"log": [2.0, 50.0], "default": 10.0},
     "octaves": 3,

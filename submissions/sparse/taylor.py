@@ -21,7 +21,7 @@ BASE = "adamw"
 TRACKS = ["compress"]
 SPACE = {
     **flap.SPACE,
-    "form": {"choice": ["vector", "element"]},
+    "form": {"choice": ["vector", "element"], "tuned": False},
     "scope": {"choice": ["global", "block"]},
     "batches": {"int": [1, 8], "default": 4},
 }

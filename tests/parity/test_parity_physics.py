@@ -244,6 +244,28 @@ def config_rule(rule, lr):
     return p
 
 
+def m_config(lr, beta1, beta2):
+    """One term a step; Adam by the gradient that would have given the merged momentum."""
+    p, draws = start(), Draws()
+    names = ["residual", "boundary"]
+    m, count = dict.fromkeys(names, 0 * p), dict.fromkeys(names, 0)
+    before, v = 0 * p, 0 * p
+    for t in range(STEPS):
+        name = names[t % 2]
+        r, j = apart(p, draws.points())[name]
+        m[name] = beta1 * m[name] + (1 - beta1) * 2 * j.T @ r / len(r)
+        count[name] += 1
+        g = np.stack([m[n] / (1 - beta1 ** count[n]) for n in names if count[n]])
+        unit = g / np.linalg.norm(g, axis=1, keepdims=True)
+        d = unit.sum(0) / np.linalg.norm(unit.sum(0))
+        d = (g @ d).sum() * d
+        moved = d * (1 - beta1 ** (t + 1))
+        pseudo = (moved - beta1 * before) / (1 - beta1)
+        before, v = moved, beta2 * v + (1 - beta2) * pseudo**2
+        p = p - warm(t, lr) * d / (np.sqrt(v / (1 - beta2 ** (t + 1))) + 1e-8)
+    return p
+
+
 def levenberg_marquardt(mu, hold):
     p, draws, refused = start(), Draws(), 0
     x = draws.points()
@@ -286,6 +308,7 @@ ROWS = [
     Row("multiadam", multiadam, {**BASE, "beta1": 0.9, "beta2": 0.95}),
     Row("config_grad", config_rule, {**BASE, "rule": "config"}),
     Row("config_grad", config_rule, {**BASE, "rule": "pcgrad"}, label="pcgrad"),
+    Row("m_config", m_config, {**BASE, "beta1": 0.8, "beta2": 0.95}),
     Row("levenberg_marquardt", levenberg_marquardt, {"mu": 1e-6, "hold": 5}, float64=1e-6),
     Row("engd", engd, {"cut": 1e-4}, float64=1e-6),
 ]  # fmt: skip
