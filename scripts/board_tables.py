@@ -131,7 +131,7 @@ def gaps(board: Board, key: str = STREAM) -> list[str]:
         reached = sum(math.isfinite(run.time) for run in choice.runs)
         rows.append((means, row.name, f"{reached}/{len(choice.runs)}"))
     worst = "worst_case"
-    rows.sort(key=lambda row: (-math.inf if row[0][worst] is None else row[0][worst]), reverse=True)
+    rows.sort(key=lambda row: -math.inf if row[0][worst] is None else row[0][worst], reverse=True)
     for means, name, reached in rows:
         cells = [_number(means[metric], metric) for metric in GAPS]
         lines.append(f"| {name} | {reached} | {' | '.join(cells)} |")

@@ -189,12 +189,18 @@ def reference_in_words(definition: Definition) -> str:
     return f"{frozen['submission']}, {number(frozen['time'])} s"
 
 
-def signal_of(definition: Definition) -> str:
-    """Return the workload's signal as its target's evidence has it; — where it was not measured."""
+def evidence_of(definition: Definition) -> str:
+    """Return two cells on what the goal rests on; — where it was not measured.
+
+    How many of the reference's fresh seeds reached it within the whole budget; the signal.
+    """
     path = definition.frozen / f"{definition.key}.target.json"
     evidence = read_json(path) if path.exists() else {}
+    runs = evidence.get("seeds", [])
+    reached = sum(run["reached_at"] is not None for run in runs)
     value = evidence.get("signal")
-    return "—" if value is None else f"{value:.1f}"
+    cells = f"{reached} of {len(runs)}" if runs else "—", "—" if value is None else f"{value:.1f}"
+    return " | ".join(cells)
 
 
 def index() -> str:
@@ -207,12 +213,14 @@ def index() -> str:
         "workloads have a scale `base`, sized for one GPU, or `full`, the published setting. A",
         "sweep skips workloads that do not have its scale, and names them. Goals without a",
         "reference are provisional. The reference is a tuned algorithm, with its time in",
-        "reference seconds. The signal is what the last fifth of the budget is worth, over the",
-        "scatter of five seeds (`harness target`): below 2, seeds differ as much as methods do.",
+        "reference seconds. The seeds are how many of its fresh seeds reach the goal within the",
+        "budget. The signal is what the last fifth of the budget is worth, over the scatter of",
+        "five seeds (`harness target`): below 2, seeds differ as much as methods do.",
         f"The headline score is over the core: {', '.join(core)}; see [score.md](score.md).",
         "",
-        "| family | workload | data | licence | parameters | goal | horizon | reference | signal |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| family | workload | data | licence | parameters | goal | horizon | reference | seeds "
+        "| signal |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name in names():
         tree = tree_of(name)
@@ -225,7 +233,7 @@ def index() -> str:
                 f"| {licence} | {counted(parameters(definition))} "
                 f"| {goal_in_words(definition.block['goal'])} "
                 f"| {definition.block['horizon']:,} steps | {reference_in_words(definition)} "
-                f"| {signal_of(definition)} |"
+                f"| {evidence_of(definition)} |"
             )
     lines += [
         "",
@@ -248,8 +256,8 @@ def page(family: str) -> str:
             lines += [f"![{caption(name)}]({name}.png)", ""]
         lines += [
             "| scale | parameters | examples a step | horizon | evaluations | goal | reference "
-            "| signal |",
-            "| --- | --- | --- | --- | --- | --- | --- | --- |",
+            "| seeds | signal |",
+            "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
         ]
         paragraphs, variants = [], []
         for scale in scales_of(tree):
@@ -260,7 +268,7 @@ def page(family: str) -> str:
             lines.append(
                 f"| {scale} | {counted(parameters(definition))} | {block['batch']:,} "
                 f"| {block['horizon']:,} | {grid} | {goal_in_words(block['goal'])} "
-                f"| {reference_in_words(definition)} | {signal_of(definition)} |"
+                f"| {reference_in_words(definition)} | {evidence_of(definition)} |"
             )
             paragraphs += measured(definition)
             for variant, changes in (tree[scale].get("variants") or {}).items():
@@ -268,12 +276,12 @@ def page(family: str) -> str:
                 variants.append(
                     f"| `{variant}` | {scale} | {changed(changes)} "
                     f"| {goal_in_words(varied.block['goal'])} | {reference_in_words(varied)} "
-                    f"| {signal_of(varied)} |"
+                    f"| {evidence_of(varied)} |"
                 )
         lines += ["", *paragraphs]
         if variants:
-            lines += ["| variant | scale | changes | goal | reference | signal |"]
-            lines += ["| --- | --- | --- | --- | --- | --- |", *variants, ""]
+            lines += ["| variant | scale | changes | goal | reference | seeds | signal |"]
+            lines += ["| --- | --- | --- | --- | --- | --- | --- |", *variants, ""]
     while lines[-1] == "":
         lines.pop()
     return "\n".join([*lines, ""])
