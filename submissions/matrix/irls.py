@@ -11,7 +11,8 @@ With W⁻¹ = e²·I + T·D·Tᵀ, T the tangent space at U, V and A·A* = c·I,
 
 State: U, Σ, V of the singular values above e, at most r + 1 of them; e.
 Departures from the paper: at most `inner` iterations of conjugate gradients; σ_{r+1} by subspace
-iterations; at most r + 1 singular values have weights of their own.
+iterations; at most r + 1 singular values have weights of their own; e stays above 1e-8·σ₁, because
+below that rounding decides, and a solution that was right to 1e-9 is lost again.
 """
 
 import torch
@@ -20,6 +21,7 @@ from harness.errors import UserError
 from submissions.matrix import _operator
 
 SPACE = {"inner": {"choice": [50, 20, 200]}, "tolerance": 1e-9, "sweeps": {"choice": [5, 20]}}
+FLOOR = 1e-8  # of e, as a share of the largest singular value
 
 
 def lift(parts, u, v):
@@ -55,8 +57,9 @@ class Algorithm:
             start = torch.cat([start, x[: rank + 1 - start.shape[1]].T], dim=1)
         u, s, v = _operator.leading(x, rank + 1, start, hp.sweeps)
         e = min(self.kept.get("e", float(s[0])), float(s[rank]))
-        over = s > max(e, 1e-14 * float(s[0]))
-        self.kept = {"u": u[:, over], "s": s[over], "v": v[:, over], "e": max(e, 1e-300)}
+        e = max(e, FLOOR * float(s[0]))
+        over = s > e
+        self.kept = {"u": u[:, over], "s": s[over], "v": v[:, over], "e": e}
         _operator.balance_(task.params, u[:, :rank], s[:rank], v[:, :rank])
         return loss
 
