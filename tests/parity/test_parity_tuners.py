@@ -173,7 +173,8 @@ def bohb_loop(hp, horizon, runs_of):
             u = torch.rand(64, 2, generator=generator, dtype=torch.float64).numpy()
             h = 3 * widths(good)
             x = truncnorm.ppf(u, -around / h, (1 - around) / h, around, h)
-            ratio = [kernels(good, p, widths(good)) / kernels(bad, p, widths(bad)) for p in x]
+            below = [max(kernels(bad, p, widths(bad)), 1e-32) for p in x]
+            ratio = [kernels(good, p, widths(good)) / g for p, g in zip(x, below)]
             spot = x[int(np.argmax(ratio))]
             run |= {n: hp[n] * 4.0 ** (2 * s - 1) for n, s in zip(("lr", "wd"), spot)}
             break
