@@ -8,7 +8,8 @@ arXiv 2205.10733.
     ε = 1 puts the unit at the front of the next order, ε = −1 at its back
 
 The variant `grab_pair` balances d = g₁ − g₂ of successive units, and puts one at each end. The
-variant `shuffle_once` keeps its first order for all epochs. A unit is an eighth of a batch.
+variant `shuffle_once` keeps its first order for all epochs. A unit is an eighth of a batch. Random
+reshuffling, a new permutation in each epoch, is what the batches of plain `sgd` follow.
 State: momentum, s, m and the sum of the next m, four words per parameter; two orders of the units.
 Departures from the paper: units of several examples; the examples that fill no unit are left out.
 """

@@ -91,6 +91,29 @@ def calibrated_pruning(score, share, by_score, **hp):
     return weights
 
 
+def grand_pruning(share, **hp):
+    """Norms of single gradients rank the examples (arXiv 2107.07075)."""
+    (x, y), generator, stream = data(), nets.draws(), order()
+    weights, optimizer = nets.start(), Adam(beta2=hp["beta2"])
+    scores, kept, left = np.full(EXAMPLES, -1.0), None, []
+    for t in range(STEPS):
+        if (t + 0.5) / STEPS < 0.25:
+            now = next(stream)
+            for i in now:
+                alone = gradients(weights, x[i : i + 1], y[i : i + 1])
+                scores[i] = np.sqrt(sum((g**2).sum() for g in alone.values()))
+        else:
+            if kept is None:
+                ranked = sorted(range(EXAMPLES), key=lambda i: (-np.float32(scores[i]), i))
+                kept = np.array(ranked[: round(share * EXAMPLES)])
+            while len(left) < BATCH:
+                left += torch.randperm(len(kept), generator=generator).tolist()
+            now, left = kept[left[:BATCH]], left[BATCH:]
+        g = gradients(weights, x[now], y[now])
+        optimizer.step(weights, g, hp["lr"] * rate(t, STEPS), hp["wd"])
+    return weights
+
+
 def feasible_learning(probability, dual_lr, **hp):
     """Dual ascent on the batch's multipliers, then primal descent (arXiv 2501.14912)."""
     (x, y), stream = data(), order()
@@ -186,6 +209,7 @@ ORDERS = [
     Row("calibrated_pruning", calibrated_pruning,
         {**ADAMW, "score": "forgetting", "share": 0.5, "by_score": 0.5}, package="",
         label="forgetting"),
+    Row("grand_pruning", grand_pruning, {**ADAMW, "share": 0.4}, package=""),
     Row("feasible_learning", feasible_learning, {**ADAMW, "probability": 0.6, "dual_lr": 0.5},
         package="", float64=1e-5),
     Row("curriculum", curriculum, {**ADAMW, "begin": 0.2, "whole": 0.8, "hardest": False},
@@ -203,6 +227,17 @@ def test_order_method_equals_its_second_loop(row):
     submission = nets.submitted(row.submission, nets.task(STEPS), **row.hp)
     second = row.second(**row.hp)
     assert nets.difference(nets.run(submission, STEPS), second) <= max(row.float64, 1e-9)
+
+
+def test_grand_of_the_readout_is_el2n_times_the_length_of_its_inputs():
+    """grand_pruning's norm, of the readout alone; its bias adds 1 to the squared length."""
+    (x, y), weights = data(), nets.start()
+    for i in range(8):
+        scores, kept = forward(weights, x[i : i + 1])
+        g = gradients(weights, x[i : i + 1], y[i : i + 1])
+        norm = np.sqrt(sum((g[n] ** 2).sum() for n in nets.HEAD))
+        el2n = np.linalg.norm(softmax(scores)[0] - np.eye(CLASSES)[y[i]])
+        assert norm == pytest.approx(el2n * np.sqrt((kept[-1] ** 2).sum() + 1))
 
 
 def test_infobatch_that_prunes_nothing_is_adamw_in_random_order():
