@@ -9,8 +9,10 @@ all ten classes. Pixels are bytes, as a memory of examples stores them; the mode
 
 Data: the part of Fashion-MNIST (MIT) that is shipped, see workloads/data/garments.py; checkpoint as
 in ft_vit. Evaluation uses `data.subset` held-out images of each class, sorted by group: the classes
-of task i are group i. The goal is provisional: no campaign has set it. Budget: the whole stream,
-`horizon` steps.
+of task i are group i.
+
+Goal at mini: what the tuned reference, er_balanced, ends at, rule `stream` of conf/targets.yaml.
+Budget: the whole stream, `horizon` steps.
 """
 
 from types import SimpleNamespace
