@@ -26,7 +26,8 @@ SPACE = {
     **sgd.SPACE,
     "lr": {"log": [0.03, 10.0], "default": 1.0},
     "momentum": {"choice": [0.9, 0.95]},
-    "clip": {"log": [0.01, 10.0], "default": 0.1},
+    # Above private_sgd's: a layer moves in one step of L.
+    "clip": {"log": [0.01, 10.0], "default": 0.3},
     "epsilon": {"linear": [0.5, 10.0], "default": 3.0, "goal": "epsilon"},
 }
 
