@@ -10,8 +10,7 @@ arXiv 2111.00160.
 State: AdamW's for A, B and the entries, r(in + out) + `places` scalars a matrix.
 Departures from the paper: the split has exact singular values and a fixed number of entries. The
 authors' code adds five ranks at a time by a QR decomposition and cuts by a threshold. Every hidden
-matrix has an adapter. The second phase, which prunes W and tunes again, is left out: B·A fills the
-zeros of W once they are merged.
+matrix has an adapter. The second phase, which prunes W and tunes again, is `dsee_pruned`.
 """
 
 import torch

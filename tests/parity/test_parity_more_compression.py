@@ -9,15 +9,21 @@ import numpy as np
 import pytest
 import torch
 
-from harness.race import reduction, weight_metrics
+from harness.race import reduction, stored_bits, weight_metrics
 from tests.parity.test_parity import Row
+from tests.parity.test_parity_more_adapters import spread
+from tests.parity.test_parity_peft import adapted, array
 from tests.parity.test_parity_rounding import units
 from tests.parity.test_parity_sparse import (
     block_inputs,
     calibration,
+    grid,
     magnitude,
     modules,
+    nearest,
     ranked_in_rows,
+    ranked_together,
+    surgeon,
 )
 from tests.parity.test_parity_structure import (
     HEAD_COST,
@@ -30,6 +36,7 @@ from tests.parity.test_parity_structure import (
 from tests.support import nets
 from tests.support import transformer as t
 from tests.support.nets import HIDDEN, Adam, draws, gradients, rate
+from workloads.models.parts import in_parts
 
 BASE = {"base_lr": 0.02, "base_wd": 0.1}
 
@@ -113,6 +120,25 @@ def efficientqat(
     return weights | {n: steps[n] * grids[n][0] for n in HIDDEN}
 
 
+def gptq_act_order(submission, bits, examples, damp):
+    """GPTQ's sweep over columns in another order, each row's grid being the same (2210.17323)."""
+    weights, x = nets.start(), calibration(examples)
+    for n in HIDDEN:
+        seen, points = block_inputs(weights, x)[n], grid(weights[n], bits)
+        order = np.argsort(-np.diag(seen.T @ seen))
+        assert (order != np.arange(len(order))).any()
+        found = surgeon(
+            weights[n][:, order],
+            seen[:, order],
+            damp,
+            len(order),
+            lambda block, diagonal, points=points: lambda j, values: nearest(points, values),
+        )
+        weights[n] = np.zeros_like(found)
+        weights[n][:, order] = found
+    return weights
+
+
 TUNED = {"lr": 0.02, "wd": 0.1, "beta2": 0.95, "rank": 4, "alpha": 8.0, "examples": 24}
 FIT = {"bits": 2, "examples": 24, "unit": "matrix", "iterations": 40, "batch": 6}
 FORMULAS = [
@@ -121,6 +147,8 @@ FORMULAS = [
     Row("sqft", sqft, {**TUNED, "sparsity": 0.7, "bits": 32}, package="", label="float"),
     Row("efficientqat", efficientqat, {**FIT, "base_lr": 1e-3, "base_wd": 0.1, "rate": 0.01,
         "ratio": 0.5}, package="", float64=1e-9),
+    Row("gptq_act_order", gptq_act_order, {"bits": 3, "examples": 24, "damp": 0.05}, package="",
+        float64=1e-9),
 ]  # fmt: skip
 
 
@@ -147,6 +175,62 @@ def test_efficientqat_keeps_its_whole_numbers(unit):
     for n, m in modules(submission).items():
         assert torch.equal(m.codes, codes[n])
         assert torch.equal(codes[n], codes[n].round())
+
+
+# A pruned matrix in parts
+
+
+def dsee_pruned(submission, kept, rank, alpha, **hp):
+    """Factors and entries in 16 bits beside a pruned matrix (arXiv 2111.00160, section 3.3)."""
+    first, s, base = nets.start(), alpha / rank, {}
+    masks = ranked_together({n: np.abs(first[n]) for n in HIDDEN}, 1 - kept)
+    own = modules(submission)
+    at = {n: own[n].places.numpy() for n in HIDDEN}
+
+    def half(value):
+        return value.astype(np.float16).astype(np.float64)
+
+    base = {n: half(first[n] * masks[n]) for n in HIDDEN}
+    theta = {
+        n: {"A": array(m.A), "B": array(m.B), "phi": np.zeros(len(at[n]))} for n, m in own.items()
+    }
+
+    def dense(name, p):
+        entries = spread(first[name].shape, at[name], half(s * p["phi"]))
+        return base[name] + half(s * p["B"]) @ half(p["A"]) + entries
+
+    def pull(name, p, g):
+        left = half(s * p["B"])
+        return {"A": left.T @ g, "B": s * g @ half(p["A"]).T, "phi": s * g.ravel()[at[name]]}
+
+    return adapted(theta, dense, pull, **hp)
+
+
+def test_dsee_pruned_equals_its_formula():
+    made = nets.task()
+    in_parts(made.model, 4)
+    hp = {"rank": 1, "alpha": 2.0, **BASE, "head_lr": 0.01}
+    submission = nets.submitted("dsee_pruned", made, **hp, places=5, rounds=5, stored=14.0)
+    # 20 numbers of two factors; 5 numbers with 3 or 4 bits of a column; 3 bits a row.
+    bits = [16 * 20 + 5 * (16 + 3) + 12 * 3, 16 * 20 + 5 * (16 + 4) + 8 * 3]
+    kept = (14.0 - 1 - sum(bits) / 192) / 16
+    assert 0.3 < kept < 0.7
+    second = dsee_pruned(submission, kept, **hp)
+    for _ in range(nets.STEPS):
+        submission.step()
+        made.step += 1
+    found = {n: v.numpy().copy() for n, v in submission.module.export(made.model).items()}
+    parts = []
+    for n in HIDDEN:
+        left, right, rest = (found.pop(n.replace("weight", f"parts.{k}")) for k in
+                             ("left", "right", "rest"))  # fmt: skip
+        parts.append([torch.from_numpy(v) for v in (left, right, rest)])
+        assert (found[n] != 0).sum() < 96
+        found[n] = found[n] + left @ right + rest
+    # A rounding to 16 bits may fall to the other side in the last step.
+    assert nets.difference(found, second) <= 1e-6
+    weights = [m.weight.detach() for m in modules(submission).values()]
+    assert stored_bits.stored_bits(weights, parts) <= 14.0
 
 
 # Nested sub-networks
