@@ -35,7 +35,7 @@ SPACE = {
     "share": {"linear": [0.0, 1.0], "default": 1.0, "goal": "trainable"},
     "alpha": 8.0,
     "dense": {"linear": [0.2, 0.7], "default": 0.5},
-    "kappa": {"log": [1.0, 100.0], "default": 10.0},
+    "kappa": {"log": [1.0, 10.0], "default": 4.0},
 }
 
 

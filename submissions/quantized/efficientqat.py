@@ -7,7 +7,7 @@ arXiv 2407.11062.
     those of round to nearest
     first (Block-AP): minimise ‖output of a block - dense output‖² over W, δ and z, straight through
     the roundings, block after block
-    then (E2E-QP): q and z stay, δ ← AdamW on the loss
+    then (E2E-QP): q, z and all other parameters stay, δ ← AdamW on the loss
 
 State: AdamW's for δ, one scalar a row.
 Departures from the paper: grids of rows, not of groups of 64; tens of iterations a block, hence

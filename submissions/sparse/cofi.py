@@ -152,9 +152,10 @@ class Algorithm(hard_concrete.Algorithm):
             gate.z[:-1].mul_(part)
 
     def state_dict(self):
-        return {**super().state_dict(), "map": self.map.detach(), "moments": self.moments}
+        own = {"map": self.map.detach(), "moments": self.moments, "pretrained": self.pretrained}
+        return super().state_dict() | own
 
     def load_state_dict(self, state):
         super().load_state_dict(state)
         self.map = state["map"].clone().requires_grad_()
-        self.moments = state["moments"]
+        self.moments, self.pretrained = state["moments"], state["pretrained"]

@@ -10,7 +10,7 @@ arXiv 2308.15609; teacher "largest" and a delay: DεpS, Annavajjala et al., "Dε
     teacher "largest": that of the whole's loss, plus ε·KL(whole‖sub-network) of the other three
     before `delay` of the horizon the whole trains alone;  ε rises from 0 to 1 over the next `rise`
 
-State: AdamW's two words per parameter.
+State: AdamW's two words per parameter; the pretrained weights where they teach.
 Departures from the paper: sub-networks by heads and neurons, not by depth. The weight of the KL
 term, and how DεpS raises its sub-networks' rates, could not be read; ε is ours. The evolutionary
 search for sub-networks trains nothing and is left out. The pretrained network's pass is charged by
@@ -45,7 +45,7 @@ adapt = sortednet.adapt
 class Algorithm(sortednet.Algorithm):
     def __init__(self, task, hp):
         super().__init__(task, hp)
-        self.pretrained = task.pretrained()
+        self.pretrained = task.pretrained() if hp.teacher == "pretrained" else {}
 
     def shares(self):
         """Return the sub-networks of a step, the whole first."""
@@ -84,3 +84,9 @@ class Algorithm(sortednet.Algorithm):
         if self.hp.teacher == "largest":
             return self.epsilon * apart
         return apart + F.cross_entropy(scores.flatten(0, -2), batch["targets"].flatten())
+
+    def state_dict(self):
+        return {"adam": self.state, "pretrained": self.pretrained}
+
+    def load_state_dict(self, state):
+        self.state, self.pretrained = state["adam"], state["pretrained"]

@@ -1,6 +1,6 @@
 """SQFT: masked adapters of changing rank on a matrix that Wanda has pruned, and on its grid.
 
-Munoz et al., "SQFT: Low-cost Model Adaptation in Low-precision Sparse Foundation Models",
+Muñoz et al., "SQFT: Low-cost Model Adaptation in Low-precision Sparse Foundation Models",
 arXiv 2410.03750.
 
     W pruned by Wanda, then rounded to the nearest point δ·{-n, ..., n} of its row's grid;  n =
