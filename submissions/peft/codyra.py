@@ -3,15 +3,16 @@
 Lu et al., "Adaptive Rank, Reduced Forgetting: Knowledge Retention in Continual Learning
 Vision-Language Models with Dynamic Rank-Selective LoRA", arXiv 2412.01004.
 
-    W' = W + s·B·diag(w)·A,  w = 1, B = 0 at the start;  s = α/r
+    W' = W + s·B·diag(w)·A,  w ~ N(0, 1), B = 0 at the start;  s = α/r
     after `dense` of the horizon each step of AdamW on A, B and w ends with
         w ← sign(w)·max(|w| - κ_t, 0),  κ_t = lr_t·κ·(t - `dense`)/(1 - `dense`)
     a rank with w = 0 does not come back
 
 State: AdamW's for A, B and w, r(in + out + 1) scalars a matrix.
-Departures from the paper: its `dense`, its κ and how κ grows could not be read. Here κ grows
-linearly, and the threshold is a part of the step, as for a proximal step on κ·‖w‖₁. The rule is for
-one task; in a stream of tasks each change is merged before the next begins.
+Departures from the paper: its `dense`, its κ, how κ grows and the first w could not be read. Here κ
+grows linearly, the threshold is that of a proximal step on κ·‖w‖₁, and w is drawn as in SoRA (arXiv
+2311.11696), which has the same threshold. With w = 1 no rank went: all weights shrank alike. The
+rule is for one task; in a stream each change is merged before the next task begins.
 """
 
 import torch
@@ -42,7 +43,7 @@ SPACE = {
 class Weighted(lora.LoRA):
     def __init__(self, linear, rank, scale):
         super().__init__(linear, rank, scale)
-        self.w = nn.Parameter(self.weight.new_ones(rank))
+        self.w = nn.Parameter(torch.randn_like(self.A[:, 0]))
 
     def dense(self):
         return self.weight + self.scale * (self.B * self.w) @ self.A

@@ -154,7 +154,7 @@ def codyra(submission, rank, alpha, dense, kappa, lr, wd, beta2, head_lr):
     weights, first, s, optimizer = nets.start(), nets.start(), alpha / rank, Adam(beta2=beta2)
     own, counts = {}, []
     for n, m in modules(submission).items():
-        own |= {(n, "A"): array(m.A), (n, "B"): array(m.B), (n, "w"): np.ones(rank)}
+        own |= {(n, "A"): array(m.A), (n, "B"): array(m.B), (n, "w"): array(m.w)}
 
     def merged(n):
         return first[n] + s * own[n, "B"] @ np.diag(own[n, "w"]) @ own[n, "A"]
@@ -237,7 +237,7 @@ SIZE = {"rank": 3, "alpha": 6.0}
 FORMULAS = [
     Row("dsee", dsee, {**BASE, **SIZE, "places": 16, "rounds": 5}, package=""),
     Row("rosa", rosa, {**OWN, **SIZE, "density": 0.1, "warm": 0.2, "batches": 2}, package=""),
-    Row("codyra", codyra, {**OWN, "rank": 6, "alpha": 6.0, "dense": 0.3, "kappa": 40.0},
+    Row("codyra", codyra, {**OWN, "rank": 6, "alpha": 6.0, "dense": 0.3, "kappa": 15.0},
         package=""),
     Row("qlora", qlora, {**BASE, **SIZE, "stored": 32.0}, package="", float64=1e-6),
     Row("svft", svft, {**BASE, "band": 2, "pattern": "banded"}, package=""),
