@@ -1,11 +1,13 @@
 """Sparse fine-tuning (SFT-AG): a few single weights train, chosen anew during training.
 
-Ansell et al., "Scaling Sparse Fine-Tuning to Large Language Models", arXiv 2401.16405.
+Ansell et al., "Scaling Sparse Fine-Tuning to Large Language Models", arXiv 2401.16405;
+window 0: SHiRA, Bhardwaj et al., "Sparse High Rank Adapters", arXiv 2406.13175.
 
     W' = W + scatter(φ at K places of each matrix), φ = 0, first places random
     every `period` steps: Σ∇W over `window` steps; drop the p·K smallest |φ|, take as many places
     with the largest |Σ∇W|, at φ = 0 (a place that is both keeps its φ)
     p = 1 the first time, then 0.2·(1 - t/T)
+    with a window of 0 the first places stay (SHiRA's random mask)
 
 State: AdamW's for φ; one dense sum of gradients during a window.
 Departures from the paper: gradients of all places are summed, not of K candidates. AdamW's state of
@@ -31,6 +33,7 @@ SPACE = {
     "period": 20,
     "window": 5,
 }
+VARIANTS = {"shira": {"window": 0}}
 
 
 class Places(surgery.Adapted):

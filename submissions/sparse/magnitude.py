@@ -1,7 +1,8 @@
 """One-shot magnitude pruning: remove the smallest weights, train the rest.
 
 Han et al., arXiv 1506.02626; scopes: See et al., "Compression of Neural Machine Translation Models
-via Pruning", arXiv 1606.09274.
+via Pruning", arXiv 1606.09274; two_four whatever the goal is: ASP, Mishra et al., "Accelerating
+Sparse Deep Neural Networks", arXiv 2104.08378.
 
     prune w where |w| is smallest
     scope "global": one ranking over all matrices (class-blind);  "layer": the same share of every
@@ -9,7 +10,8 @@ via Pruning", arXiv 1606.09274.
     standard deviations of each matrix;  two_four: two of any four consecutive inputs
 
 State: a mask of the hidden matrices; AdamW's two words per parameter.
-Departures from the paper: none. A share s of n weights is ⌈s·n⌉ weights; position breaks ties.
+Departures from the paper: none; ASP has no permutation of inputs. A share s of n weights is ⌈s·n⌉
+weights; position breaks ties.
 """
 
 import torch
@@ -29,6 +31,7 @@ SPACE = {
 VARIANTS = {
     "class_uniform": {"scope": "layer"},
     "class_distribution": {"scope": "distribution"},
+    "asp": {"two_four": True},
 }
 
 

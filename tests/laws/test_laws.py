@@ -26,7 +26,16 @@ def subject(name):
 
 
 # The law `values` takes these three to ten seconds: each point rounds a model, or finds a noise.
-LONG = {"adaround", "brecq", "cbq", "omniquant", "private_sgd", "automatic_clipping", "dp_adamw"}
+LONG = {
+    "adaround",
+    "brecq",
+    "cbq",
+    "efficientqat",
+    "omniquant",
+    "private_sgd",
+    "automatic_clipping",
+    "dp_adamw",
+}
 
 
 # A variant's code is its file's, which keeps the others; those are slow tests of the variant.

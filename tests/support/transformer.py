@@ -60,13 +60,14 @@ def gelu(x):
     return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
-def forward(w, tokens, inputs=None, before=lambda x: x):
+def forward(w, tokens, inputs=None, before=lambda x: x, outputs=None):
     """Return the logits [B, T, vocabulary].
 
     Args:
         inputs: a dictionary that gets the inputs of every hidden matrix [tokens, in], and those
             and the outputs of every block, by name.
         before: a function of what a hidden matrix is multiplied with.
+        outputs: a list that gets the outputs of every block, with their graph.
     """
     seen = {} if inputs is None else inputs
     x = w["tokens.weight"][tokens] + w["positions.weight"][: tokens.shape[1]]
@@ -89,6 +90,8 @@ def forward(w, tokens, inputs=None, before=lambda x: x):
         y = norm(x, w[f"{b}.norm2.weight"], w[f"{b}.norm2.bias"])
         x = x + linear(f"{b}.down", gelu(linear(f"{b}.up", y)))
         seen[f"{b}.out"] = x.detach()
+        if outputs is not None:
+            outputs.append(x)
     return norm(x, w["norm.weight"], w["norm.bias"]) @ w["readout.weight"].T
 
 
