@@ -12,9 +12,9 @@ as in stream_split, also data and licences.
 
 Measured at mini with three seeds, the best of three points each: icarl 0.68 to 0.74, etf_rotations
 0.60 to 0.69, slca 0.52 to 0.64, frozen_means 0.54 to 0.57, finetune 0.50 to 0.58, er 0.35 to 0.56,
-derpp 0.37 to 0.51, etf 0.17 to 0.51, simplex 0.36 to 0.52, joint 0.21 to 0.33; er_balanced, with ten
-seeds and the best of five points, 0.55 to 0.76. A small learning rate is most of it: finetune at
-larger ones forgets the first classes.
+derpp 0.37 to 0.51, etf 0.17 to 0.51, simplex 0.36 to 0.52, joint 0.21 to 0.33; er_balanced, with
+ten seeds and the best of five points, 0.55 to 0.76. A small learning rate is most of it: at
+larger ones finetune forgets the first classes.
 
 Goal at mini: what the tuned reference, er_balanced, ends at, rule `stream` of conf/targets.yaml.
 Budget: the whole stream, `horizon` steps.
