@@ -85,6 +85,12 @@ def test_the_race_that_is_proposed_is_on_the_methods_track():
     assert "race it:  python -m harness workload=compress_gpt2 submission=wanda" in out
 
 
+def test_the_race_that_is_proposed_is_where_the_method_was_tried():
+    """m_config needs points to choose from, which the default workload does not have."""
+    out = typed("check", "m_config")[1]
+    assert "race it:  python -m harness workload=pinn_poisson submission=m_config" in out
+
+
 def test_the_race_of_a_class_that_is_proposed_can_be_typed():
     out = typed("check", "torch.optim.RAdam")[1]
     command = out.splitlines()[-1].partition("race it:  python -m harness ")[2]

@@ -7,11 +7,10 @@ from pathlib import Path
 
 from harness.catalog import discover, naming, reading
 from harness.catalog.card import Card
-from harness.catalog.definition import define, first_workload, scales_of, tree_of
+from harness.catalog.definition import define, scales_of, tree_of
 from harness.cli import config
 from harness.cli.arguments import parser
 from harness.errors import EXIT_FAILED, EXIT_OK
-from harness.race import configuration
 from harness.system.command_line import race
 
 # functions of a file, the ones that a broken law is about first
@@ -60,8 +59,7 @@ def _try_submission(card: Card) -> int:
     print(f"{card.plugin.name}: form {card.form}, tried on {small.workload.title}")
     if _try(laws.LAWS, small, exempt, card.plugin.path, last="runs"):
         return EXIT_FAILED
-    place = first_workload(card, configuration.default_choices()["workload"])
-    settings = [f"workload={place}", *naming.settings(card.plugin)]
+    settings = [f"workload={small.workload.name}", *naming.settings(card.plugin)]
     if card.plugin.target and "lr" in card.literals["SPACE"]:
         # A race of a class is refused without one.
         settings.append("submission.lr=1e-3")
