@@ -7,10 +7,12 @@ neural networks", arXiv 2001.04536; Wang, Yu, Perdikaris, arXiv 2007.14527 (NTK)
     grad_norm: ŵ_i = mean_j ‖g_j‖ / ‖g_i‖, g_i the gradient of term i
     annealing: ŵ_i = max |g_residual| / mean |g_i| for the conditions, 1 for the residual
     ntk: ŵ_i = mean_j K_j / K_i, K_i the mean over term i's points of ‖∂r_i(x)/∂θ‖²
+    a term without a gradient, such as an inequality that holds, keeps its weight and is in no mean
 
 State: uniform's; a weight for each term.
 Departures from the paper: the weights multiply those that the workload has; K_i is estimated with
-one vector of random signs, mean ‖∂r_i‖² = E‖Jᵢᵀs‖²/n; AdamW on new points in every step.
+one vector of random signs, mean ‖∂r_i‖² = E‖Jᵢᵀs‖²/n; AdamW on new points in every step. The paper
+has no term without a gradient.
 """
 
 import torch
@@ -18,7 +20,7 @@ import torch
 from harness import ops
 from submissions.samplers import uniform
 
-PASSES = {"forward_backward": 1.03, "vjp": 0.01, "forward": 0.01}
+PASSES = {"forward_backward": 1.04, "vjp": 0.04, "forward": 0.01}  # for four terms
 SPACE = {
     **uniform.SPACE,
     "rule": {"choice": ["grad_norm", "annealing", "ntk"], "tuned": False},
@@ -29,21 +31,28 @@ VARIANTS = {"annealed_terms": {"rule": "annealing"}, "ntk_terms": {"rule": "ntk"
 
 
 def wanted(rule, sizes):
-    """Return ŵ by name from (norm, largest, mean) of each term's gradient, or from K."""
+    """Return ŵ by name from (norm, largest, mean) of each term's gradient, or from K.
+
+    A term without a gradient has none.
+    """
+    sizes = {n: s for n, s in sizes.items() if s[0] > 0}
     if rule == "annealing":
+        if "residual" not in sizes:
+            return {}
         return {n: 1.0 if n == "residual" else sizes["residual"][1] / s[2]
                 for n, s in sizes.items()}  # fmt: skip
     values = {n: s[0] for n, s in sizes.items()}
-    mean = sum(values.values()) / len(values)
-    return {n: mean / max(v, 1e-30) for n, v in values.items()}
+    mean = sum(values.values()) / max(len(values), 1)
+    return {n: mean / v for n, v in values.items()}
 
 
 class Algorithm(uniform.Algorithm):
     def weights(self, points):
         task, hp = self.task, self.hp
         if task.step % hp.every == 0:
-            new = wanted(hp.rule, self.sizes(task.batch_at(points)))
-            old = self.state.get("weights", dict.fromkeys(new, 1.0))
+            sizes = self.sizes(task.batch_at(points))
+            old = self.state.get("weights", dict.fromkeys(sizes, 1.0))
+            new = old | wanted(hp.rule, sizes)
             self.state["weights"] = {n: hp.keep * old[n] + (1 - hp.keep) * new[n] for n in new}
         return {n: torch.tensor(w**0.5) for n, w in self.state["weights"].items()}
 

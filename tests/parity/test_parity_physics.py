@@ -15,6 +15,7 @@ from torch import nn
 from harness.derivatives import mean_squares
 from harness.errors import UserError
 from harness.train.task import Task
+from submissions.physics import balanced_terms as balanced
 from submissions.physics import config_grad, nncg, ssbroyden
 from tests.parity.test_parity import Row
 from tests.support import nets
@@ -312,6 +313,18 @@ ROWS = [
     Row("levenberg_marquardt", levenberg_marquardt, {"mu": 1e-6, "hold": 5}, float64=1e-6),
     Row("engd", engd, {"cut": 1e-4}, float64=1e-6),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", ["grad_norm", "annealing", "ntk"])
+def test_a_term_without_a_gradient_keeps_its_weight(rule):
+    sizes = {"residual": (2.0, 3.0, 1.0), "boundary": (4.0, 1.0, 0.5), "holds": (0.0, 0.0, 0.0)}
+    expected = {
+        "grad_norm": {"residual": 1.5, "boundary": 0.75},
+        "annealing": {"residual": 1.0, "boundary": 6.0},
+        "ntk": {"residual": 1.5, "boundary": 0.75},
+    }
+    assert balanced.wanted(rule, sizes) == expected[rule]
+    assert balanced.wanted(rule, {"holds": (0.0, 0.0, 0.0)}) == {}
 
 
 def flat(weights):
