@@ -46,7 +46,9 @@ def many_task(owners=CLIENTS):
     return task
 
 
-def mean(models, shares=(0.25, 0.25, 0.25, 0.25)):
+def mean(models, shares=None):
+    """Return the mean of models, each counted alike or by its share."""
+    shares = np.full(len(models), 1 / len(models)) if shares is None else shares
     return {n: sum(p * w[n] for p, w in zip(shares, models, strict=True)) for n in models[0]}
 
 
