@@ -17,6 +17,7 @@ from tests.support.nets import (
     BATCH,
     CLASSES,
     STEPS,
+    WIDTHS,
     Adam,
     backward,
     forward,
@@ -314,3 +315,61 @@ LIMITS = [  # while nothing has to give way, any memory is a reservoir
 def test_continual_method_has_its_limit(row):
     submission = nets.submitted(row.submission, nets.task(tasks=TASKS), **row.hp)
     assert nets.difference(nets.run(submission), row.second(**row.hp)) <= row.float64
+
+
+def balanced(lr, momentum, share, room, stays_full):
+    """er whose memory is a class-balancing reservoir (Chrysakis and Moens, ICML 2020).
+
+    A class is full while it is among the largest of a full memory, or for ever after if
+    `stays_full`. A full class is a reservoir of its own; an example of any other class takes the
+    place of one of a largest class. Returns the weights, and how often each of the three happened.
+    """
+    weights, optimizer, draws = nets.start(), Momentum(lr, momentum), nets.draws()
+    held, seen, full, happened = [], dict.fromkeys(range(CLASSES), 0), set(), {}
+
+    def places(classes):
+        return [place for place, (_, label) in enumerate(held) if label in classes]
+
+    for _, (x, y) in steps():
+        g = gradients(weights, x, y)
+        if held:
+            drawn = torch.randperm(len(held), generator=draws)[:BATCH].tolist()
+            old = [np.stack(part) for part in zip(*(held[i] for i in drawn))]
+            g = add({n: share * v for n, v in g.items()}, gradients(weights, *old), 1 - share)
+        optimizer.step(weights, g)
+        begun = min(room - len(held), len(y))
+        held += list(zip(x[:begun], y[:begun]))
+        for i, example in enumerate(zip(x, y)):
+            label = example[1]
+            seen[label] += 1
+            if len(held) < room:
+                continue
+            count = [len(places([c])) for c in range(CLASSES)]
+            largest = {c for c in range(CLASSES) if count[c] == max(count)}
+            full = full | largest if stays_full else largest
+            if i < begun:
+                continue
+            luck, which = torch.rand(2, generator=draws, dtype=torch.float64).tolist()
+            if label not in full:
+                free, what = places(largest), "replaced a largest"
+            elif luck < count[label] / seen[label]:
+                free, what = places([label]), "replaced its own"
+            else:
+                free, what = [], "went by"
+            if free:
+                held[free[int(which * len(free))]] = example
+            happened[what] = happened.get(what, 0) + 1
+    return weights, happened
+
+
+def test_er_balanced_has_a_reservoir_for_a_class_while_that_is_among_the_largest():
+    """The rule of er_balanced's docstring; a class that stays full takes another path here."""
+    hp, size = {**SGD, "share": 0.3}, 8 * (WIDTHS[0][0] + 1)  # bytes of an example
+    for room in (10, 20):
+        task = nets.task(tasks=TASKS, memory=room * size)
+        found = nets.run(nets.submitted("er_balanced", task, **hp))
+        second, happened = balanced(**hp, room=room, stays_full=False)
+        assert min(happened.values()) > 5
+        assert len(happened) == 3
+        assert nets.difference(found, second) <= 1e-9
+        assert nets.difference(balanced(**hp, room=room, stays_full=True)[0], second) > 1e-2

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 
 from harness import structure, surgery
@@ -20,8 +21,12 @@ from harness.train.submission import Submission
 from submissions.peft import apt
 from submissions.quantized import aqlm, lorc, quarot, spinquant
 from submissions.sparse import pela
+from tests.parity.test_parity import Row
+from tests.parity.test_parity_sparse import block_inputs, calibration, grid, nearest, surgeon
+from tests.support import nets
 from tests.support import transformer as t
 from tests.support.nets import rate
+from workloads.models.parts import in_parts as sums
 from workloads.models.vit import ViT
 
 STEPS = 12
@@ -357,6 +362,73 @@ def test_parts_take_what_the_goal_allows(element, powers, stored):
     assert alone < both <= stored + 1e-9
     name = "grid" if element == "grid" else "e2m1"
     assert all(name in stored_bits.formats(w) for w in weights)
+
+
+def affordable(shape, stored, element, powers, rank):
+    """Return the largest rank beside which a code has bits enough, and its bits, for a matrix."""
+    (out, inputs), least = shape, 2 if element == "grid" else 4
+    groups = out * max(1, inputs // 64)
+    described = groups * (32 if element == "grid" else 8 if powers else 16)
+    for r in range(rank, 0, -1):
+        bits = (stored * out * inputs - described - 16 * r * (out + inputs)) // (out * inputs)
+        if bits >= least:
+            return r, int(bits)
+    raise AssertionError("no rank fits")
+
+
+def parts(submission, stored, rank, examples, damp, element="e2m1", powers=True):
+    """GPTQ on groups of 64 inputs, then the gap's largest singular parts (2303.08302, 2307.09782).
+
+    Brain surgery by a shrinking inverse, and nearest points among all points of a group.
+    """
+    weights, x, chosen = nets.start(), calibration(examples), []
+    whole, values = dict(weights), np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6])
+    for name in nets.HIDDEN:
+        w, own = weights[name], name.removesuffix("weight") + "parts."
+        used, bits = affordable(w.shape, stored, element, powers, rank)
+
+        def choose(block, diagonal, bits=bits):
+            if element == "grid":
+                points = grid(block, bits)
+            else:
+                scale = np.abs(block).max(1, keepdims=True) / 6
+                scale = 2.0 ** np.ceil(np.log2(scale)) if powers else np.float16(scale)
+                points = scale.astype(float) * np.concatenate([-values, values])
+            return lambda j, column: nearest(points, column)
+
+        new = surgeon(w, block_inputs(whole, x)[name], damp, min(64, w.shape[1]), choose)
+        u, s, v = scipy.linalg.svd(w - new, full_matrices=False, lapack_driver="gesvd")
+        left, right = np.zeros((len(w), rank)), np.zeros((rank, w.shape[1]))
+        left[:, :used] = np.float16(u[:, :used] * np.sqrt(s[:used]))
+        right[:used] = np.float16(np.sqrt(s[:used])[:, None] * v[:used])
+        weights[name], whole[name] = new, new + left @ right
+        weights |= {f"{own}left": left, f"{own}right": right, f"{own}rest": np.zeros(w.shape)}
+        chosen.append((used, bits))
+    assert chosen[0] != chosen[1]
+    return weights
+
+
+SUMMED = {"stored": 9.0, "rank": 2, "examples": 24, "damp": 0.05}
+SUMS = [
+    Row("lorc", parts, {**SUMMED, "element": "grid", "powers": False}, package="", label="grid"),
+    Row("lorc", parts, {**SUMMED, "element": "e2m1", "powers": False}, package="", label="e2m1"),
+    Row("zeroquant_fp", parts, SUMMED, package=""),
+]
+
+
+@pytest.mark.parametrize("row", SUMS, ids=str)
+def test_a_sum_of_parts_equals_its_formula(row, monkeypatch):
+    """On a net whose second matrix has two groups of inputs; a singular vector's sign is free."""
+    monkeypatch.setattr(nets, "WIDTHS", [(8, 128), (128, 16)])
+    made = nets.task()
+    made.model = sums(made.model, SUMMED["rank"])
+    submission = nets.submitted(row.submission, made, **row.hp)
+    found, second = nets.run(submission, 2), row.second(submission, **row.hp)
+    for name in [n for n in second if n.endswith("left")]:
+        sign = np.where((found[name] * second[name]).sum(0) < 0, -1.0, 1.0)
+        right = name.removesuffix("left") + "right"
+        second[name], second[right] = sign * second[name], sign[:, None] * second[right]
+    assert nets.difference(found, second) <= 1e-9
 
 
 def test_a_scale_is_a_power_of_two_where_asked():
