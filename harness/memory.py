@@ -56,8 +56,9 @@ class Buffer:
     def add_balanced(self, batch: dict[str, Tensor], rng: torch.Generator) -> None:
         """Class-balancing reservoir sampling (Chrysakis and Moens, ICML 2020).
 
-        When full, a class that has ever been a largest one is sampled as a reservoir of its own;
-        an example of another class takes the place of one of the largest class.
+        When full, a class is sampled as a reservoir of its own while it is among the largest; an
+        example of another class takes the place of one of a largest class. The paper remembers a
+        class that was once among the largest; here it is one no longer when others have more.
         """
         targets = labels(batch)
         placed, offered = self._fill(batch), self.offered

@@ -6,7 +6,8 @@ Chrysakis and Moens, "Online Continual Learning from Imbalanced Data", ICML 2020
     among the largest replaces an example of a largest class
 
 State: er's; the number of examples seen of each class.
-Departures from the paper: replay batches are drawn uniformly from the memory, not by class.
+Departures from the paper: replay batches are drawn uniformly from the memory, not by class; a class
+that was once among the largest is not remembered as one.
 """
 
 from harness.memory import Buffer

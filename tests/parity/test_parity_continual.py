@@ -362,7 +362,7 @@ def balanced(lr, momentum, share, room, stays_full):
     return weights, happened
 
 
-def test_er_balanced_has_a_reservoir_for_a_class_while_that_is_among_the_largest():
+def test_er_balanced_equals_its_formula():
     """The rule of er_balanced's docstring; a class that stays full takes another path here."""
     hp, size = {**SGD, "share": 0.3}, 8 * (WIDTHS[0][0] + 1)  # bytes of an example
     for room in (10, 20):
