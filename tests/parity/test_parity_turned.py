@@ -684,3 +684,106 @@ def test_units_go_by_a_cubic_and_the_referee_counts_them():
     model.load_state_dict(surgery.export(task.model))
     shares = reduction.shares(model, lambda m: m(x))
     assert shares["flops"] <= 0.6 + 1e-9
+
+
+def priced(length, words):
+    """Return the operations of each head and neuron, block by block, and of the whole model."""
+    cost = {}
+    for i in range(t.DEPTH):
+        # A head's rows and columns of four maps; its scores, and the sums of its values.
+        head = 2 * length * t.EACH * (3 * t.WIDTH + t.WIDTH) + 2 * 2 * length**2 * t.EACH
+        cost |= {(f"blocks.{i}.project", k): head for k in range(t.HEADS)}
+        cost |= {(f"blocks.{i}.down", k): 2 * 2 * length * t.WIDTH for k in range(t.INNER)}
+    return cost, sum(cost.values()) + 2 * length * t.WIDTH * words
+
+
+def without(w, gone):
+    """Return all weights, with zeros where a head or a neuron has gone."""
+    w = dict(w)
+    for reader, source, count, each in (
+        ("project", "qkv", t.HEADS, t.EACH),
+        ("down", "up", t.INNER, 1),
+    ):
+        for b in (f"blocks.{i}" for i in range(t.DEPTH)):
+            kept = [float((f"{b}.{reader}", k) not in gone) for k in range(count)]
+            kept = torch.tensor(kept).double().repeat_interleave(each)
+            rows = kept.repeat(3) if source == "qkv" else kept
+            w[f"{b}.{source}.weight"] = torch.diag(rows) @ w[f"{b}.{source}.weight"]
+            w[f"{b}.{source}.bias"] = rows * w[f"{b}.{source}.bias"]
+            w[f"{b}.{reader}.weight"] = w[f"{b}.{reader}.weight"] @ torch.diag(kept)
+    return w
+
+
+def test_apt_equals_its_formula():
+    """IncreLoRA's growth; heads and neurons go by activation times gradient (2401.12200)."""
+    hp = {"lr": 0.02, "wd": 0.1, "beta2": 0.95, "head_lr": 0.01, "rank": 2, "alpha": 6.0}
+    hp |= {"gamma": 0.3, "smooth": 0.8, "settle": 0.1, "period": 0.15, "top": 2}
+    hp |= {"flops": 0.6, "keep": 0.7, "every": 0.1, "end": 0.6}
+    steps, last, room, head = 20, 12, 4, "readout.weight"
+    submission, stream = t.submitted("apt", t.task(steps), **hp), t.task(steps)
+    first, optimizer = t.start(), t.AdamW(beta2=0.95)
+    names, own = [n.removesuffix(".weight") for n in t.HIDDEN], {head: first.pop(head)}
+    for name, m in surgery.matrices(submission.task.model).items():
+        own |= {(name, k): getattr(m, k).detach().clone() for k in "PQ"}
+        own[name, "E"] = torch.tensor([[0.0], [1e-5], [0.0], [0.0]]).double()
+    granted, mean, spread = (dict.fromkeys(names, v) for v in (1, 0.0, 0.0))
+    cost, whole = priced(8, len(first["tokens.weight"]))
+    salience, gone, units = dict.fromkeys(cost, 0.0), set(), list(cost)
+
+    def change(own, n):
+        return 6.0 / granted[n] * own[n, "P"] @ (own[n, "E"] * own[n, "Q"])
+
+    def dense(own, apart):
+        w = {f"{n}.weight": first[f"{n}.weight"] + apart[n] + change(own, n) for n in names}
+        return without(first | w | {head: own[head]}, gone)
+
+    for step in range(steps):
+        batch, read = stream.next_batch(), []
+        stream.step += 1
+        leaves = {k: v.clone().requires_grad_() for k, v in own.items()}
+        # What is added to the frozen matrices has their gradient.
+        apart = {n: torch.zeros_like(first[f"{n}.weight"]).requires_grad_() for n in names}
+
+        def reading(x, read=read):
+            read.append(x if x.requires_grad else x.requires_grad_())
+            return x
+
+        scores = t.forward(dense(leaves, apart), batch["inputs"], before=reading).log_softmax(-1)
+        loss = -scores.gather(-1, batch["targets"][..., None]).mean()
+        for n in names:
+            for a in (leaves[n, "P"].T, leaves[n, "Q"]):
+                live = a[: granted[n] + 1]
+                gap = live @ live.T - torch.eye(len(live))
+                loss = loss + 0.3 / (2 * len(names)) * (gap**2).sum().sqrt()
+        slopes = iter(torch.autograd.grad(loss, [*leaves.values(), *apart.values(), *read]))
+        g, frozen = dict(zip(leaves, slopes)), dict(zip(names, slopes))
+        for n, x, slope in zip(names, read, slopes, strict=True):
+            if n.endswith(("project", "down")):
+                both = (x.detach() * slope).sum((0, 1))
+                for k, part in enumerate(both.split(1 if "down" in n else t.EACH)):
+                    salience[n, k] = 0.7 * salience[n, k] + 0.3 * abs(float(part.sum()))
+            s = float((change(own, n) * frozen[n]).abs().sum()) / math.sqrt(frozen[n].numel())
+            mean[n] = 0.8 * mean[n] + 0.2 * s
+            spread[n] = 0.8 * spread[n] + 0.2 * abs(s - mean[n])
+            g[n, "E"] = g[n, "E"] * (torch.arange(room) < granted[n])[:, None]
+        rates = {k: (0.01 if k == head else 0.02) * rate(step, steps) for k in own}
+        optimizer.step(own, g, rates, 0.1)
+        if step >= 2 and (step - 2) % 3 == 2:
+            order = sorted(names, key=lambda n: -mean[n] * spread[n])
+            for n in [n for n in order if granted[n] < room][:2]:
+                granted[n] += sum(granted.values()) < 2 * len(names)
+            for n in names:
+                own[n, "E"][granted[n] : granted[n] + 1] = 1e-5
+        done = step + 1
+        if done <= last and done % 2 == 0:
+            needed = 0.4 * (1 - (1 - done / last) ** 3) * whole
+            left = sorted((salience[u] / cost[u], k) for k, u in enumerate(units) if u not in gone)
+            while sum(cost[u] for u in gone) < needed:
+                gone.add(units[left.pop(0)[1]])
+            salience |= dict.fromkeys(gone, 0.0)
+    for n in names:
+        own[n, "E"][granted[n] :] = 0.0
+    assert {n.split(".")[-1] for n, _ in gone} == {"project", "down"}, "heads and neurons went"
+    assert max(granted.values()) > 1
+    expected = dense(own, dict.fromkeys(names, 0.0))
+    assert t.difference(t.run(submission, steps), expected) < 1e-9
