@@ -402,7 +402,8 @@ def test_random_ltd_equals_its_formula(monkeypatch):
             # Each block draws for itself, in their order.
             partly = {i: sorted(torch.randperm(8, generator=draw).tolist()[:4]) for i in (1, 2)}
         leaves = {n: v.clone().requires_grad_() for n, v in w.items()}
-        scores = transformer.forward(leaves, batch["inputs"], partly=partly).log_softmax(-1)
+        scores = transformer.forward(leaves, batch["inputs"], partly=partly, depth=4)
+        scores = scores.log_softmax(-1)
         loss = -scores.gather(-1, batch["targets"][..., None]).mean()
         grads = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values()))))
         optimizer.step(w, grads, ADAMW["lr"] * rate(step, 12), ADAMW["wd"])

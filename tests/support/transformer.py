@@ -60,7 +60,7 @@ def gelu(x):
     return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
-def forward(w, tokens, inputs=None, before=lambda x: x, outputs=None, partly=None):
+def forward(w, tokens, inputs=None, before=lambda x: x, outputs=None, partly=None, depth=DEPTH):
     """Return the logits [B, T, vocabulary].
 
     Args:
@@ -78,7 +78,7 @@ def forward(w, tokens, inputs=None, before=lambda x: x, outputs=None, partly=Non
         seen[f"{name}.weight"] = x.detach().reshape(-1, x.shape[-1])
         return before(x) @ w[f"{name}.weight"].T + w[f"{name}.bias"]
 
-    for i in range(sum(n.endswith(".qkv.weight") for n in w)):
+    for i in range(depth):
         b, whole, some = f"blocks.{i}", x, (partly or {}).get(i)
         if some is not None:
             x = x[:, some]
