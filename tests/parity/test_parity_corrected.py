@@ -5,6 +5,7 @@ generator.
 """
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from harness.laws import small_workloads
 from harness.laws.small_run import SmallRun
 from submissions.data import adele, random_ltd
 from submissions.distributed import gossip, token_walk
+from tests.kit.test_surgery import CONFIG
 from tests.parity.test_parity import Row
 from tests.parity.test_parity_clients import (
     CLIENTS,
@@ -38,7 +40,7 @@ from tests.parity.test_parity_labels import (
     order,
     weighted,
 )
-from tests.support import nets
+from tests.support import nets, transformer
 from tests.support.nets import (
     BATCH,
     CLASSES,
@@ -368,8 +370,6 @@ def test_jtt_equals_its_second_loop():
 
 
 def test_random_ltd_passes_by_the_positions_that_are_not_chosen():
-    from types import SimpleNamespace
-
     from workloads.models.gpt import Block
 
     torch.manual_seed(0)
@@ -383,6 +383,33 @@ def test_random_ltd_passes_by_the_positions_that_are_not_chosen():
     # Position 2 sees 0 and itself: the causal order of the chosen is that of all.
     assert torch.allclose(seen[:, 2], block(x[:, [0, 2]])[:, 1], atol=1e-6)
     assert torch.equal(random_ltd.partly(block, lambda length: None)(x), whole)
+
+
+def test_random_ltd_equals_its_formula(monkeypatch):
+    """Of four blocks the middle two see four of eight positions, in 8 of 12 steps."""
+    monkeypatch.setattr(CONFIG, "model", SimpleNamespace(**vars(CONFIG.model) | {"depth": 4}))
+    stream, draw, w, optimizer = (
+        transformer.task(12),
+        nets.draws(),
+        transformer.start(),
+        transformer.AdamW(beta2=0.95),
+    )
+    for step in range(12):
+        batch = stream.next_batch()
+        stream.step += 1
+        partly = {}
+        if 3 * (step + 0.5) < 2 * 12:
+            # Each block draws for itself, in their order.
+            partly = {i: sorted(torch.randperm(8, generator=draw).tolist()[:4]) for i in (1, 2)}
+        leaves = {n: v.clone().requires_grad_() for n, v in w.items()}
+        scores = transformer.forward(leaves, batch["inputs"], partly=partly, depth=4)
+        scores = scores.log_softmax(-1)
+        loss = -scores.gather(-1, batch["targets"][..., None]).mean()
+        grads = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values()))))
+        optimizer.step(w, grads, ADAMW["lr"] * rate(step, 12), ADAMW["wd"])
+    found = transformer.run(transformer.submitted("random_ltd", transformer.task(12), **ADAMW), 12)
+    assert "blocks.3.up.weight" in found
+    assert transformer.difference(found, w) < 1e-9
 
 
 def test_random_ltd_counts_its_steps_and_is_whole_when_it_is_handed_over():

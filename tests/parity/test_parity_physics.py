@@ -526,6 +526,27 @@ def test_variable_projection_leaves_a_residual_orthogonal_to_the_last_layer():
     assert not np.allclose(p[3 * WIDTH :], start()[3 * WIDTH :])
 
 
+@pytest.mark.parametrize("ridge", [1e-3, 10.0])
+def test_variable_projection_equals_its_formula(ridge):
+    """Least squares of the rows J_c and √ridge·I; then AdamW on the same points."""
+    found = trained("variable_projection", every=3, ridge=ridge, lr=0.02)[0]
+    p, draws, falls = start(), Draws(), []
+    adam, last = Adam(len(p)), 3 * WIDTH
+    for t in range(STEPS):
+        x = draws.points()
+        if t % 3 == 0:
+            r, j = stacked(p, x)
+            rows = np.vstack([j[:, last:], np.sqrt(ridge) * np.eye(WIDTH)])
+            aim = np.concatenate([j[:, last:] @ p[last:] - r, np.zeros(WIDTH)])
+            q = np.concatenate([p[:last], np.linalg.lstsq(rows, aim, rcond=None)[0]])
+            falls.append(loss(q, x) < loss(p, x))
+            p = q if falls[-1] else p
+        p = adam.step(p, slope(apart(p, x)), warm(t, 0.02))
+    assert falls[0]
+    assert all(falls) == (ridge < 1), "a large ridge gives a readout that is refused"
+    assert np.abs(found - p).max() < 1e-9
+
+
 def test_adam_lbfgs_equals_its_formula():
     """AdamW on new points; then the steps of `lbfgs` on one set of them."""
     found = trained("adam_lbfgs", warm=0.5, hold=100, lr=0.02, pairs=3)[0]

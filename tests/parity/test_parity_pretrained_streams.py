@@ -1,10 +1,11 @@
 """Methods for streams from trained weights follow a second implementation, step by step.
 
 slca and dkvb on the network of tests/support/nets.py, l2p on a small transformer, all in float64:
-numpy written from the papers' rules.
+loops written from the papers' rules.
 """
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,10 +17,13 @@ from harness.laws.small_workloads import small_workloads
 from harness.seeds import derive
 from harness.train import predictor
 from harness.train.submission import Submission
+from harness.train.task import Task
 from submissions.continual import l2p, slca
 from tests.parity.test_parity_continual import Memory, Momentum
 from tests.support import nets
 from tests.support.nets import BATCH, CLASSES, STEPS, backward, forward, gradients, softmax
+from tests.support.transformer import gelu, norm
+from workloads.models.vit import ViT
 
 TASKS, LENGTH = 4, STEPS // 4
 OF_READOUT = ("readout.weight", "readout.bias")
@@ -230,6 +234,100 @@ def test_l2p_says_what_it_needs():
     point = space.default(card.literals["SPACE"])
     with pytest.raises(UserError, match="transformer"):
         Submission(card, point, task)
+
+
+class Pictures(ViT):
+    """A transformer in float64 on images [B, 1, 4, 4], with separate features and readout."""
+
+    def features(self, x):
+        x = self.embed(self.tokens(x)) + self.positions.weight
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x).mean(dim=1)
+
+    def forward(self, x):
+        return self.readout(self.features(x))
+
+
+def pictures():
+    """Return a stream of four tasks, each of two of the four classes."""
+    config = {"side": 4, "channels": 1, "patch": 2, "classes": 4, "depth": 2, "heads": 2}
+    config |= {"width": 8, "norm": "pre", "activation": "gelu", "init_scale": 2.0}
+    torch.manual_seed(3)
+    model = Pictures(SimpleNamespace(**config)).double()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    random, count = np.random.default_rng(6), STEPS * BATCH
+    group = np.arange(count) // (LENGTH * BATCH)
+    data = {
+        "inputs": torch.from_numpy(random.standard_normal((count, 1, 4, 4))),
+        "targets": torch.from_numpy((group + random.integers(0, 2, count)) % 4),
+    }
+    own = {"stream": lambda data, config, seed: torch.arange(count)}
+    workload = SimpleNamespace(**vars(nets.WORKLOAD) | own)
+    stream = SimpleNamespace(tasks=TASKS, boundaries="shown", passes=1, memory=1, recurring=False)
+    return Task(
+        workload, SimpleNamespace(batch=BATCH, horizon=STEPS, stream=stream), data, model, 0, STEPS
+    )
+
+
+def blocks_of(w, x):
+    """Return the tokens behind both blocks, where every token sees all."""
+    for b in ("blocks.0", "blocks.1"):
+        linear = lambda n, x, b=b: x @ w[f"{b}.{n}.weight"].T + w[f"{b}.{n}.bias"]  # noqa: E731
+        parts = linear("qkv", norm(x, w[f"{b}.norm1.weight"], w[f"{b}.norm1.bias"])).split(4, -1)
+        heads = []
+        for q, k, v in zip(parts[:2], parts[2:4], parts[4:]):
+            heads.append((q @ k.transpose(1, 2) / 2).softmax(-1) @ v)
+        x = x + linear("project", torch.cat(heads, -1))
+        y = norm(x, w[f"{b}.norm2.weight"], w[f"{b}.norm2.bias"])
+        x = x + linear("down", gelu(linear("up", y)))
+    return norm(x, w["norm.weight"], w["norm.bias"])
+
+
+def test_l2p_equals_its_formula():
+    """Prompts are chosen by cosine; Adam trains them, keys and readout (2112.08654)."""
+    hp = {"lr": 0.03, "pool": 6, "top": 2, "length": 3, "pull": 0.5, "clip": 1.0}
+    made, stream, draws = pictures(), pictures(), nets.draws()
+    w = {n: p.detach().clone() for n, p in stream.model.named_parameters()}
+    shapes = {"prompts": (6, 3, 8), "keys": (6, 8)}
+    own = {n: 2 * torch.rand(shape, generator=draws).double() - 1 for n, shape in shapes.items()}
+    own |= {n: w.pop(n) for n in OF_READOUT}
+    adam, now, cuts = nets.Adam(beta2=0.999), set(), []
+    for step in range(STEPS):
+        batch = stream.next_batch()
+        stream.step += 1
+        x, y = batch["inputs"], batch["targets"]
+        now = {*(now if step % LENGTH else ()), *y.tolist()}
+        # Patches row by row: the quarters of the image.
+        quarters = [x[:, 0, i : i + 2, j : j + 2].flatten(1) for i in (0, 2) for j in (0, 2)]
+        tokens = torch.stack(quarters, 1) @ w["embed.weight"].T + w["embed.bias"]
+        tokens = tokens + w["positions.weight"]
+        query = blocks_of(w, tokens).mean(1)
+        leaves = {n: v.clone().requires_grad_() for n, v in own.items()}
+        alike = torch.cosine_similarity(query[:, None], leaves["keys"][None], dim=2)
+        nearest = np.argsort(-alike.detach().numpy(), 1)[:, :2]
+        loss = 0.0
+        for i, some in enumerate(nearest):
+            before = torch.cat([leaves["prompts"][k] for k in some])
+            seen = blocks_of(w, torch.cat([before, tokens[i]])[None])[0, : len(before)].mean(0)
+            scores = leaves["readout.weight"] @ seen + leaves["readout.bias"]
+            chances = scores[sorted(now)].softmax(0)
+            nats = -chances[sorted(now).index(int(y[i]))].log()
+            loss = loss + (nats - 0.5 * sum(alike[i, k] for k in some)) / len(y)
+        grads = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values()))))
+        length = math.sqrt(sum(float((g**2).sum()) for g in grads.values()))
+        cuts.append(min(1.0, 1.0 / (length + 1e-6)))
+        arrays = {n: v.numpy() for n, v in own.items()}
+        adam.step(arrays, {n: g.numpy() * cuts[-1] for n, g in grads.items()}, 0.03)
+        own = {n: torch.from_numpy(v) for n, v in arrays.items()}
+    assert min(cuts) < 1.0, "some gradients are clipped"
+    submission = nets.submitted("l2p", made, **hp)
+    found = {n: torch.from_numpy(v) for n, v in nets.run(submission).items()}
+    found |= {n: submission.algorithm.state[n].detach() for n in shapes}
+    for name, value in (w | own).items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-9, msg=name)
 
 
 @pytest.mark.parametrize("kind", ["start", "first"])

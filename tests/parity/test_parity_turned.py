@@ -171,6 +171,134 @@ def test_rotations_follow_the_slope_of_what_rounding_adds():
     assert float(skew(slope).abs().max()) > 1e-5
 
 
+def drawn(size, draws):
+    """A random orthogonal matrix: Q of a Gaussian one whose R has a positive diagonal."""
+    normal = torch.randn(size, size, generator=draws, dtype=torch.float64).numpy()
+    q, r = np.linalg.qr(normal)
+    return torch.from_numpy(q * np.where(np.diag(r) < 0, -1.0, 1.0))
+
+
+def drawn_rotations():
+    """Return the matrix that acts beside the ones vector, and each block's R_h."""
+    draws = nets.draws()
+    inner = drawn(t.WIDTH - 1, draws)
+    return inner, [[drawn(t.EACH, draws) for _ in range(t.HEADS)] for _ in range(t.DEPTH)]
+
+
+def around_ones(inner):
+    """Return Q: the ones vector stays, the directions beside it turn by `inner`."""
+    columns = np.eye(t.WIDTH)
+    columns[:, 0] = 1.0
+    beside = torch.from_numpy(np.linalg.qr(columns)[0][:, 1:])
+    return torch.full((t.WIDTH, t.WIDTH), 1 / t.WIDTH).double() + beside @ inner @ beside.T
+
+
+def turned(w, q, heads):
+    """Return all weights of the turned model, each written out from the start's.
+
+    A reader of a norm with gain a and shift s has W·diag(a)·Q and the bias b + W·s. The readout has
+    no bias, so the last norm keeps s/a, turned.
+    """
+    new = {}
+    for name in ("tokens.weight", "positions.weight"):
+        new[name] = w[name] @ q
+    for i in range(t.DEPTH):
+        b = f"blocks.{i}"
+        for norm, reader in (("norm1", "qkv"), ("norm2", "up")):
+            gain, shift = w[f"{b}.{norm}.weight"], w[f"{b}.{norm}.bias"]
+            new[f"{b}.{norm}.weight"] = torch.ones_like(gain)
+            new[f"{b}.{norm}.bias"] = torch.zeros_like(gain)
+            new[f"{b}.{reader}.weight"] = w[f"{b}.{reader}.weight"] @ torch.diag(gain) @ q
+            bias = w[f"{b}.{reader}.bias"] + w[f"{b}.{reader}.weight"] @ shift
+            new[f"{b}.{reader}.bias"] = bias
+        project = []
+        for part in ("weight", "bias"):
+            rows = list(new[f"{b}.qkv.{part}"].split(t.EACH))
+            for h in range(t.HEADS):
+                # Behind the rows of all queries and keys.
+                rows[2 * t.HEADS + h] = heads[i][h].T @ rows[2 * t.HEADS + h]
+            new[f"{b}.qkv.{part}"] = torch.cat(rows)
+        for h, part in enumerate(w[f"{b}.project.weight"].split(t.EACH, dim=1)):
+            project.append(q.T @ part @ heads[i][h])
+        new[f"{b}.project.weight"] = torch.cat(project, 1)
+        new[f"{b}.down.weight"] = q.T @ w[f"{b}.down.weight"]
+        for writer in ("project", "down"):
+            new[f"{b}.{writer}.bias"] = w[f"{b}.{writer}.bias"] @ q
+    gain, shift = w["norm.weight"], w["norm.bias"]
+    new |= {"norm.weight": torch.ones_like(gain), "norm.bias": (shift / gain) @ q}
+    return new | {"readout.weight": w["readout.weight"] @ torch.diag(gain) @ q}
+
+
+def rounded(w, bits):
+    """Return all weights, the hidden ones rounded to symmetric grids of their rows."""
+    new = dict(w)
+    for n in t.HIDDEN:
+        unit = w[n].detach().abs().max(1, keepdim=True).values / (2 ** (bits - 1) - 1)
+        new[n] = w[n] + (unit * torch.round(w[n] / unit) - w[n]).detach()
+    return new
+
+
+def trained_through_rounding(w, stream, steps, bits):
+    """Return what AdamW with gradients straight through the rounding ends with, rounded."""
+    optimizer, horizon = t.AdamW(), stream.horizon
+    for step in range(steps):
+        batch = stream.next_batch()
+        stream.step += 1
+        g = t.gradients(w, batch, change=lambda w: rounded(w, bits))
+        optimizer.step(w, g, 0.01 * rate(step, horizon), 0.1)
+    return rounded(w, bits)
+
+
+THROUGH = {"base_lr": 0.01, "base_wd": 0.1, "bits": 4}
+
+
+def test_quarot_equals_its_formula():
+    """Random rotations around the ones vector, then int8_ste's training (2404.00456)."""
+    inner, heads = drawn_rotations()
+    w = turned(t.start(), around_ones(inner), heads)
+    expected = trained_through_rounding(w, t.task(STEPS), STEPS, 4)
+    found = t.run(t.submitted("quarot", t.task(STEPS), **THROUGH), STEPS)
+    assert t.difference(found, expected) < 1e-9
+
+
+def moved(matrix, slope, eta):
+    """Cayley's transform of η/2·A with A = G·Qᵀ − Q·Gᵀ, by the eigenvalues of the Hermitian iA."""
+    a = (slope @ matrix.T - matrix @ slope.T).numpy()
+    values, vectors = np.linalg.eigh(1j * a)
+    # A has the eigenvalues −i·values.
+    turn = (1 + 0.5j * eta * values) / (1 - 0.5j * eta * values)
+    whole = (vectors * turn) @ vectors.conj().T @ matrix.numpy()
+    assert np.abs(whole.imag).max() < 1e-12
+    return torch.from_numpy(whole.real.copy())
+
+
+def test_spinquant_equals_its_formula():
+    """Rotations go down the loss of the model that is turned and rounded whole (2405.16406).
+
+    The gradient by Q differs from that of the submission, which turns the weights forth and back,
+    but not along orthogonal matrices: A is the same.
+    """
+    inner, heads = drawn_rotations()
+    first, stream, turns = t.start(), t.task(STEPS), 3
+    for k in range(turns):
+        batch = stream.next_batch()
+        own = [inner, *(r for block in heads for r in block)]
+        leaves = [m.clone().requires_grad_() for m in own]
+        blocks = [leaves[1 + i * t.HEADS :][: t.HEADS] for i in range(t.DEPTH)]
+        w = rounded(turned(first, around_ones(leaves[0]), blocks), 4)
+        scores = t.forward(w, batch["inputs"]).log_softmax(-1)
+        loss = -scores.gather(-1, batch["targets"][..., None]).mean()
+        eta = 1.5 * (1 + math.cos(math.pi * k / turns)) / 2
+        new = [moved(m, g, eta) for m, g in zip(own, torch.autograd.grad(loss, leaves))]
+        inner, heads = new[0], [new[1 + i * t.HEADS :][: t.HEADS] for i in range(t.DEPTH)]
+    assert float((inner - drawn_rotations()[0]).abs().max()) > 1e-3
+    w = turned(first, around_ones(inner), heads)
+    expected = trained_through_rounding(w, stream, STEPS, 4)
+    hp = {**THROUGH, "turns": turns / STEPS, "turn_lr": 1.5}
+    found = t.run(t.submitted("spinquant", t.task(STEPS), **hp), STEPS)
+    assert t.difference(found, expected) < 1e-9
+
+
 # Codebooks
 
 
@@ -233,6 +361,86 @@ def test_aqlm_hands_over_what_the_goal_allows():
         assert formats["vectors"] <= 4.6, name
     with pytest.raises(UserError, match="no codebook"):
         aqlm.bits_of((4, 4), 2, 1.5)
+
+
+def k_means(points, count, draws):
+    """Six of Lloyd's iterations from random points; a centre without points stays."""
+    order = torch.randperm(len(points), generator=draws).numpy()
+    book = points[order[:count]].copy()
+    for _ in range(6):
+        near = ((points[:, None] - book) ** 2).sum(2).argmin(1)
+        for k in set(near.tolist()):
+            book[k] = points[near == k].mean(0)
+    return book, ((points[:, None] - book) ** 2).sum(2).argmin(1)
+
+
+def best_codes(w, h, book, codes):
+    """Try every entry in every group, one group after the other, by the whole error."""
+    n, codes = book.shape[1], codes.copy()
+    for j in range(codes.shape[1]):
+        lost = []
+        for entry in book:
+            gap = book[codes].reshape(w.shape) - w
+            gap[:, j * n : (j + 1) * n] = entry - w[:, j * n : (j + 1) * n]
+            lost.append(((gap @ h) * gap).sum(1))
+        codes[:, j] = np.argmin(lost, 0)
+    return codes
+
+
+def best_book(w, h, codes, shape):
+    """Least squares of the rows ‖Lᵀ(w − ŵ)‖ with H = L·Lᵀ, where ŵ is linear in the entries."""
+    root, rows = np.linalg.cholesky(h).T, []
+    for chosen in codes:
+        spread = np.zeros((w.shape[1], *shape))
+        for j, k in enumerate(chosen):
+            for i in range(shape[1]):
+                spread[j * shape[1] + i, k, i] = 1.0
+        rows.append(root @ spread.reshape(w.shape[1], -1))
+    aim = (w @ root.T).ravel()
+    return np.linalg.lstsq(np.concatenate(rows), aim, rcond=None)[0].reshape(shape)
+
+
+def test_aqlm_equals_its_formula():
+    """Codes and books block after block; then books train through 16 bits (2401.06118)."""
+    stored, n, w, draws, found = 4.6, 2, t.start(), nets.draws(), {}
+    for i in range(t.DEPTH):
+        seen = {}
+        t.forward(w, t.task().calibration(4), inputs=seen)
+        for name in (n for n in t.HIDDEN if f"blocks.{i}." in n):
+            weight, x = w[name].numpy(), seen[name].numpy()
+            h = x.T @ x / len(x)
+            h = h + 0.01 * np.trace(h) / len(h) * np.eye(len(h))
+            bits = max(b for b in range(1, 13) if b / n + 16 * n * 2**b / weight.size <= stored)
+            book, codes = k_means(weight.reshape(-1, n), 2**bits, draws)
+            codes = codes.reshape(len(weight), -1)
+            for _ in range(2):
+                codes = best_codes(weight, h, book, codes)
+                book = best_book(weight, h, codes, book.shape)
+            found[name] = codes = best_codes(weight, h, book, codes)
+            w[f"{name}:book"] = torch.from_numpy(book)
+            w[name] = torch.from_numpy(book[codes].reshape(weight.shape))
+
+    def dense(w):
+        new = {k: v for k, v in w.items() if ":" not in k and k not in t.HIDDEN}
+        for name, codes in found.items():
+            book = w[f"{name}:book"]
+            half = torch.from_numpy(book.detach().numpy().astype(np.float16).astype(float))
+            new[name] = (book + (half - book).detach())[codes].flatten(1)
+        return new
+
+    made = t.task(STEPS)
+    submission = t.submitted("aqlm", made, stored=4.6, group=2, examples=4, base_lr=0.01)
+    for name, module in surgery.matrices(made.model).items():
+        assert np.array_equal(module.codes, found[f"{name}.weight"]), name
+        gap = module.book.detach() - w[f"{name}.weight:book"]
+        assert float(gap.abs().max()) < 1e-7, name
+    optimizer, stream = t.AdamW(), t.task(STEPS)
+    w = {k: v for k, v in w.items() if k not in t.HIDDEN}
+    for step in range(STEPS):
+        batch = stream.next_batch()
+        stream.step += 1
+        optimizer.step(w, t.gradients(w, batch, change=dense), 0.01 * rate(step, STEPS))
+    assert t.difference(t.run(submission, STEPS), dense(w)) < 1e-6
 
 
 # A pattern that shrinks
@@ -323,6 +531,56 @@ def test_pela_imitates_the_dense_model_at_first():
     before = float((made.model(x).detach() - aim).square().mean())
     t.run(submission, 10)
     assert float((made.model(x).detach() - aim).square().mean()) < before
+
+
+def test_pela_equals_its_formula():
+    """Factors learn to imitate the dense model for half of the steps (2310.10700)."""
+    hp = {"lr": 0.01, "wd": 0.1, "beta2": 0.95, "size": 0.7, "warm": 0.5, "weight": 0.4}
+    hp |= {"bound": 5.0, "slack": 0.01}
+    first, w, optimizer, stream = t.start(), t.start(), t.AdamW(beta2=0.95), t.task(STEPS)
+    maps = [n for n in t.HIDDEN if "project" not in n]
+    sides = {n: (w[n].numel(), sum(w[n].shape)) for n in maps}
+
+    def counts(c):
+        return {
+            n: max(1, math.floor(size / (c * both) + 1e-9)) for n, (size, both) in sides.items()
+        }
+
+    # Ranks change at c = in·out/(r·(in + out)): the least of these at which the model is small.
+    steps = sorted(size / (r * both) for size, both in sides.values() for r in range(1, 65))
+    whole = sum(v.numel() for v in first.values())
+    dense_maps = sum(size for size, _ in sides.values())
+    best = next(
+        c for c in steps if c >= 1 and
+        whole - dense_maps + sum(r * sides[n][1] for n, r in counts(c).items()) <= 0.7 * whole
+    )  # fmt: skip
+    for n, r in counts(best).items():
+        u, s, v = np.linalg.svd(w.pop(n).numpy(), full_matrices=False)
+        w[f"{n}:b"] = torch.from_numpy(u[:, :r] * np.sqrt(s[:r]))
+        w[f"{n}:a"] = torch.from_numpy(np.sqrt(s[:r])[:, None] * v[:r])
+
+    def dense(w):
+        products = {n: w[f"{n}:b"] @ w[f"{n}:a"] for n in maps}
+        return {n: v for n, v in w.items() if ":" not in n} | products
+
+    for step in range(STEPS):
+        batch = stream.next_batch()
+        stream.step += 1
+        leaves = {n: v.clone().requires_grad_() for n, v in w.items()}
+        ours, theirs, now = [], [], dense(leaves)
+        scores = t.forward(now, batch["inputs"], outputs=ours)
+        loss = -scores.log_softmax(-1).gather(-1, batch["targets"][..., None]).mean()
+        if (step + 0.5) / STEPS < 0.5:
+            teacher = t.forward(first, batch["inputs"], outputs=theirs)
+            loss = loss + 0.4 * ((scores - teacher) ** 2).mean()
+            loss = loss + 0.4 * ((ours[-1] - theirs[-1]) ** 2).mean()
+            for n in maps:
+                over = (now[n] - first[n]).abs() - 0.01 * first[n].abs().max()
+                loss = loss + 5.0 / len(maps) * torch.where(over > 0, over, 0.0).mean()
+        g = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values()))))
+        optimizer.step(w, g, 0.01 * rate(step, STEPS), 0.1)
+    found = t.run(t.submitted("pela", t.task(STEPS), **hp), STEPS)
+    assert t.difference(found, dense(w)) < 1e-9
 
 
 # Sums of parts
@@ -497,3 +755,106 @@ def test_units_go_by_a_cubic_and_the_referee_counts_them():
     model.load_state_dict(surgery.export(task.model))
     shares = reduction.shares(model, lambda m: m(x))
     assert shares["flops"] <= 0.6 + 1e-9
+
+
+def priced(length, words):
+    """Return the operations of each head and neuron, block by block, and of the whole model."""
+    cost = {}
+    for i in range(t.DEPTH):
+        # A head's rows and columns of four maps; its scores, and the sums of its values.
+        head = 2 * length * t.EACH * (3 * t.WIDTH + t.WIDTH) + 2 * 2 * length**2 * t.EACH
+        cost |= {(f"blocks.{i}.project", k): head for k in range(t.HEADS)}
+        cost |= {(f"blocks.{i}.down", k): 2 * 2 * length * t.WIDTH for k in range(t.INNER)}
+    return cost, sum(cost.values()) + 2 * length * t.WIDTH * words
+
+
+def without(w, gone):
+    """Return all weights, with zeros where a head or a neuron has gone."""
+    w = dict(w)
+    for reader, source, count, each in (
+        ("project", "qkv", t.HEADS, t.EACH),
+        ("down", "up", t.INNER, 1),
+    ):
+        for b in (f"blocks.{i}" for i in range(t.DEPTH)):
+            kept = [float((f"{b}.{reader}", k) not in gone) for k in range(count)]
+            kept = torch.tensor(kept).double().repeat_interleave(each)
+            rows = kept.repeat(3) if source == "qkv" else kept
+            w[f"{b}.{source}.weight"] = torch.diag(rows) @ w[f"{b}.{source}.weight"]
+            w[f"{b}.{source}.bias"] = rows * w[f"{b}.{source}.bias"]
+            w[f"{b}.{reader}.weight"] = w[f"{b}.{reader}.weight"] @ torch.diag(kept)
+    return w
+
+
+def test_apt_equals_its_formula():
+    """IncreLoRA's growth; heads and neurons go by activation times gradient (2401.12200)."""
+    hp = {"lr": 0.02, "wd": 0.1, "beta2": 0.95, "head_lr": 0.01, "rank": 2, "alpha": 6.0}
+    hp |= {"gamma": 0.3, "smooth": 0.8, "settle": 0.1, "period": 0.15, "top": 2}
+    hp |= {"flops": 0.6, "keep": 0.7, "every": 0.1, "end": 0.6}
+    steps, last, room, head = 20, 12, 4, "readout.weight"
+    submission, stream = t.submitted("apt", t.task(steps), **hp), t.task(steps)
+    first, optimizer = t.start(), t.AdamW(beta2=0.95)
+    names, own = [n.removesuffix(".weight") for n in t.HIDDEN], {head: first.pop(head)}
+    for name, m in surgery.matrices(submission.task.model).items():
+        own |= {(name, k): getattr(m, k).detach().clone() for k in "PQ"}
+        own[name, "E"] = torch.tensor([[0.0], [1e-5], [0.0], [0.0]]).double()
+    granted, mean, spread = (dict.fromkeys(names, v) for v in (1, 0.0, 0.0))
+    cost, whole = priced(8, len(first["tokens.weight"]))
+    salience, gone, units = dict.fromkeys(cost, 0.0), set(), list(cost)
+
+    def change(own, n):
+        return 6.0 / granted[n] * own[n, "P"] @ (own[n, "E"] * own[n, "Q"])
+
+    def dense(own, apart):
+        w = {f"{n}.weight": first[f"{n}.weight"] + apart[n] + change(own, n) for n in names}
+        return without(first | w | {head: own[head]}, gone)
+
+    for step in range(steps):
+        batch, read = stream.next_batch(), []
+        stream.step += 1
+        leaves = {k: v.clone().requires_grad_() for k, v in own.items()}
+        # What is added to the frozen matrices has their gradient.
+        apart = {n: torch.zeros_like(first[f"{n}.weight"]).requires_grad_() for n in names}
+
+        def reading(x, read=read):
+            read.append(x if x.requires_grad else x.requires_grad_())
+            return x
+
+        scores = t.forward(dense(leaves, apart), batch["inputs"], before=reading).log_softmax(-1)
+        loss = -scores.gather(-1, batch["targets"][..., None]).mean()
+        for n in names:
+            for a in (leaves[n, "P"].T, leaves[n, "Q"]):
+                live = a[: granted[n] + 1]
+                gap = live @ live.T - torch.eye(len(live))
+                loss = loss + 0.3 / (2 * len(names)) * (gap**2).sum().sqrt()
+        slopes = iter(torch.autograd.grad(loss, [*leaves.values(), *apart.values(), *read]))
+        g, frozen = dict(zip(leaves, slopes)), dict(zip(names, slopes))
+        for n, x, slope in zip(names, read, slopes, strict=True):
+            if n.endswith(("project", "down")):
+                both = (x.detach() * slope).sum((0, 1))
+                for k, part in enumerate(both.split(1 if "down" in n else t.EACH)):
+                    salience[n, k] = 0.7 * salience[n, k] + 0.3 * abs(float(part.sum()))
+            s = float((change(own, n) * frozen[n]).abs().sum()) / math.sqrt(frozen[n].numel())
+            mean[n] = 0.8 * mean[n] + 0.2 * s
+            spread[n] = 0.8 * spread[n] + 0.2 * abs(s - mean[n])
+            g[n, "E"] = g[n, "E"] * (torch.arange(room) < granted[n])[:, None]
+        rates = {k: (0.01 if k == head else 0.02) * rate(step, steps) for k in own}
+        optimizer.step(own, g, rates, 0.1)
+        if step >= 2 and (step - 2) % 3 == 2:
+            order = sorted(names, key=lambda n: -mean[n] * spread[n])
+            for n in [n for n in order if granted[n] < room][:2]:
+                granted[n] += sum(granted.values()) < 2 * len(names)
+            for n in names:
+                own[n, "E"][granted[n] : granted[n] + 1] = 1e-5
+        done = step + 1
+        if done <= last and done % 2 == 0:
+            needed = 0.4 * (1 - (1 - done / last) ** 3) * whole
+            left = sorted((salience[u] / cost[u], k) for k, u in enumerate(units) if u not in gone)
+            while sum(cost[u] for u in gone) < needed:
+                gone.add(units[left.pop(0)[1]])
+            salience |= dict.fromkeys(gone, 0.0)
+    for n in names:
+        own[n, "E"][granted[n] :] = 0.0
+    assert {n.split(".")[-1] for n, _ in gone} == {"project", "down"}, "heads and neurons went"
+    assert max(granted.values()) > 1
+    expected = dense(own, dict.fromkeys(names, 0.0))
+    assert t.difference(t.run(submission, steps), expected) < 1e-9

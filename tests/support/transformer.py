@@ -60,7 +60,7 @@ def gelu(x):
     return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
-def forward(w, tokens, inputs=None, before=lambda x: x, outputs=None):
+def forward(w, tokens, inputs=None, before=lambda x: x, outputs=None, partly=None, depth=DEPTH):
     """Return the logits [B, T, vocabulary].
 
     Args:
@@ -68,6 +68,8 @@ def forward(w, tokens, inputs=None, before=lambda x: x, outputs=None):
             and the outputs of every block, by name.
         before: a function of what a hidden matrix is multiplied with.
         outputs: a list that gets the outputs of every block, with their graph.
+        partly: the list of positions that alone go through a block, by its number; without one,
+            all positions do.
     """
     seen = {} if inputs is None else inputs
     x = w["tokens.weight"][tokens] + w["positions.weight"][: tokens.shape[1]]
@@ -76,8 +78,10 @@ def forward(w, tokens, inputs=None, before=lambda x: x, outputs=None):
         seen[f"{name}.weight"] = x.detach().reshape(-1, x.shape[-1])
         return before(x) @ w[f"{name}.weight"].T + w[f"{name}.bias"]
 
-    for i in range(DEPTH):
-        b = f"blocks.{i}"
+    for i in range(depth):
+        b, whole, some = f"blocks.{i}", x, (partly or {}).get(i)
+        if some is not None:
+            x = x[:, some]
         seen[b] = x.detach()
         y = linear(f"{b}.qkv", norm(x, w[f"{b}.norm1.weight"], w[f"{b}.norm1.bias"]))
         heads = []
@@ -89,6 +93,9 @@ def forward(w, tokens, inputs=None, before=lambda x: x, outputs=None):
         x = x + linear(f"{b}.project", torch.cat(heads, -1))
         y = norm(x, w[f"{b}.norm2.weight"], w[f"{b}.norm2.bias"])
         x = x + linear(f"{b}.down", gelu(linear(f"{b}.up", y)))
+        if some is not None:
+            rows = dict(zip(some, x.unbind(1), strict=True))
+            x = torch.stack([rows.get(j, row) for j, row in enumerate(whole.unbind(1))], 1)
         seen[f"{b}.out"] = x.detach()
         if outputs is not None:
             outputs.append(x)

@@ -9,6 +9,7 @@ from torch import nn
 from harness.laws.small_workloads import small_workloads
 from harness.train.submission import Submission
 from tests.parity.test_parity_turned import at_work
+from tests.support import nets
 from workloads import ft_greedy
 
 
@@ -59,3 +60,18 @@ def test_hyperfit_sees_a_few_examples_again_and_again():
     assert len(counts) == 12
     assert max(counts.values()) - min(counts.values()) <= 1, "each round has every example once"
     assert losses[-1] < losses[0]
+
+
+def test_hyperfit_equals_its_formula():
+    """AdamW at a constant rate; batches of 8 run through rounds of 12 chosen examples."""
+    made, draw = nets.task(), nets.draws()
+    inputs, targets = (made._data[k].numpy() for k in ("inputs", "targets"))
+    chosen, numbers = torch.randperm(nets.EXAMPLES, generator=draw).numpy()[:12], []
+    weights, optimizer = nets.start(), nets.Adam(beta2=0.999)
+    for t in range(nets.STEPS):
+        while len(numbers) < (t + 1) * nets.BATCH:
+            numbers += chosen[torch.randperm(12, generator=draw).numpy()].tolist()
+        now = numbers[t * nets.BATCH : (t + 1) * nets.BATCH]
+        optimizer.step(weights, nets.gradients(weights, inputs[now], targets[now]), 0.01, 0.3)
+    found = nets.run(nets.submitted("hyperfit", made, lr=0.01, count=12, wd=0.3))
+    assert nets.difference(found, weights) < 1e-10

@@ -273,6 +273,40 @@ def test_alternating_minimisation_solves_each_regression(name):
         torch.testing.assert_close(other.T @ other, torch.eye(2, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("name", ["matrix_asymmetric", "matrix_completion"])
+def test_alternating_minimisation_equals_its_formula(name):
+    """After n iterations of conjugate gradients f is least in the span of g, Hg, ..., Hⁿ⁻¹g."""
+    task = task_of(name, model={"rank": 2, "init_scale": 1.0})
+    sub, gradient = at_work(task, "alternating_minimisation", inner=4), bare(task)
+
+    def rule(factors, loss, gradients, step):
+        mine, other = step % 2, 1 - step % 2
+        q, t = np.linalg.qr(factors[other])
+        start = factors[mine] @ t.T
+
+        def slope(x):
+            both = [q, q]
+            both[mine] = x.reshape(start.shape)
+            return gradient(both)[1][mine].ravel()
+
+        # f is quadratic: columns of its Hessian are differences of gradients.
+        g, zero = slope(start), slope(0 * start)
+        hessian = np.array([slope(e) - zero for e in np.eye(start.size)])
+        basis = np.zeros((start.size, 0))
+        for _ in range(4):
+            new = hessian @ basis[:, -1] if basis.size else g
+            for _ in range(2):
+                new = new - basis @ (basis.T @ new)
+            basis = np.column_stack([basis, new / np.linalg.norm(new)])
+        moved = basis @ np.linalg.solve(basis.T @ hessian @ basis, basis.T @ g)
+        assert np.linalg.norm(hessian @ moved - g) > 1e-4 * np.linalg.norm(g), "not yet solved"
+        new = [q, q]
+        new[mine] = start - moved.reshape(start.shape)
+        return new
+
+    follow(task, sub, rule, 4)
+
+
 def test_scaled_steps_do_not_depend_on_the_basis_of_the_factors():
     """(L, R) -> (LQ, RQ⁻ᵀ) leaves L Rᵀ alone, and without damping the step leaves it so."""
     torch.manual_seed(1)
