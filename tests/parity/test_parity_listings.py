@@ -2,7 +2,7 @@
 
 The gradients and the softmax regression are those of test_parity. FORMULAS and OWNERS are float64
 loops written from the papers or their authors' code. SUMMARIES are such loops for methods whose
-papers were not at hand: they are written from the rule as the docstring states it.
+papers were not at hand: they prove that a file does what its docstring says, and no more.
 """
 
 import math
@@ -614,7 +614,7 @@ SUMMARIES = [
 
 @pytest.mark.parametrize("row", SUMMARIES, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-def test_summary_equals_its_formula(row, dtype):
+def test_submission_does_what_its_docstring_says(row, dtype):
     assert followed(row, dtype) <= (row.float32 if dtype == torch.float32 else row.float64)
 
 
