@@ -61,6 +61,8 @@ class Known:
     def _source(self, pair: Pair) -> str:
         if pair.submission not in self.sources:
             self.sources[pair.submission] = identity.source_hash(discover.find(pair.submission))
+        # Who mends a submission while its pair fails must not have the mended one given up.
+        pair.source = pair.source or self.sources[pair.submission]
         return self.sources[pair.submission]
 
     def _definition(self, pair: Pair) -> Definition:
@@ -143,7 +145,7 @@ def _commit_failed(pairs: list[Pair], definition: Definition, results: Path) -> 
     } | {
         pair.submission: {
             "reason": pair.failed.replace(f"{discover.ROOT}/", ""),
-            "source": identity.source_hash(discover.find(pair.submission)),
+            "source": pair.source or identity.source_hash(discover.find(pair.submission)),
             "training_hash": definition.training_hash,
         }
         for pair in pairs

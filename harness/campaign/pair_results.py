@@ -46,6 +46,7 @@ class PairResults:
         done: what `race` returned, by job.
         found: the finished run, read and checked, by job.
         failed: why the pair is given up: it never finished, and would fail again.
+        source: the submission's source when the pair was first looked for among the records.
     """
 
     workload: str
@@ -63,6 +64,7 @@ class PairResults:
     done: dict = field(default_factory=dict)
     found: dict = field(default_factory=dict)
     failed: str | None = None
+    source: str | None = None
 
     @property
     def name(self) -> str:

@@ -247,6 +247,21 @@ def test_a_pair_that_only_fails_is_given_up_and_the_next_is_raced(tmp_path, monk
     assert len(again.raced) == TRIES
 
 
+def test_a_submission_that_is_mended_while_it_fails_is_raced_again(tmp_path, monkeypatch):
+    source = ["broken"]
+    monkeypatch.setattr(identity, "source_hash", lambda plugin: source[-1])
+
+    class Mended(Race):
+        def __call__(self, config, racing=None):
+            source.append("mended")
+            return super().__call__(config, racing)
+
+    go(monkeypatch, Mended(tmp_path / "a", fail=["adamw"]), pairs_of("adamw"), tmp_path / "results")
+    again = Race(tmp_path / "b")
+    go(monkeypatch, again, pairs_of("adamw"), tmp_path / "results")
+    assert len(again.raced) == 4
+
+
 def test_a_trial_whose_process_dies_is_a_failure_not_the_end(monkeypatch):
     config = settings("gpt2", "mini", "adamw", 0, "/nowhere") | {"fault": True}
     monkeypatch.setattr("harness.campaign.trial._apart", die)
