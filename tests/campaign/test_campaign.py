@@ -256,10 +256,13 @@ def test_a_submission_that_is_mended_while_it_fails_is_raced_again(tmp_path, mon
             source.append("mended")
             return super().__call__(config, racing)
 
-    go(monkeypatch, Mended(tmp_path / "a", fail=["adamw"]), pairs_of("adamw"), tmp_path / "results")
+    results, rules = tmp_path / "results", {"trials": 5, "seeds": 1}
+    race, pairs = Mended(tmp_path / "a", fail=["adamw"]), pairs_of("adamw", **rules)
+    go(monkeypatch, race, pairs, results)
+    assert pairs[0].failed
     again = Race(tmp_path / "b")
-    go(monkeypatch, again, pairs_of("adamw"), tmp_path / "results")
-    assert len(again.raced) == 4
+    go(monkeypatch, again, pairs_of("adamw", **rules), results)
+    assert len(again.raced) == 6
 
 
 def test_a_trial_whose_process_dies_is_a_failure_not_the_end(monkeypatch):
