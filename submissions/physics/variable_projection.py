@@ -5,11 +5,12 @@ Chalapathi, Du, Krishnapriyan, arXiv 2402.13412.
 
     every `every` steps  c ← argmin_c ‖r(c)‖² + ridge·‖c‖², c the readout, by its columns of the
     Jacobian J_c: r is affine in c where the equation is linear
-    between: AdamW on all weights, on new points in every step
+    AdamW on all weights, on new points in every step
 
 State: AdamW's m and v, two words per parameter; the step.
 Departures from the paper: the gradient of the other weights does not see that c is optimal; where
-the equation is not linear, the solve is one Gauss-Newton step in c, kept if the loss falls.
+the equation is not linear, the solve is one Gauss-Newton step in c. A solve is kept if the loss
+falls.
 """
 
 import torch

@@ -4,7 +4,8 @@ Egiazarian et al., "Extreme Compression of Large Language Models via Additive Qu
 arXiv 2401.06118.
 
     n consecutive inputs of a row are an entry of a book of 2^b;  k-means, then `rounds` of
-        codes: group after group of each row, the entry of the least ‖X(W − Ŵ)ᵀ‖²
+        codes: group after group of each row, the entry of the least tr (W − Ŵ)H(W − Ŵ)ᵀ,
+            H = XᵀX + damp·mean(diag XᵀX)·I
         book: the least squares solution for these codes
     then the book trains: an entry's gradient is the sum of those of the groups that share it
     entries have 16 bits;  n and b are such that codes and book take what the goal allows

@@ -9,7 +9,8 @@ Forward in LLMs Post-Training W4A8 Quantization Using Floating-Point Formats", a
 
 State: none; nothing is trained.
 Departures from the paper: factors have 16 bits, not 8; the bits of Ŵ are what the goal leaves
-beside factors and scales; inputs are not rounded. Not compared with the papers' text.
+beside factors and scales, and the rank falls where they would have less than 2 (E2M1: 4); inputs
+are not rounded. 16 bits are float16. Not compared with the papers' text.
 """
 
 import torch

@@ -6,7 +6,8 @@ arXiv 2310.10700.
     W ≈ B·A, B = U_r·√Σ_r, A = √Σ_r·V_rᵀ of the SVD, r = in·out/(c·(in + out)); not the maps behind
     attention
     in the first `warm` of the horizon:  L = loss + MSE of the last block's outputs + MSE of the
-    scores, both against the dense model, + bound·mean max(|B·A − W| − ε, 0)
+    scores, both against the dense model, + bound·mean over matrices of mean max(|B·A − W| − ε, 0),
+    ε a share of the matrix's largest weight
     then L = loss;  c is the least that meets the goal's size
 
 State: AdamW's two words per parameter; the dense weights while they teach.
