@@ -196,6 +196,8 @@ def evidence_of(definition: Definition) -> str:
     """
     path = definition.frozen / f"{definition.key}.target.json"
     evidence = read_json(path) if path.exists() else {}
+    if evidence.get("goal") != definition.block["goal"]:
+        evidence = {}
     runs = evidence.get("seeds", [])
     reached = sum(run["reached_at"] is not None for run in runs)
     value = evidence.get("signal")

@@ -365,13 +365,16 @@ def _stream(definition) -> Figure:
     """Draw every task's quality over the steps, and each task's quality at the end of each."""
     name, record = _recorded(definition)
     groups, ends = record["stream"]["groups"], record["stream"]["ends"]
-    metric, direction, target = primary(definition.block["goal"])
+    goal, direction, target = primary(definition.block["goal"])
+    # Lines are of each task; a goal may be about another figure of them.
+    metric = "accuracy" if direction == "at_least" else "loss"
     recurring = len(ends) > len(SERIES)
     figure, (left, right) = pyplot.subplots(
         1, 2, figsize=(10.4, 3.6), width_ratios=(6.4, 2.6), layout="constrained"
     )
     bare(left)
-    labels = [(target, f"target {number(target)}", GOAL)]
+    of = "" if goal == metric else f", {goal.replace('_', ' ')}"
+    labels = [(target, f"target {number(target)}{of}", GOAL)]
     for i, points in enumerate(groups):
         line = [(step, value) for step, value in points if value is not None]
         colour = PALE if recurring else SERIES[i]

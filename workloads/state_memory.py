@@ -10,8 +10,10 @@ how rates are parametrised, and where they begin, decides. In variant `exponenti
 ρ(s) = exp(−s/10), which one state holds exactly.
 
 Sequences are drawn from the trial's seed; no licence is needed. Metric: relative_error, the norm of
-the error over that of y, on new sequences. The goal is provisional: no campaign has set it. Budget:
-`horizon` reference steps.
+the error over that of y, on new sequences.
+
+Goal at mini: the error of the tuned reference, nadamw, at three quarters of the budget, rule
+`share` of conf/targets.yaml. Budget: `horizon` reference steps.
 """
 
 from types import SimpleNamespace

@@ -12,7 +12,7 @@ arXiv 2412.01004.
                 g ← sign(g)·max(|g| − κ, 0), κ from 0 up to `kappa`
 
 State: Adam's two words for A, B and g, r(in + out + 1) scalars a matrix; orthogonal: the earlier A.
-Departures from the papers: the readout is shared by all tasks; CoDyRA's κ and its dense half could
+Departures from the paper: the readout is shared by all tasks; CoDyRA's κ and its dense half could
 not be read in the paper's text; under Adam κ is not multiplied by the learning rate.
 """
 
