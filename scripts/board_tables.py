@@ -14,6 +14,7 @@ import io
 import math
 import re
 import sys
+from statistics import fmean
 
 from harness.catalog.discover import ROOT
 from harness.errors import UserError
@@ -22,6 +23,7 @@ from harness.records.references import references
 from harness.report.board.board import boards
 from harness.report.board.cells import Choice
 from harness.report.board.figures import ranking
+from harness.report.board.fronts import metric_of
 from harness.report.board.rows import Board, Row
 from harness.report.board.style import STYLE
 from harness.system.files import atomic_write
@@ -43,21 +45,18 @@ GAPS = {
 }
 
 
-def board_of(track: str, files: str = "*.jsonl") -> Board:
-    """Return the board of a track at mini, by the committed files of records.
+def by_track(files: str = "*.jsonl") -> dict[str, Board]:
+    """Return the boards at mini by their track, from the committed files of records.
 
-    Runs of this machine, in results/runs/, do not change it.
+    Runs of this machine, in results/runs/, do not change them.
     """
-    return next(
-        board
-        for board in boards(collect(sorted(BOARD.glob(files))), references())
-        if (board.track, board.scale) == (track, "mini")
-    )
+    every = boards(collect(sorted(BOARD.glob(files))), references())
+    return {board.track: board for board in every if board.scale == "mini"}
 
 
 def train(files: str = "*.jsonl") -> Board:
     """Return the board of training from scratch at mini."""
-    return board_of("train", files)
+    return by_track(files)["train"]
 
 
 def shown(board: Board) -> list[Row]:
@@ -127,7 +126,8 @@ def gaps(board: Board, key: str = STREAM) -> list[str]:
         choice = row.choices.get(key)
         if choice is None or not choice.runs:
             continue
-        means = {name: _mean(choice, name) for name in GAPS}
+        values = {name: metric_of(choice.runs, name) for name in GAPS}
+        means = {name: fmean(some) if some else None for name, some in values.items()}
         reached = sum(math.isfinite(run.time) for run in choice.runs)
         rows.append((means, row.name, f"{reached}/{len(choice.runs)}"))
     worst = "worst_case"
@@ -136,13 +136,6 @@ def gaps(board: Board, key: str = STREAM) -> list[str]:
         cells = [_number(means[metric], metric) for metric in GAPS]
         lines.append(f"| {name} | {reached} | {' | '.join(cells)} |")
     return lines
-
-
-def _mean(choice: Choice, metric: str) -> float | None:
-    tables = [(run.record.get("continual") or {}).get("strict") or {} for run in choice.runs]
-    values = [table[metric].get("value") for table in tables if metric in table]
-    finite = [value for value in values if value is not None and math.isfinite(value)]
-    return sum(finite) / len(finite) if finite else None
 
 
 def _number(value: float | None, metric: str) -> str:
@@ -177,11 +170,12 @@ def contents() -> dict:
     Raises:
         UserError: a file has no place for its table.
     """
-    board = train()
+    every = by_track()
+    board = every["train"]
     tables = {
         (ROOT / "README.md", "ranked"): ranked(board),
         (FINDINGS, "times"): times(board),
-        (FINDINGS, "gaps"): gaps(board_of("continual")),
+        (FINDINGS, "gaps"): gaps(every["continual"]),
     }
     texts = {path: path.read_text() for path, _ in tables}
     for (path, name), lines in tables.items():

@@ -17,7 +17,7 @@ import torch
 
 from harness import surgery
 from submissions.first_order import adamw
-from submissions.peft import dsee, head_only, lora
+from submissions.peft import dsee, head_only, lora, sft
 
 TRACKS = ["finetune"]
 SPACE = {
@@ -65,14 +65,9 @@ class Algorithm:
 
     def step(self):
         task = self.task
-        looking = self.first <= task.step <= self.last
-        for m in self.maps:
-            m.weight.requires_grad_(looking)
-        loss = task.forward_backward(task.next_batch())
-        for m in self.maps:
-            m.weight.requires_grad_(False)
-        if looking:
-            squares = [m.weight.grad.square() for m in self.maps]
+        loss, grads = sft.passed(task, self.maps, self.first <= task.step <= self.last)
+        if grads:
+            squares = [g.square() for g in grads]
             self.squares = [a + b for a, b in zip(self.squares, squares)] or squares
         self.trainer.update()
         if task.step == self.last:
@@ -82,7 +77,7 @@ class Algorithm:
     @torch.no_grad()
     def restart(self):
         for m, squares in zip(self.maps, self.squares):
-            m.places.copy_(squares.flatten().topk(len(m.phi)).indices.sort().values)
+            m.places.copy_(squares.topk(len(m.phi)).indices.sort().values)
             bound = m.A.shape[1] ** -0.5
             drawn = torch.rand(m.A.shape, generator=self.task.rng)
             m.A.copy_(bound * (2 * drawn - 1))

@@ -55,6 +55,19 @@ def adapt(model, task, hp):
     surgery.replace(model, lambda m: Places(m, int(share * m.weight.numel()), task.rng))
 
 
+def passed(task, maps, looking):
+    """Make a pass on the next batch; return its loss and, if `looking`, gradients of the matrices.
+
+    They are frozen in every other pass. Without `looking` the second value is empty.
+    """
+    for m in maps:
+        m.weight.requires_grad_(looking)
+    loss = task.forward_backward(task.next_batch())
+    for m in maps:
+        m.weight.requires_grad_(False)
+    return loss, [m.weight.grad.flatten() for m in maps] if looking else []
+
+
 class Algorithm:
     def __init__(self, task, hp):
         self.task, self.hp, self.sums = task, hp, []
@@ -63,14 +76,8 @@ class Algorithm:
 
     def step(self):
         task, hp = self.task, self.hp
-        looking = task.step % hp.period < hp.window
-        for m in self.maps:
-            m.weight.requires_grad_(looking)
-        loss = task.forward_backward(task.next_batch())
-        for m in self.maps:
-            m.weight.requires_grad_(False)
-        if looking:
-            grads = [m.weight.grad.flatten() for m in self.maps]
+        loss, grads = passed(task, self.maps, task.step % hp.period < hp.window)
+        if grads:
             self.sums = [s + g for s, g in zip(self.sums, grads)] or grads
         self.trainer.update()
         if task.step % hp.period == hp.window - 1:

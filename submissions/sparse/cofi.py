@@ -17,15 +17,13 @@ zeros of each kind. λ and T are those of the authors' scripts, and labels play 
 The dense model's pass is charged by its seconds.
 """
 
-import math
-
 import torch
 from torch import nn
 from torch.func import functional_call
 
 from harness import ops, structure
 from harness.schedules import warmup_cosine
-from submissions.sparse import distil, hard_concrete
+from submissions.sparse import _gates, distil, hard_concrete
 
 TRACKS = ["compress"]
 SPACE = {
@@ -39,7 +37,7 @@ SKIPS = {
 }
 
 
-class Coarse(hard_concrete.Gated):
+class Coarse(_gates.Gated):
     """A gated matrix with one more gate, the last, for all its channels."""
 
     def __init__(self, linear, group, start):
@@ -49,7 +47,7 @@ class Coarse(hard_concrete.Gated):
         self.register_buffer("drawn", torch.zeros_like(self.a))
 
     def dense(self):
-        noisy = hard_concrete.stretched((self.drawn + self.a) / hard_concrete.BETA)
+        noisy = _gates.stretched((self.drawn + self.a) / _gates.BETA)
         z = noisy if self.noisy else self.z
         return self.weight * (z[:-1] * z[-1]).repeat_interleave(self.group)
 
@@ -59,12 +57,6 @@ def adapt(model, task, hp):
         width = structure.width_of_head(block)
         block.project = Coarse(block.project, width, hp.start)
         block.down = Coarse(block.down, 1, hp.start)
-
-
-def chance(a):
-    """Return P(z > 0) of gates."""
-    shift = hard_concrete.BETA * math.log(-hard_concrete.LOW / hard_concrete.HIGH)
-    return (a - shift).sigmoid()
 
 
 class Algorithm(hard_concrete.Algorithm):
@@ -78,9 +70,6 @@ class Algorithm(hard_concrete.Algorithm):
         self.map = torch.eye(width).to(self.cost).requires_grad_()
         self.moments = {"m": torch.zeros_like(self.map), "v": torch.zeros_like(self.map)}
 
-    def by_gate(self, values):
-        return values.split([len(gate.a) for gate in self.gates])
-
     def step(self):
         task, hp, batch = self.task, self.hp, self.task.next_batch()
         hooks = [
@@ -88,15 +77,10 @@ class Algorithm(hard_concrete.Algorithm):
             for block in structure.blocks(task.model)
         ]
         teacher, self.map.grad = self.taught(batch), None
-        for gate in self.gates:
-            u = torch.rand(gate.a.shape, generator=task.rng).clamp(1e-6, 1 - 1e-6)
-            gate.drawn.copy_(u.log() - (1 - u).log())
-            gate.noisy = True
-        loss = task.backward(batch, lambda model, batch: self.loss(model, batch, *teacher))
+        with self.noisy():
+            loss = task.backward(batch, lambda model, batch: self.loss(model, batch, *teacher))
         for hook in hooks:
             hook.remove()
-        for gate in self.gates:
-            gate.noisy = False
         self.constrain()
         self.trainer.update()
         lr, betas = hp.lr * warmup_cosine(task.progress, hp.warmup), (hp.beta1, hp.beta2)
@@ -125,30 +109,20 @@ class Algorithm(hard_concrete.Algorithm):
         nearest = [torch.stack([(h - aim).square().mean() for h in ours]).min() for aim in outputs]
         return hp.weight * apart + (1 - hp.weight) * torch.stack(nearest).sum()
 
-    def constrain(self):
-        a = torch.cat([gate.a.detach() for gate in self.gates]).requires_grad_()
-        each = zip(self.by_gate(chance(a)), self.by_gate(self.cost))
-        share = sum((p[:-1] * p[-1] * cost[:-1]).sum() for p, cost in each) / self.cost.sum()
-        gap = share - self.target(self.task.progress)
-        first, second = self.multipliers.tolist()
-        (slope,) = torch.autograd.grad(first * gap + second * gap**2, a)
-        for gate, part in zip(self.gates, self.by_gate(slope)):
-            gate.a.grad.add_(part)
-        moved = torch.stack([gap.detach(), gap.detach() ** 2]).cpu()
-        self.multipliers += self.hp.multiplier_lr * moved
+    def expected(self, a):
+        each = zip(self.by_gate(_gates.chance(a)), self.by_gate(self.cost))
+        return sum((p[:-1] * p[-1] * cost[:-1]).sum() for p, cost in each) / self.cost.sum()
 
     @torch.no_grad()
     def settle(self, progress):
-        both = torch.cat([chance(gate.a[:-1]) * chance(gate.a[-1]) for gate in self.gates])
+        chances = [_gates.chance(gate.a) for gate in self.gates]
+        both = torch.cat([p[:-1] * p[-1] for p in chances])
         cost = torch.cat([part[:-1] for part in self.by_gate(self.cost)])
-        needed = math.ceil(round(min(1.0, progress / self.hp.warm) * self.gone, 6))
-        order = both.argsort(stable=True)
-        count = int((cost[order].cumsum(0) < needed).sum()) + (needed > 0)
         stays = torch.ones_like(both)
-        stays[order[:count]] = 0.0
+        stays[self.smallest(both, cost, progress)] = 0.0
         parts = stays.split([len(gate.a) - 1 for gate in self.gates])
         for gate, part in zip(self.gates, parts):
-            gate.z.copy_((0.8 * gate.a / hard_concrete.BETA).sigmoid())
+            gate.z.copy_((0.8 * gate.a / _gates.BETA).sigmoid())
             gate.z[:-1].mul_(part)
 
     def state_dict(self):

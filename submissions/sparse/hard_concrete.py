@@ -16,13 +16,14 @@ by plain gradient steps; a begins at `start`, in CoFi at 0, where every gate is 
 """
 
 import math
+from contextlib import contextmanager
 
 import torch
-from torch import nn
 
-from harness import structure, surgery
+from harness import structure
 from submissions.peft import head_only
 from submissions.sparse import flap
+from submissions.sparse._gates import BETA, Gated, chance
 
 TRACKS = ["compress"]
 SPACE = {
@@ -39,29 +40,6 @@ SPACE = {
     "size": {"linear": [0.05, 1.0], "default": 0.75, "goal": "size"},
     "flops": {"linear": [0.05, 1.0], "default": 1.0, "goal": "flops"},
 }
-BETA, LOW, HIGH = 2 / 3, -0.1, 1.1
-
-
-def stretched(x):
-    return ((HIGH - LOW) * x.sigmoid() + LOW).clamp(0, 1)
-
-
-class Gated(surgery.Adapted):
-    """A matrix whose input channels are multiplied by gates, `group` channels by each."""
-
-    def __init__(self, linear, group, start):
-        super().__init__(linear)
-        self.weight.requires_grad_(True)
-        self.group = group
-        count = linear.weight.shape[1] // group
-        self.a = nn.Parameter(linear.weight.new_full((count,), start))
-        self.register_buffer("z", torch.ones_like(self.a))
-        self.register_buffer("drawn", torch.zeros_like(self.a))
-        self.noisy = False
-
-    def dense(self):
-        z = stretched((self.drawn + self.a) / BETA) if self.noisy else self.z
-        return self.weight * z.repeat_interleave(self.group)
 
 
 def adapt(model, task, hp):
@@ -97,42 +75,58 @@ class Algorithm:
     def target(self, progress):
         return 1 - self.off * min(1.0, progress / self.hp.warm)
 
-    def step(self):
-        task = self.task
+    def by_gate(self, values):
+        """Return values of all gates, split by the matrix that they belong to."""
+        return values.split([len(gate.a) for gate in self.gates])
+
+    @contextmanager
+    def noisy(self):
+        """Within the block, all gates have one draw of noise."""
         for gate in self.gates:
-            u = torch.rand(gate.a.shape, generator=task.rng).clamp(1e-6, 1 - 1e-6)
+            u = torch.rand(gate.a.shape, generator=self.task.rng).clamp(1e-6, 1 - 1e-6)
             gate.drawn.copy_(u.log() - (1 - u).log())
             gate.noisy = True
-        loss = task.forward_backward(task.next_batch())
+        yield
         for gate in self.gates:
             gate.noisy = False
+
+    def step(self):
+        task = self.task
+        with self.noisy():
+            loss = task.forward_backward(task.next_batch())
         self.constrain()
         self.trainer.update()
         self.settle((task.step + 1) / task.horizon)
         return loss
 
+    def expected(self, a):
+        """Return the share of the cost that is expected to stay."""
+        return (chance(a) * self.cost).sum() / self.cost.sum()
+
     def constrain(self):
         """Add the constraint's gradient to the gates', and move the multipliers."""
         a = torch.cat([gate.a.detach() for gate in self.gates]).requires_grad_()
-        on = (a - BETA * math.log(-LOW / HIGH)).sigmoid()
-        gap = (on * self.cost).sum() / self.cost.sum() - self.target(self.task.progress)
+        gap = self.expected(a) - self.target(self.task.progress)
         first, second = self.multipliers.tolist()
         (slope,) = torch.autograd.grad(first * gap + second * gap**2, a)
-        for gate, part in zip(self.gates, slope.split([len(g.a) for g in self.gates])):
+        for gate, part in zip(self.gates, self.by_gate(slope)):
             gate.a.grad.add_(part)
         moved = torch.stack([gap.detach(), gap.detach() ** 2]).cpu()
         self.multipliers += self.hp.multiplier_lr * moved
+
+    def smallest(self, scores, cost, progress):
+        """Return the places of the smallest scores, as many as their cost has to go by now."""
+        needed = math.ceil(round(min(1.0, progress / self.hp.warm) * self.gone, 6))
+        order = scores.argsort(stable=True)
+        return order[: int((cost[order].cumsum(0) < needed).sum()) + (needed > 0)]
 
     @torch.no_grad()
     def settle(self, progress):
         """Set the gates that are handed over: the smallest off, the others without noise."""
         a = torch.cat([gate.a.detach() for gate in self.gates])
-        needed = math.ceil(round(min(1.0, progress / self.hp.warm) * self.gone, 6))
-        order = a.argsort(stable=True)
-        count = int((self.cost[order].cumsum(0) < needed).sum()) + (needed > 0)
         z = (0.8 * a / BETA).sigmoid()
-        z[order[:count]] = 0.0
-        for gate, part in zip(self.gates, z.split([len(gate.a) for gate in self.gates])):
+        z[self.smallest(a, self.cost, progress)] = 0.0
+        for gate, part in zip(self.gates, self.by_gate(z)):
             gate.z.copy_(part)
 
     def state_dict(self):

@@ -1,6 +1,7 @@
 """Figures of constraints and streams: Pareto fronts, stability gaps, matrices of tasks."""
 
 import math
+from collections.abc import Sequence
 
 from harness.records.run import RecordedRun
 from harness.report.board.rows import CONSTRAINED, Board, Row, Workload, direction_of
@@ -128,7 +129,7 @@ def streams(board: Board):
                 (row.name, workload.key): sorted(numbers)
                 for workload in workloads
                 for row in raced(board, workload.key)
-                if (numbers := _metric(runs_of(row, workload.key), metric))
+                if (numbers := metric_of(runs_of(row, workload.key), metric))
             }
             if values or any(item[0] == quality for item in items):
                 items.append((quality, metric, values))
@@ -167,7 +168,7 @@ def streams(board: Board):
     return grid(items, draw, 2.2, height, columns=4, **style)
 
 
-def _metric(runs: list[RecordedRun], name: str) -> list[float]:
+def metric_of(runs: Sequence[RecordedRun], name: str) -> list[float]:
     """Return a stream's metric of each run that has it."""
     tables = [(run.record.get("continual") or {}).get("strict") or {} for run in runs]
     values = [table[name].get("value") for table in tables if name in table]
