@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
+from harness.catalog import discover
+from harness.catalog.definition import tiny_of
 from harness.errors import UserError
 from harness.system.paths import ROOT
 
@@ -91,3 +93,17 @@ def methods() -> dict[str, Method]:
 def of(name: str) -> Method:
     """Return what is known of a submission; nothing is known of one that is not shipped."""
     return methods().get(name, Method())
+
+
+@cache
+def _small_workloads() -> dict[str, str]:
+    """Return the workloads by the titles of their small forms."""
+    blocks = {name: tiny_of(name) for name in discover.workloads()}
+    return {tiny["title"]: name for name, tiny in blocks.items() if tiny}
+
+
+def home(name: str) -> str:
+    """Return the workload on which a submission's state was measured, small or not; else ""."""
+    problem = of(name).measured_on
+    place = problem.partition(",")[0]
+    return place if place in discover.workloads() else _small_workloads().get(problem, "")

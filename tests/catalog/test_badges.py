@@ -1,10 +1,12 @@
 """results/methods.json is what the tests prove and what a short run measures, for every method."""
 
 import re
+from functools import cache
 
 import pytest
 
 from harness.catalog import discover, methods
+from harness.catalog.definition import track_of, tree_of
 from harness.catalog.methods import BADGES, Evidence
 from harness.errors import UserError
 from scripts import badges
@@ -97,3 +99,22 @@ def test_a_file_that_departs_from_its_paper_says_how():
     for name in FILES:
         text = discover.read(discover.find(name)).doc
         assert re.search(r"^Departures from the paper: \S", text, re.MULTILINE), name
+
+
+def test_every_method_has_a_workload_that_it_fits():
+    tracks = {name: discover.tracks(discover.read(discover.find(name))) for name in NAMES}
+    assert not [name for name in NAMES if track(methods.home(name)) not in tracks[name]]
+
+
+@cache
+def track(place: str) -> str:
+    """Return the track of a workload's mini."""
+    return track_of(tree_of(place), "mini", None)
+
+
+@pytest.mark.parametrize(
+    "name, home",
+    [("muon", "gpt2"), ("token_walk", "fed"), ("l2rw", "clean"), ("nowhere_at_all", "")],
+)
+def test_known_homes(name, home):
+    assert methods.home(name) == home

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 
-from harness.catalog import discover
+from harness.catalog import discover, methods
 from harness.catalog.definition import first_workload
 from harness.errors import UserError, nearest
 from harness.records.collect import Collection, collect
@@ -146,7 +146,7 @@ def _to_race(name: str, scale: str) -> str:
     """Return the command that races a submission on a workload that it fits, if it is installed."""
     if name not in discover.submissions():
         return "harness list submissions"
-    place = first_workload(discover.read(discover.find(name)), scale=scale)
+    place = first_workload(discover.read(discover.find(name)), methods.home(name), scale)
     return race([f"workload={place}", f"submission={name}", f"scale={scale}"])
 
 
