@@ -24,6 +24,7 @@ from harness.errors import UserError
 from harness.records.references import reference
 from harness.report.run.text import number
 from harness.system.files import atomic_write, read_json
+from scripts import raced_tables
 
 PAGES = discover.ROOT / "docs" / "workloads"
 INDEX = discover.ROOT / "docs" / "workloads.md"
@@ -218,6 +219,13 @@ def index() -> str:
         "reference seconds. The seeds are how many of its fresh seeds reach the goal within the",
         "budget. The signal is what the last fifth of the budget is worth, over the scatter of",
         "five seeds (`harness target`): below 2, seeds differ as much as methods do.",
+        "",
+        "The pages have tables of what was raced: submissions with three tuning trials or more,",
+        "at their best point. The seeds are the fresh ones that reach the goal. A time is the",
+        "geometric mean of theirs, and a miss counts as four times the reference's. The share is",
+        "that of the budget. The goal's first metric is shown at its best in a run, the others",
+        "at its end, over the seeds. A run ends when it meets the goal, but on streams.",
+        "",
         f"The headline score is over the core: {', '.join(core)}; see [score.md](score.md).",
         "",
         "| family | workload | data | licence | parameters | goal | horizon | reference | seeds "
@@ -261,7 +269,7 @@ def page(family: str) -> str:
             "| seeds | signal |",
             "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
         ]
-        paragraphs, variants = [], []
+        paragraphs, variants, results = [], [], []
         for scale in scales_of(tree):
             definition = define(name, tree, scale, None)
             block = definition.block
@@ -273,6 +281,7 @@ def page(family: str) -> str:
                 f"| {reference_in_words(definition)} | {evidence_of(definition)} |"
             )
             paragraphs += measured(definition)
+            results += raced(definition)
             for variant, changes in (tree[scale].get("variants") or {}).items():
                 varied = define(name, tree, scale, variant)
                 variants.append(
@@ -280,13 +289,26 @@ def page(family: str) -> str:
                     f"| {goal_in_words(varied.block['goal'])} | {reference_in_words(varied)} "
                     f"| {evidence_of(varied)} |"
                 )
+                results += raced(varied)
         lines += ["", *paragraphs]
         if variants:
             lines += ["| variant | scale | changes | goal | reference | seeds | signal |"]
             lines += ["| --- | --- | --- | --- | --- | --- | --- |", *variants, ""]
+        lines += results
     while lines[-1] == "":
         lines.pop()
     return "\n".join([*lines, ""])
+
+
+def raced(definition: Definition) -> list[str]:
+    """Return the table of what was raced on a workload, with its heading, if anything was."""
+    table = raced_tables.raced(raced_tables.by_workload().get(definition.key, {}))
+    return [
+        f"Raced on `{definition.key}` ([how to read it](../workloads.md)):",
+        "",
+        *table,
+        "",
+    ] * bool(table)
 
 
 def described(name: str) -> list[str]:

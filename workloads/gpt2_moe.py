@@ -7,7 +7,9 @@ busiest expert / mean tokens of an expert) − 1, on the validation text. Withou
 few experts get most tokens, and the loss alone does not show it in a short run (Wang et al., arXiv
 2408.15664). Data, tokens and licences as in gpt2.
 
-The goal is provisional: no campaign has set it. Budget: `horizon` reference steps.
+Goal at mini: the loss of the tuned reference, loss_free_balance, at three quarters of the budget,
+rule `share` of conf/targets.yaml, and a balance that no seed of AdamW comes near. Budget: `horizon`
+reference steps.
 """
 
 import math

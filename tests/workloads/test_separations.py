@@ -1,0 +1,40 @@
+"""What a workload is for is seen in its records: one idea reaches its goal, and others do not.
+
+The records are those of results/board/, of points that were tuned (three trials), with fresh seeds.
+"""
+
+import math
+
+import pytest
+
+from scripts.raced_tables import by_workload
+
+# Workload, what reaches its goal with most seeds, and what never does with any.
+SEPARATED = [
+    ("clean", "l2rw", ["adamw", "trusted_only", "trusted_mix", "gce"]),
+    ("partial", "alim_one_hot", ["adamw", "cc"]),
+    ("robust", "pgd", ["adamw"]),
+    ("certified", "ibp", ["adamw", "pgd"]),
+    ("active", "margin", ["adamw", "random_labels"]),
+    ("private", "private_sgd", ["automatic_clipping"]),
+    ("fed", "one_bit_adam", ["adamw", "fedavg_plain"]),
+    ("constrained", "frank_wolfe", ["sgd", "adam"]),
+    ("game", "halpern", ["sgd", "adam"]),
+    ("blackbox", "tpsgd", ["cbo"]),
+    ("logreg", "svrg", ["adagrad"]),
+    ("stream_relabelled", "continual_backprop", ["finetune", "redo"]),
+    ("stream_split", "er", ["finetune", "ewc"]),
+    ("gpt2_moe", "loss_free_balance", ["adamw"]),
+]
+
+
+@pytest.mark.parametrize("workload, special, plain", SEPARATED)
+def test_the_records_separate(workload, special, plain):
+    raced = by_workload()[f"{workload}.mini"]
+    assert raced[special].tuned
+    assert raced[special].cell.met
+    for name in plain:
+        assert raced[name].tuned
+        assert len(raced[name].tuning) >= 3
+        assert raced[name].runs
+        assert all(math.isinf(run.time) for run in raced[name].runs), name
