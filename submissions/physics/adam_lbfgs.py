@@ -15,7 +15,7 @@ from submissions.first_order import adamw
 from submissions.samplers import uniform
 from submissions.second_order import lbfgs
 
-PASSES = {"forward_backward": 1.7}
+PASSES = {"forward_backward": 1.9}
 SPACE = {
     "lr": {"log": [5e-4, 1e-2]},
     "warm": {"choice": [0.3, 0.1, 0.7]},
