@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from scripts.raced_tables import by_workload
+from scripts.raced_tables import by_workload, values
 
 # Workload, what reaches its goal with most seeds, and what never does with any.
 SEPARATED = [
@@ -25,6 +25,8 @@ SEPARATED = [
     ("stream_relabelled", "continual_backprop", ["finetune", "redo"]),
     ("stream_split", "er", ["finetune", "ewc"]),
     ("gpt2_moe", "loss_free_balance", ["adamw"]),
+    ("pinn_poisson64", "ssbroyden", ["adam", "variable_projection"]),
+    ("vit", "infobatch", ["el2n_pruning", "grand_pruning"]),
 ]
 
 
@@ -38,3 +40,12 @@ def test_the_records_separate(workload, special, plain):
         assert len(raced[name].tuning) >= 3
         assert raced[name].runs
         assert all(math.isinf(run.time) for run in raced[name].runs), name
+
+
+def test_the_range_of_transitions_decides_whether_a_sum_is_kept():
+    whole, positive = (
+        by_workload()[f"state_tracking.mini{variant}"]["adamw"] for variant in ("", ".positive")
+    )
+    assert whole.cell.met
+    assert len(positive.runs) >= 5
+    assert max(values(positive.runs, "long_accuracy")) < 0.05
