@@ -182,7 +182,7 @@ def c3a(submission, block, **hp):
 
 
 FORMULAS = [
-    # A scale of 1e5 times the rounding of an inverse Fourier transform, which processors do not share.
+    # A scale of 1e5 times the rounding of an inverse Fourier transform: processors differ in it.
     Row("fourierft", fourierft, {"count": 20, "scale": 1e5}, package="", float64=1e-10),
     Row("c3a", c3a, {"block": 4}, package=""),
 ]
