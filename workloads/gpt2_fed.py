@@ -2,8 +2,8 @@
 
     mini    gpt2's text and model; the training windows in four parts of equal length, by year
 
-The State of the Union addresses are in the order of their years, so a client has the words of about
-sixty years, and the clients' texts differ as their times do. The held-out text is of all years.
+The State of the Union addresses are in the order of their years, so a client has the words of
+some decades, and the clients' texts differ as their times do. The held-out text is of all years.
 Exchanges between clients are priced as in `fed`: one all-reduce of as many numbers as the model has
 parameters costs `fed.exchange` reference steps, stated and not measured. A plain optimizer pays for
 one in each step. Data, tokens and licences as in gpt2.
@@ -18,9 +18,21 @@ import torch
 from torch import Tensor
 
 from workloads import gpt2 as base
+from workloads.fed import clients
 from workloads.gpt2 import inputs, loss, losses, metric, model, sample, score, size, tokens
 
-__all__ = ["inputs", "loss", "losses", "metric", "model", "sample", "score", "size", "tokens"]
+__all__ = [
+    "clients",
+    "inputs",
+    "loss",
+    "losses",
+    "metric",
+    "model",
+    "sample",
+    "score",
+    "size",
+    "tokens",
+]
 
 
 def data(config: SimpleNamespace, split: str) -> dict[str, Tensor]:
@@ -36,8 +48,3 @@ def batch(data: dict[str, Tensor], index: Tensor, config: SimpleNamespace) -> di
     """Return gpt2's batch and, to train on, client int64 [B]."""
     made = base.batch(data, index, config)
     return made | {"client": data["client"][index]} if "client" in data else made
-
-
-def clients(data: dict[str, Tensor], config: SimpleNamespace) -> Tensor:
-    """Return the client of each training window, int64 [N]."""
-    return data["client"]

@@ -17,10 +17,21 @@ from types import SimpleNamespace
 from torch import Tensor
 
 from workloads import vit as base
-from workloads.fed import divided
+from workloads.fed import clients, divided
 from workloads.vit import inputs, logits, loss, losses, metric, model, sample, score, size
 
-__all__ = ["inputs", "logits", "loss", "losses", "metric", "model", "sample", "score", "size"]
+__all__ = [
+    "clients",
+    "inputs",
+    "logits",
+    "loss",
+    "losses",
+    "metric",
+    "model",
+    "sample",
+    "score",
+    "size",
+]
 
 
 def data(config: SimpleNamespace, split: str) -> dict[str, Tensor]:
@@ -33,8 +44,3 @@ def batch(data: dict[str, Tensor], index: Tensor, config: SimpleNamespace) -> di
     """Return vit's batch and, to train on, client int64 [B]."""
     made = base.batch(data, index, config)
     return made | {"client": data["client"][index]} if "client" in data else made
-
-
-def clients(data: dict[str, Tensor], config: SimpleNamespace) -> Tensor:
-    """Return the client of each training image, int64 [N]."""
-    return data["client"]
