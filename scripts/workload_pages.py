@@ -224,7 +224,7 @@ def index() -> str:
         "at their best point. The seeds are the fresh ones that reach the goal. A time is the",
         "geometric mean of theirs, and a miss counts as four times the reference's. The share is",
         "that of the budget. The goal's first metric is shown at its best in a run, the others",
-        "at its end, over the seeds. A run ends at the goal, or with the budget if its plan says so.",
+        "at its end, over the seeds. A run ends at the goal, or with the budget if a plan says so.",
         "",
         f"The headline score is over the core: {', '.join(core)}; see [score.md](score.md).",
         "",
