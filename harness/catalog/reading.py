@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import os
 import re
 import sys
 from collections.abc import Callable, Collection
@@ -58,15 +59,16 @@ def tree(path: Path) -> ast.Module:
         UserError: the file is not valid Python.
     """
     try:
-        # Some editors begin a file with a mark of its encoding, which Python skips.
-        return _parsed(path, path.read_text(encoding="utf-8-sig"))
+        state = os.stat(path)
+        return _parsed(path, (state.st_ino, state.st_mtime_ns, state.st_size))
     except UNREADABLE as error:
         raise UserError(f"{path} is not valid Python: {error}") from None
 
 
 @cache
-def _parsed(path: Path, text: str) -> ast.Module:
-    return ast.parse(text, str(path))
+def _parsed(path: Path, state: tuple[int, ...]) -> ast.Module:
+    # Some editors begin a file with a mark of its encoding, which Python skips.
+    return ast.parse(path.read_text(encoding="utf-8-sig"), str(path))
 
 
 class Seen(NamedTuple):
@@ -84,8 +86,15 @@ class Seen(NamedTuple):
 @cache
 def seen(parsed: ast.Module) -> Seen:
     """Return what a file's code mentions, by one walk over its syntax tree."""
-    found = Seen([], set(), set())
-    for node in ast.walk(parsed):
+    found, todo = Seen([], set(), set()), [parsed]
+    # `ast.walk` takes five times as long, and a list of all submissions reads 400 files.
+    while todo:
+        node = todo.pop()
+        for value in vars(node).values():
+            if isinstance(value, ast.AST):
+                todo.append(value)
+            elif isinstance(value, list):
+                todo += [part for part in value if isinstance(part, ast.AST)]
         if isinstance(node, ast.Attribute):
             found.attributes.add(node.attr)
         elif isinstance(node, ast.Name):
@@ -93,6 +102,7 @@ def seen(parsed: ast.Module) -> Seen:
                 found.names.add(node.id)
         elif isinstance(node, ast.Import | ast.ImportFrom):
             found.imports.append(node)
+    found.imports.sort(key=lambda node: (node.lineno, node.col_offset))
     return found
 
 

@@ -24,7 +24,8 @@ QUANTILE = 0.1
 STANDARD = "yardstick"
 # Above this ratio of wall to CPU seconds, other processes ran on a pinned process's core.
 WAITED = 1.1
-# Share by which the reference steps of the processes may differ.
+# Width that the 95 % interval of the reference step's median over processes may have, as a share of
+# it. Of five processes it reaches from the fastest to the slowest; of more it is narrower.
 DRIFT = 0.10
 # The same share in seconds of the standard. It is larger, because a step that waits for memory
 # drifts otherwise than a step that computes.
@@ -123,21 +124,24 @@ def summary(levels: list[float], draws: int = 2000) -> tuple[float, float, float
     return statistics.median(levels), medians[int(0.025 * draws)], medians[int(0.975 * draws)]
 
 
-def busy(timings: list[dict], load: float) -> str | None:
+def busy(timings: list[dict], load: float, complete: bool = True) -> str | None:
     """Return signs that other processes disturbed a measurement, or None.
 
     Args:
         timings: what `measure` returned.
         load: the machine's load average before the measurement.
+        complete: False while processes are still to come, which may narrow the interval.
     """
     cores, waited = os.cpu_count() or 1, statistics.median(timing["waited"] for timing in timings)
     levels = [level(timing, REFERENCE_STEP) for timing in timings]
-    drift = (max(levels) - min(levels)) / statistics.median(levels)
+    median, low, high = summary(levels)
+    drift = (high - low) / median if complete else 0.0
     signs = []
     if load > 0.5 * cores:
         signs.append(f"the load was {load:.1f} on {cores} cores")
     if waited > WAITED:
         signs.append(f"passes took {waited:.2f} times as long as they computed")
     if drift > (APART if "yardstick" in timings[0] else DRIFT):
-        signs.append(f"the reference step differed by {100 * drift:.0f} % between processes")
+        message = f"the reference step differed by {100 * drift:.0f} % between processes"
+        signs.append(f"{message} (interval of the median of {len(levels)})")
     return "; ".join(signs) or None

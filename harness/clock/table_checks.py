@@ -3,7 +3,6 @@
 The checks miss some errors (docs/clock.md has the count). The table's hash shows every edit.
 """
 
-import statistics
 from fractions import Fraction
 from itertools import pairwise
 
@@ -87,13 +86,25 @@ def _line(axis: str, points: list[tuple[Fraction, float, str]], margin: float) -
             )
     points = [p for p in points if p[0] <= CACHED]
     if len(points) > 2:
-        line = statistics.linear_regression(
-            [float(x) for x, _, _ in points], [s for _, s, _ in points]
-        )
+        intercept, slope = _fitted([(float(x), seconds) for x, seconds, _ in points])
         for x, seconds, kind in points:
-            if abs(line.slope * float(x) + line.intercept - seconds) > (margin - 1) * seconds:
+            if abs(slope * float(x) + intercept - seconds) > (margin - 1) * seconds:
                 problems.append(f"{kind} is off the straight line in {axis}")
     return problems
+
+
+def _fitted(points: list[tuple[float, float]]) -> tuple[float, float]:
+    """Return intercept and slope of the line with the least squared relative errors.
+
+    Prices err in proportion to themselves; with plain squares the largest batch alone would say
+    where the line passes a quarter of a batch.
+    """
+    weights = [1 / seconds**2 for _, seconds in points]
+    x_mean = sum(w * x for w, (x, _) in zip(weights, points, strict=True)) / sum(weights)
+    y_mean = sum(w * y for w, (_, y) in zip(weights, points, strict=True)) / sum(weights)
+    pairs = [(w, x - x_mean, y - y_mean) for w, (x, y) in zip(weights, points, strict=True)]
+    slope = sum(w * x * y for w, x, y in pairs) / sum(w * x * x for w, x, _ in pairs)
+    return y_mean - slope * x_mean, slope
 
 
 def _per_flop(rows: dict) -> list[str]:

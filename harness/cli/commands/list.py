@@ -3,6 +3,7 @@
 import argparse
 import ast
 import fnmatch
+import gc
 
 from harness.catalog import discover, methods, reading
 from harness.catalog.definition import track_of, tree_of
@@ -32,12 +33,14 @@ def run(arguments: list[str]) -> int:
         help="what belongs to one track: submissions that race there, workloads of it",
     )
     asked = reader.parse_args(arguments)
-    rows = []
-    if asked.what != "submissions":
-        rows += [("workload", name, _summary(name)) for name in _workloads(asked)]
-    if asked.what != "workloads":
-        plugins = discover.submissions().values()
-        rows += [row for plugin in plugins if (row := _submission(plugin, asked))]
+    # The syntax trees of 400 files stay to the end: looking for garbage among their nodes, again and
+    # again and at the end, takes half of the time.
+    gc.disable()
+    try:
+        rows = _rows(asked)
+    finally:
+        gc.freeze()
+        gc.enable()
     if not rows:
         where = f" on the track {asked.track}" if asked.track else ""
         raise UserError(
@@ -48,6 +51,17 @@ def run(arguments: list[str]) -> int:
     for kind, name, text in rows:
         print(printable(f"{kind:14}{name:{width}}  {text}"))
     return 0
+
+
+def _rows(asked: argparse.Namespace) -> list[tuple[str, str, str]]:
+    """Return kind, name and text of all that is asked for."""
+    rows = []
+    if asked.what != "submissions":
+        rows += [("workload", name, _summary(name)) for name in _workloads(asked)]
+    if asked.what != "workloads":
+        plugins = discover.submissions().values()
+        rows += [row for plugin in plugins if (row := _submission(plugin, asked))]
+    return rows
 
 
 def _submission(plugin: discover.Plugin, asked: argparse.Namespace) -> tuple[str, str, str] | None:
