@@ -76,13 +76,12 @@ def cores(found: Collection, paths: list[str]) -> Iterator[tuple[Board, Workload
                 yield board, workload
 
 
-def cost(paths: list[str]) -> list[str]:
+def cost(found: Collection, paths: list[str]) -> list[str]:
     """Return the rows of the table of --cost as Markdown."""
     lines = [
         f"| workload | runs | CPU s a run | seeds for {100 * APART:.0f} % | CPU s a submission |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
-    found = collect(paths)
     for board, workload in cores(found, paths):
         fresh = (r for r in found.runs if r.key == workload.key and r.record["trial"] is None)
         spent = [r.record["cpu_seconds"] for r in fresh if r.record["outcome"] == "reached"]
@@ -94,14 +93,14 @@ def cost(paths: list[str]) -> list[str]:
     return lines
 
 
-def table(paths: list[str]) -> list[str]:
+def table(found: Collection, paths: list[str]) -> list[str]:
     """Return the rows of the table as Markdown."""
     columns = [f"{kind}, {n} seeds" for kind in ("one", "a pair") for n in SEEDS]
     lines = [
         f"| workload | submissions | pairs | {' | '.join(columns)} |",
         f"| --- | {' | '.join(['---:'] * (2 + len(columns)))} |",
     ]
-    for board, workload in cores(collect(paths), paths):
+    for board, workload in cores(found, paths):
         single, paired = scatters(board, workload)
         values = [workload.key, str(len(single)), str(len(paired))]
         lines.append(f"| {' | '.join([*values, *widths(single), *widths(paired)])} |")
@@ -111,4 +110,5 @@ def table(paths: list[str]) -> list[str]:
 if __name__ == "__main__":
     given = [argument for argument in sys.argv[1:] if argument != "--cost"]
     write = cost if "--cost" in sys.argv else table
-    print("\n".join(write(given or ["results"])))
+    places = given or ["results"]
+    print("\n".join(write(collect(places), places)))

@@ -14,11 +14,12 @@ import io
 import math
 import re
 import sys
+from functools import cache
 from statistics import fmean
 
 from harness.catalog.discover import ROOT
 from harness.errors import UserError
-from harness.records.collect import collect
+from harness.records.collect import Collection, collect
 from harness.records.references import references
 from harness.report.board.board import boards
 from harness.report.board.cells import Choice
@@ -45,18 +46,25 @@ GAPS = {
 }
 
 
-def by_track(files: str = "*.jsonl") -> dict[str, Board]:
-    """Return the boards at mini by their track, from the committed files of records.
+@cache
+def committed() -> Collection:
+    """Return the committed records, read once a process.
 
-    Runs of this machine, in results/runs/, do not change them.
+    Runs of this machine, in results/runs/, are not among them.
     """
-    every = boards(collect(sorted(BOARD.glob(files))), references())
+    return collect(sorted(BOARD.glob("*.jsonl")))
+
+
+@cache
+def by_track() -> dict[str, Board]:
+    """Return the boards at mini by their track, from the committed records."""
+    every = boards(committed(), references())
     return {board.track: board for board in every if board.scale == "mini"}
 
 
-def train(files: str = "*.jsonl") -> Board:
+def train() -> Board:
     """Return the board of training from scratch at mini."""
-    return by_track(files)["train"]
+    return by_track()["train"]
 
 
 def shown(board: Board) -> list[Row]:

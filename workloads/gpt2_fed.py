@@ -9,7 +9,7 @@ parameters costs `fed.exchange` reference steps, stated and not measured. A plai
 one in each step. Data, tokens and licences as in gpt2.
 
 The goal is provisional: no campaign has set it. Budget: `horizon` reference steps, in which a plain
-optimizer makes 500 steps.
+optimizer makes 250 steps.
 """
 
 from types import SimpleNamespace

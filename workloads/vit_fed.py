@@ -9,7 +9,7 @@ stated and not measured. A plain optimizer pays for one in each step. Variant: w
 client has equal shares of each class. Licence: Fashion-MNIST MIT, a part of it shipped.
 
 The goal is provisional: no campaign has set it. Budget: `horizon` reference steps, in which a plain
-optimizer makes 500 steps.
+optimizer makes 250 steps.
 """
 
 from types import SimpleNamespace

@@ -7,6 +7,7 @@ overflows.
 
 import re
 from collections.abc import Callable
+from types import NoneType
 from typing import TypeGuard
 
 from harness.catalog.reading import NAME
@@ -20,6 +21,8 @@ DAMAGED = (
     ValueError, KeyError, TypeError, AttributeError, IndexError, StopIteration,
     ArithmeticError, RecursionError, AssertionError,
 )  # fmt: skip
+# Types whose values are never out of bounds.
+HARMLESS = {float, bool, NoneType}
 OUTPUT_COLUMNS = ("step", "seconds", "low", "high")  # of a record's table of evaluations
 
 
@@ -79,6 +82,16 @@ def _is_values(value) -> bool:
     )
 
 
+def _is_numbers(column: list) -> bool:
+    """Return True for a list of numbers and None."""
+    kinds = set(map(type, column))
+    if kinds <= {float, NoneType}:
+        return True
+    if kinds == {int}:
+        return _is_whole(min(column)) and _is_whole(max(column))
+    return all(v is None or _is_number(v) for v in column)
+
+
 def _is_columns(value) -> bool:
     """Return True for a table of evaluations: columns of one length, of numbers or None."""
     if not isinstance(value, dict) or not isinstance(value.get("metrics"), dict):
@@ -88,7 +101,7 @@ def _is_columns(value) -> bool:
     if len(columns) < len(every):
         return False
     same = len({len(column) for column in columns}) == 1
-    numbers = all(v is None or _is_number(v) for column in columns for v in column)
+    numbers = all(map(_is_numbers, columns))
     timed = all(_is_finite(v) for name in ("step", "seconds") for v in value[name])
     return same and numbers and timed and _is_values(value.get("before", {}))
 
@@ -195,19 +208,30 @@ def check_bounds(value: object) -> None:
 
     A text must be one that can be written as UTF-8.
     """
-    stack: list[tuple[object, int]] = [(value, 0)]
-    while stack:
-        item, depth = stack.pop()
-        if isinstance(item, dict | list):
-            if depth >= DEPTH:
-                raise ValueError(f"damaged: nested more than {DEPTH} deep")
-            inner = [*item, *item.values()] if isinstance(item, dict) else item
-            stack += [(each, depth + 1) for each in inner if type(each) is not float]
-        elif isinstance(item, str):
-            if len(item) > TEXT or (not item.isascii() and _is_broken(item)):
-                raise ValueError("damaged: a text is too long, or is not valid Unicode")
-        elif isinstance(item, int) and not isinstance(item, bool) and not _is_whole(item):
-            raise ValueError(f"damaged: a whole number has {item.bit_length()} bits")
+    depth, level = 0, [value]
+    while level:
+        below: list[object] = []
+        for item in level:
+            if isinstance(item, str):
+                if len(item) > TEXT or (not item.isascii() and _is_broken(item)):
+                    raise ValueError("damaged: a text is too long, or is not valid Unicode")
+            elif isinstance(item, dict | list):
+                if depth >= DEPTH:
+                    raise ValueError(f"damaged: nested more than {DEPTH} deep")
+                below += _to_check([*item, *item.values()] if isinstance(item, dict) else item)
+            elif isinstance(item, int) and not isinstance(item, bool) and not _is_whole(item):
+                raise ValueError(f"damaged: a whole number has {item.bit_length()} bits")
+        depth, level = depth + 1, below
+
+
+def _to_check(items: list) -> list:
+    """Return the items that can be out of bounds: of a column of whole numbers only the ends."""
+    kinds = set(map(type, items))
+    if kinds <= HARMLESS:
+        return []
+    if kinds == {int}:
+        return [min(items), max(items)]
+    return [item for item in items if type(item) not in HARMLESS]
 
 
 def _is_broken(text: str) -> bool:

@@ -23,6 +23,7 @@ from harness.system import sandbox
 from harness.system.files import BadFile, read_json
 from harness.system.paths import ROOT, cache_folder
 from harness.train import final_weights, shared_weights
+from scripts import board_tables
 from tests.support import records, tiny
 from tests.support.racing import OWN, planned
 
@@ -51,7 +52,7 @@ def raced(tmp_path_factory):
 
 
 def test_every_record_of_the_project_is_listed_as_it_is():
-    runs = collect(sorted(BOARD.glob("*.jsonl"))).runs
+    runs = board_tables.committed().runs
     assert len(runs) >= 500
     assert [run.where for run in runs if run.verified not in verified.HOW] == []
 
