@@ -164,9 +164,9 @@ def broken_rule(record: dict, folder: Path | None, environment: dict) -> str | N
     """Return the first rule of `harness comply` that a record breaks, or None.
 
     Args:
-        folder: the run's folder, or None for a compact line.
+        folder: the run's folder, or None for a line of a compact file as `read_compact` read it.
     """
-    verdict = judge("", RecordView(record, folder, environment))
+    verdict = judge("", RecordView(record, folder, environment, checked=folder is None))
     if not verdict.fails:
         return None
     rule, text = verdict.fails[0]

@@ -17,7 +17,7 @@ from harness.errors import UserError
 from harness.records import run_folder
 from harness.records.rejudge import curve
 from harness.records.run import RecordedRun
-from harness.records.schema import DAMAGED, check, check_bounds, check_environment
+from harness.records.schema import DAMAGED, check_bounds, check_environment, check_fields
 from harness.system.files import atomic_write
 from harness.system.hashing import canonical, digest
 from harness.system.machine import steady
@@ -86,7 +86,7 @@ def read_compact(path: Path, left_out: list, submission: str = "") -> Iterator[R
             if "id" in row and "run_id" not in row:
                 environments[row["id"]] = check_environment(row["environment"])
                 continue
-            check(row)
+            check_fields(row)  # `_content` checked the bounds
             points = curve(row["evaluations"], primary(row["goal"])[0])
             environment = environments.get(row.pop("environment", ""), {})
         except ValueError as error:

@@ -255,6 +255,11 @@ def check_environment(value: object) -> dict:
 def check(rec: object) -> None:
     """Raise ValueError, with the reason, unless the record is one that can count."""
     check_bounds(rec)
+    check_fields(rec)
+
+
+def check_fields(rec: object) -> None:
+    """Raise ValueError unless a value within bounds has the fields of a record that can count."""
     if not isinstance(rec, dict) or rec.get("schema") != run_folder.SCHEMA:
         schema = rec.get("schema") if isinstance(rec, dict) else None
         raise ValueError(f"schema {schema}; this harness reads schema {run_folder.SCHEMA}")

@@ -64,12 +64,14 @@ class RecordView:
         folder: the run's folder, or None for a compact line.
         environment: the environment of the run.
         confirmed: True if a record of the same run from another machine has the same result.
+        checked: True if who read the record checked its fields, as a compact file's reader does.
     """
 
     record: dict
     folder: Path | None = None
     environment: dict = field(default_factory=dict)
     confirmed: bool = False
+    checked: bool = False
 
     @property
     def key(self) -> str:

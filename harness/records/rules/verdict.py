@@ -177,6 +177,6 @@ def _folder(folder: Path) -> RecordView | Verdict:
 def _lines(path: Path) -> Iterator[tuple[str, RecordView | Verdict]]:
     wrong: list[tuple[str, str]] = []
     for run in read_compact(path, wrong):
-        yield run.where, RecordView(run.record, None, run.environment)
+        yield run.where, RecordView(run.record, None, run.environment, checked=True)
     for where, why in wrong:
         yield where, Verdict(where, fails=[("A compact line is as it was written", why)])
