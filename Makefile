@@ -17,10 +17,10 @@ race: $(VENV)/.ready
 	$(BIN)/python -m harness workload=gpt2 submission=nadamw
 
 test: $(VENV)/.ready-for-tests
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 test-slow: $(VENV)/.ready-for-slow-tests
-	$(BIN)/python -m pytest -q -n 2 -m "slow and not gpu"
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "slow and not gpu"
 
 lint: $(VENV)/.ready-for-tests
 	$(BIN)/ruff format --check .

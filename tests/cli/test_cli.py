@@ -551,16 +551,14 @@ def test_a_file_with_the_name_of_another_submission_is_refused(tmp_path):
 
 
 def test_a_sweep_races_all_and_has_the_worst_status(tmp_path):
-    line = [f"submission=lion,{OWN / 'faulty.py'}", "seed=0,1", f"results={tmp_path}", *SMALL]
+    line = [f"submission=lion,{OWN / 'faulty.py'}", f"results={tmp_path}", *SMALL]
     swept = harness(*line, "-m", "isolation=inline", cwd=tmp_path)
     assert swept.returncode == 1, swept.stderr
     rows = [line.split() for line in swept.stdout.splitlines()]
     found = sorted((row[1], row[2], row[4]) for row in rows if row and row[0] == "small_net")
     assert found == [
         ("faulty", "0", "failed"),
-        ("faulty", "1", "failed"),
         ("lion", "0", "out"),
-        ("lion", "1", "out"),
     ]
     assert {path.name for path in tmp_path.iterdir()} == {"runs"}  # nothing of Hydra's
     for folder in tmp_path.glob("runs/small_net/lion/*"):
