@@ -24,7 +24,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from scipy.stats import kendalltau, spearmanr
+import numpy as np
+from scipy.stats import kendalltau, rankdata, spearmanr
 
 from harness.catalog.discover import ROOT
 from harness.errors import UserError
@@ -88,22 +89,26 @@ def times(runs: Sequence[RecordedRun]) -> dict[tuple[str, str], dict[str, float]
 
 def correlation(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
     """Return Spearman's rho and Kendall's tau; NaN where one side is all equal."""
-    # Ranks of inf are those of ties at the end.
-    finite = [[min(value, sys.float_info.max) for value in side] for side in (first, second)]
+    finite = _finite(first), _finite(second)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return float(spearmanr(*finite).statistic), float(kendalltau(*finite).statistic)
 
 
+def _finite(values: Sequence[float]) -> list[float]:
+    """Return the values with the largest float for inf, so that infinite ones tie."""
+    return [min(value, sys.float_info.max) for value in values]
+
+
 def interval(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
     """Return the 95 % bootstrap interval of Spearman's rho over the submissions."""
-    rng, values = random.Random(0), []
-    for _ in range(DRAWS):
-        drawn = rng.choices(range(len(first)), k=len(first))
-        rho, _ = correlation([first[i] for i in drawn], [second[i] for i in drawn])
-        if math.isfinite(rho):
-            values.append(rho)
-    values.sort()
+    rng = random.Random(0)
+    drawn = [rng.choices(range(len(first)), k=len(first)) for _ in range(DRAWS)]
+    ranks = [rankdata(np.array(_finite(side))[drawn], axis=1) for side in (first, second)]
+    x, y = (side - side.mean(axis=1, keepdims=True) for side in ranks)
+    with np.errstate(invalid="ignore"):
+        rho = (x * y).sum(axis=1) / np.sqrt((x * x).sum(axis=1) * (y * y).sum(axis=1))
+    values = sorted(rho[np.isfinite(rho)].tolist())
     if not values:
         return math.nan, math.nan
     return values[int(0.025 * len(values))], values[int(0.975 * (len(values) - 1))]

@@ -621,7 +621,7 @@ def edited(draw):
     return words
 
 
-@hypothesis_settings(max_examples=40)
+@hypothesis_settings(max_examples=25)
 @given(edited())
 def test_no_line_gives_a_traceback(words):
     code, _, err = typed("dry=true", *words)

@@ -33,8 +33,8 @@ def run(arguments: list[str]) -> int:
         help="what belongs to one track: submissions that race there, workloads of it",
     )
     asked = reader.parse_args(arguments)
-    # The syntax trees of 400 files stay to the end: looking for garbage among their nodes, again and
-    # again and at the end, takes half of the time.
+    # The syntax trees of 400 files stay to the end: looking for garbage among their nodes takes half
+    # of the time.
     gc.disable()
     try:
         rows = _rows(asked)
