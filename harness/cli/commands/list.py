@@ -33,7 +33,7 @@ def run(arguments: list[str]) -> int:
         help="what belongs to one track: submissions that race there, workloads of it",
     )
     asked = reader.parse_args(arguments)
-    # The syntax trees of 400 files stay to the end: looking for garbage among their nodes takes half
+    # The syntax trees of 400 files stay to the end: looking for garbage in them takes half
     # of the time.
     gc.disable()
     try:
