@@ -88,7 +88,9 @@ class SubmissionOptimizer(torch.optim.Optimizer):
         for key in self.defaults.keys() - words.keys() - {"maximize"}:
             del self.param_groups[-1][key]
 
-    @torch.compiler.disable
+    # As torch's own optimizers: `torch.compiler.disable` would import the compiler with this module,
+    # which takes longer than all other imports of a runner.
+    @torch._disable_dynamo
     @torch.no_grad()
     def step(self, closure=None):
         """Update every parameter that has a gradient; return the closure's loss, if any."""

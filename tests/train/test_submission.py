@@ -1,5 +1,7 @@
 """Laws of the forms: who updates what, and what missing gradients and views leave alone."""
 
+import subprocess
+import sys
 from collections import deque
 from types import SimpleNamespace
 
@@ -9,6 +11,7 @@ from torch import nn
 
 from harness.catalog import discover, space
 from harness.errors import UserError
+from harness.system.paths import ROOT
 from harness.train.submission import Submission, _checked, kept_bytes
 from harness.train.task import Task
 
@@ -283,3 +286,13 @@ def test_an_epoch_comes_whole_whatever_the_batches_and_in_order_where_it_is_one(
     assert sorted(parts[0] + parts[1]) == [*range(10)] != parts[0] + parts[1]
     assert parts[2] == [*range(10)]
     assert sorted(parts[3] + parts[4][:7]) == sorted(parts[4][7:]) == [*range(10)]
+
+
+def test_a_runner_starts_without_a_compiler():
+    """Its import takes longer than all others of a runner."""
+    code = """
+import sys
+import harness.train.runner, harness.train.submission
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
