@@ -88,8 +88,8 @@ class SubmissionOptimizer(torch.optim.Optimizer):
         for key in self.defaults.keys() - words.keys() - {"maximize"}:
             del self.param_groups[-1][key]
 
-    # As torch's own optimizers: `torch.compiler.disable` would import the compiler here, which takes
-    # longer than all other imports of a runner.
+    # As torch's own optimizers: `torch.compiler.disable` would import the compiler here, and that
+    # takes longer than all other imports of a runner.
     @torch._disable_dynamo
     @torch.no_grad()
     def step(self, closure=None):
