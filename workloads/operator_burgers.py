@@ -12,7 +12,7 @@ pair of states 0.1 apart, from time 0 to 1. The data are drawn from a fixed seed
 licence.
 
 Loss: the mean relative L2 error of one step. Metric: relative_error of ten steps in a row, each
-from the one before, on held-out initial states. The goal is provisional: no campaign has set it.
+from the one before, on held-out initial states.
 Budget: `horizon` reference steps.
 """
 

@@ -18,6 +18,7 @@ SEPARATED = [
     ("active", "margin", ["adamw", "random_labels"]),
     ("private", "private_sgd", ["automatic_clipping"]),
     ("fed", "one_bit_adam", ["adamw", "fedavg_plain"]),
+    ("gpt2_fed", "diloco", ["fedavg"]),
     ("constrained", "frank_wolfe", ["sgd", "adam"]),
     ("game", "halpern", ["sgd", "adam"]),
     ("blackbox", "tpsgd", ["cbo"]),
@@ -49,3 +50,13 @@ def test_the_range_of_transitions_decides_whether_a_sum_is_kept():
     assert whole.cell.met
     assert len(positive.runs) >= 5
     assert max(values(positive.runs, "long_accuracy")) < 0.05
+
+
+@pytest.mark.parametrize(
+    "workload, special", [("gpt2_fed", "diloco"), ("operator_burgers", "noisy_inputs")]
+)
+def test_a_plain_optimizer_pays_twice_or_misses(workload, special):
+    raced = by_workload()[f"{workload}.mini"]
+    slowest = max(run.time for run in raced[special].runs)
+    assert sum(run.time > slowest for run in raced["adamw"].runs) >= 2
+    assert raced["adamw"].cell.time > 1.8 * raced[special].cell.time
