@@ -8,8 +8,8 @@ Exchanges between clients are priced as in `fed`: one all-reduce of as many numb
 parameters costs `fed.exchange` reference steps, stated and not measured. A plain optimizer pays for
 one in each step. Data, tokens and licences as in gpt2.
 
-The goal is one that DiLoCo meets with all seeds. Budget: `horizon` reference steps, in which a plain
-optimizer makes 250 steps.
+The goal is one that DiLoCo meets with all seeds. Budget: `horizon` reference steps, in which a
+plain optimizer makes 250 steps.
 """
 
 from types import SimpleNamespace

@@ -8,8 +8,8 @@ all-reduce of as many numbers as the model has parameters costs `fed.exchange` r
 stated and not measured. A plain optimizer pays for one in each step. Variant: with `even` every
 client has equal shares of each class. Licence: Fashion-MNIST MIT, a part of it shipped.
 
-The goal is one that DiLoCo meets with all seeds. Budget: `horizon` reference steps, in which a plain
-optimizer makes 250 steps.
+The goal is one that DiLoCo meets with all seeds. Budget: `horizon` reference steps, in which a
+plain optimizer makes 250 steps.
 """
 
 from types import SimpleNamespace

@@ -86,7 +86,8 @@ class Seen(NamedTuple):
 @cache
 def seen(parsed: ast.Module) -> Seen:
     """Return what a file's code mentions, by one walk over its syntax tree."""
-    found, todo = Seen([], set(), set()), [parsed]
+    found = Seen([], set(), set())
+    todo: list[ast.AST] = [parsed]
     # `ast.walk` takes five times as long, and a list of all submissions reads 400 files.
     while todo:
         node = todo.pop()
