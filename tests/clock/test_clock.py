@@ -376,6 +376,7 @@ def test_work_beside_the_passes_is_charged(honest, tmp_path, way):
     assert bool(outcome.record["hooked"]) == (way == "hook")
 
 
+@pytest.mark.slow
 def test_after_the_goal_a_trial_can_use_up_its_budget_and_be_refined(honest, tmp_path):
     from harness.cli.commands import refine
 

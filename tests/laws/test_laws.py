@@ -13,6 +13,7 @@ from harness.catalog import discover
 from harness.errors import UserError
 from harness.laws import laws
 from harness.laws.small_run import SmallRun
+from harness.laws.space_laws import extremes
 from harness.laws.verdicts import BROKEN, KEPT, NOT_APPLICABLE, Violation, try_law
 from tests.support.racing import environment, typed
 
@@ -38,6 +39,15 @@ LONG = {
 }
 
 
+# Nor does it train at more points than this in `make test`.
+MANY = 10
+
+
+def points_of(name):
+    """How many points the law `values` trains."""
+    return len(list(extremes(discover.read(discover.find(name)).literals["SPACE"])))
+
+
 # A variant's code is its file's, which keeps the others; those are slow tests of the variant.
 OF_VARIANTS = {"points", "runs", "descends", "acts", "resumes", "exports"}
 
@@ -46,7 +56,8 @@ def laws_of_all():
     for name in NAMES:
         variant = discover.find(name).path.stem != name
         for law in laws.LAWS:
-            slow = (law == "values" and name in LONG) or (variant and law not in OF_VARIANTS)
+            long = law == "values" and (name in LONG or points_of(name) > MANY)
+            slow = long or (variant and law not in OF_VARIANTS)
             yield pytest.param(name, law, marks=[pytest.mark.slow] if slow else [])
 
 

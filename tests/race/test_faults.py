@@ -280,6 +280,7 @@ def strike(planned, victim, step):
     return status
 
 
+@pytest.mark.slow  # test_fault_matrix.py has a shorter one, of several kinds of faults
 def test_kills_change_nothing_but_the_time(tmp_path):
     """The referee dies before the first checkpoint, at step 75, and the runner after it."""
     numbers = {"horizon": 300, "evaluate": {"points": 4, "batch": 60}}
