@@ -27,19 +27,10 @@ def subject(name):
 
 
 # The law `values` takes these three to ten seconds: each point rounds a model, or finds a noise.
-LONG = {
-    "adaround",
-    "brecq",
-    "cbq",
-    "efficientqat",
-    "omniquant",
-    "private_sgd",
-    "automatic_clipping",
-    "dp_adamw",
-}
+LONG = {"adaround", "brecq", "cbq", "omniquant"}
 
 
-# Nor does it train at more points than this in `make test`.
+# Where the law `values` has more points than this, it is a slow test.
 MANY = 10
 
 
