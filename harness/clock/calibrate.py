@@ -4,11 +4,10 @@ import statistics
 
 from harness.catalog import discover
 from harness.catalog.definition import Definition, define, tree_of
-from harness.catalog.identity import step_hash
 from harness.catalog.kinds import OPERATIONS, REFERENCE_STEP, computes
 from harness.clock.measure import Standard, level, summary
 from harness.clock.prices import SCHEMA, canonical_passes, table_hash
-from harness.clock.tables import fingerprint, table_of
+from harness.clock.tables import fingerprint, step_of, table_of
 from harness.errors import UserError
 
 # Kinds that `table_checks.lint` compares with each other.
@@ -39,7 +38,7 @@ def standard(definition: Definition, engine: dict) -> Standard | None:
     """
     reference = define(STANDARD, tree_of(STANDARD), "mini", None)
     table = table_of(reference, engine)
-    if reference.key == definition.key or table is None or table.step != step_hash(reference):
+    if reference.key == definition.key or table is None or table.step != step_of(reference):
         return None
     return Standard(reference, table.of(REFERENCE_STEP).seconds, table.origin)
 
@@ -73,7 +72,7 @@ def make_table(
     table = {
         "schema": SCHEMA,
         "workload": definition.key,
-        "step": step_hash(definition),
+        "step": step_of(definition),
         "machine": fingerprint(engine) | {"device": timings[0]["device"]},
         "processes": len(timings),
         "busy": busy,

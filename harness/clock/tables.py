@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from harness.catalog import labels
-from harness.catalog.definition import Definition
+from harness.catalog.definition import Definition, tree_of
 from harness.catalog.identity import step_hash
 from harness.catalog.kinds import EXCHANGE, LABEL, REFERENCE_STEP, computes, parse_kind
 from harness.clock.measure import level, measure, summary
@@ -48,7 +48,22 @@ def table_of(definition: Definition, engine: dict) -> Table | None:
     if own or not definition.variant:
         return own
     base = load_table(prices_path(replace(definition, variant=None), engine))
-    return base if base and base.step == step_hash(definition) else None
+    return base if base and base.step == step_of(definition) else None
+
+
+def step_of(definition: Definition) -> str:
+    """Return the hash of a step, whatever an exchange or a label costs.
+
+    A stated price is no part of what a step computes, so the hash is that with the scale's own
+    price. A variant that changes the price has the table of its base.
+    """
+    block, scales = definition.block, {}
+    for name, key, *_ in STATES.values():
+        if name in block:
+            scales = scales or tree_of(definition.place or definition.name)
+            own = scales.get(definition.scale, {}).get(name, {})
+            block = block | {name: block[name] | {k: own[k] for k in (key,) if k in own}}
+    return step_hash(replace(definition, block=block))
 
 
 def prices(definition: Definition, engine: dict, kinds) -> Table:
@@ -60,7 +75,7 @@ def prices(definition: Definition, engine: dict, kinds) -> Table:
     Raises:
         UserError: the frozen table is damaged, or a kind does not fit the workload.
     """
-    step, installed = step_hash(definition), version("torch").split("+")[0]
+    step, installed = step_of(definition), version("torch").split("+")[0]
     table = table_of(definition, engine)
     if table is None or table.step != step:
         why = f"{definition.key} has no price table for this device"
@@ -121,7 +136,7 @@ def ratios(definition: Definition, engine: dict, kinds: list[str]) -> dict[str, 
     horizon.
     """
     machine = hashing.canonical(fingerprint(engine))
-    name = f"{definition.key}-{hashing.digest(step_hash(definition), machine)[:16]}.json"
+    name = f"{definition.key}-{hashing.digest(step_of(definition), machine)[:16]}.json"
     path = paths.cache_folder() / "prices" / name
     stored = read_json(path) if path.exists() else {}
     if missing := [kind for kind in kinds if kind not in stored]:

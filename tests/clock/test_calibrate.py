@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -290,6 +291,17 @@ def test_a_variant_of_the_same_step_is_told_in_its_bases_prices(tmp_path, monkey
     kinds = ["forward_backward"]
     assert tables.prices(goal, ENGINE, kinds).name == "ft_vit.mini.json"
     assert tables.prices(batch, ENGINE, kinds).why.endswith("has no price table for this device")
+
+
+@pytest.mark.parametrize("variant, exchange", [("slow", 100), ("free", 0)])
+def test_a_variant_of_another_stated_price_has_the_prices_of_its_base(variant, exchange):
+    definition = define("fed", tree_of("fed"), "mini", variant)
+    table = tables.prices(definition, ENGINE, ["forward_backward", "exchange"])
+    base = define("fed", tree_of("fed"), "mini", None)
+    assert table.origin == tables.table_of(base, ENGINE).origin
+    assert table.of("exchange").seconds == exchange * table.of("forward_backward").seconds
+    more = replace(definition, block=definition.block | {"batch": 2 * definition.block["batch"]})
+    assert tables.step_of(more) != tables.step_of(definition) == tables.step_of(base)
 
 
 def test_gradients_of_each_example_may_cost_what_they_compute(table):

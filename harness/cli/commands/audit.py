@@ -2,7 +2,6 @@
 
 import sys
 
-from harness.catalog import identity
 from harness.catalog.kinds import REFERENCE_STEP
 from harness.cli.arguments import parser, whole
 from harness.cli.commands import calibrate
@@ -47,7 +46,7 @@ def run(arguments: list[str]) -> int:
     for kind, there, here, low, high in lines:
         far = "  differs" if low / there > FAR or high / there < 1 / FAR else ""
         print(f"{kind:36}{there:9.3f}{here:9.3f}{here / there:12.3f}{far}")
-    if table.step != identity.step_hash(definition):
+    if table.step != tables.step_of(definition):
         print("the step's code or shapes are not those of the table")
     if trouble := busy(found, load):
         print(f"this machine was busy: {trouble}", file=sys.stderr)
