@@ -1,7 +1,7 @@
 """What the jobs of one submission on one workload have brought so far, and which point is best."""
 
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +32,12 @@ class Job(NamedTuple):
 def _default(key: str) -> Any:
     """Return a dataclass field whose default is that of conf/config.yaml."""
     return field(default_factory=lambda: configuration.defaults()[key])
+
+
+@cache
+def defined(workload: str, scale: str, variant: str | None) -> Definition:
+    """Return the numbers of a workload, which the pairs of a plan read once."""
+    return define(workload, tree_of(workload), scale, variant)
 
 
 @dataclass
@@ -74,10 +80,11 @@ class PairResults:
     @cached_property
     def definition(self) -> Definition:
         """The workload's numbers as the pair first saw them; `renew` reads them again."""
-        return define(self.workload, tree_of(self.workload), self.scale, self.variant)
+        return defined(self.workload, self.scale, self.variant)
 
     def renew(self) -> None:
         """Read the workload's numbers again: its goal has changed."""
+        defined.cache_clear()
         self.__dict__.pop("definition", None)
 
     @cached_property

@@ -10,7 +10,7 @@ seeds, at the share that was best.
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from harness.campaign.pair_results import Job, PairResults
+from harness.campaign.pair_results import Job, PairResults, defined
 from harness.campaign.plan import Plan
 from harness.campaign.trial import settings
 from harness.catalog import discover
@@ -176,6 +176,7 @@ def pairs_of(made: Plan, results: Path, say: Callable[[str], None] = lambda _: N
         results: whose tuned points a block with `tuned: true` races.
         say: called with a line for each pair that is left out because no point is tuned.
     """
+    defined.cache_clear()
     found: dict[str, Pair] = {}
     for block in made.blocks:
         for submission, name, variant in block.pairs():

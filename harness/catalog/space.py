@@ -9,6 +9,7 @@ workload's goal decides: no trial tunes it (`asked`).
 
 import hashlib
 import math
+from functools import lru_cache
 from keyword import iskeyword
 from types import SimpleNamespace
 
@@ -143,8 +144,6 @@ def point(space: dict, study: int, index: int) -> dict:
     in the order of SPACE. Another order gives other
     points; it is another submission as well, since the order is part of the file's identity.
     """
-    from scipy.stats import qmc
-
     ranges = {
         name: spec
         for name, spec in space.items()
@@ -153,12 +152,22 @@ def point(space: dict, study: int, index: int) -> dict:
     values = default(space)
     if not ranges:
         return values
-    seed = int.from_bytes(hashlib.sha256(f"{sorted(ranges)}/{study}".encode()).digest()[:4], "big")
-    sequence = qmc.Sobol(len(ranges), scramble=True, rng=seed)
-    u = sequence.fast_forward(index).random(1)[0] if index else sequence.random(1)[0]
+    quantiles = _sobol(tuple(sorted(ranges)), study, index)
     return values | {
-        name: _at(spec, float(x)) for (name, spec), x in zip(ranges.items(), u, strict=True)
+        name: _at(spec, u) for (name, spec), u in zip(ranges.items(), quantiles, strict=True)
     }
+
+
+@lru_cache(maxsize=4096)
+def _sobol(names: tuple[str, ...], study: int, index: int) -> tuple[float, ...]:
+    """Return point `index` of the sequence in [0, 1) whose seed is a hash of names and study."""
+    from scipy.stats import qmc
+
+    text = f"{[*names]}/{study}".encode()
+    seed = int.from_bytes(hashlib.sha256(text).digest()[:4], "big")
+    sequence = qmc.Sobol(len(names), scramble=True, rng=seed)
+    row = sequence.fast_forward(index).random(1)[0] if index else sequence.random(1)[0]
+    return tuple(float(u) for u in row)
 
 
 def check(space: dict, name: str, value, where: str):
