@@ -67,8 +67,11 @@ class Collection:
         self.left_out += [(run.where, reason) for run, reason in dropped]
 
 
-def collect(paths: Sequence[Path | str]) -> Collection:
+def collect(paths: Sequence[Path | str], workload: str = "") -> Collection:
     """Read all records under results folders, run folders or compact files, in order.
+
+    Args:
+        workload: a name or key; the boards of others are not read. All run folders are.
 
     Raises:
         UserError: a path does not exist.
@@ -83,7 +86,7 @@ def collect(paths: Sequence[Path | str]) -> Collection:
             )
         require_compact(path)
         result.unfit += [pair for pair in _unfit(path, result.left_out) if pair not in result.unfit]
-        for run in _read(path, result):
+        for run in _read(path, result, workload):
             _add(run, runs, result)
     result.runs = sorted(runs.values(), key=lambda run: (run.key, *order(run)))
     result.left_out.sort()
@@ -124,7 +127,7 @@ def _agree(first: RecordedRun, second: RecordedRun) -> bool:
     return same and first.record["outcome"] == second.record["outcome"]
 
 
-def _read(path: Path, result: Collection) -> Iterator[RecordedRun]:
+def _read(path: Path, result: Collection, workload: str) -> Iterator[RecordedRun]:
     """Yield the records of a file or a folder; name the others in `result.left_out`."""
     if path.is_file():
         yield from _lines(path, result)
@@ -148,7 +151,8 @@ def _read(path: Path, result: Collection) -> Iterator[RecordedRun]:
             result.folders.add(run.where)
             yield run
     for file in sorted((path / "board").glob("*.jsonl")):
-        yield from _lines(file, result)
+        if workload in ("", file.name.split(".")[0], file.stem):
+            yield from _lines(file, result)
 
 
 def _lines(file: Path, result: Collection) -> Iterator[RecordedRun]:

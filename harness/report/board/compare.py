@@ -73,7 +73,7 @@ def versus(first: str, second: str, workload: str, scale: str, results: str) -> 
             "two submissions, or two points of one",
             "harness compare adamw muon",
         )
-    collection = collect([results])
+    collection = collect([results], workload)
     lines: list[str] = []
     for board in boards(collection, references([results])):
         rows = [_row(board, request) for request in asked]
@@ -90,7 +90,7 @@ def versus(first: str, second: str, workload: str, scale: str, results: str) -> 
         if keys:
             lines += _board(board, a, b, keys)
     if not lines:
-        raise _nothing(collection, asked, workload, scale, results)
+        raise _nothing(collect([results]), asked, workload, scale, results)
     return "\n".join(lines)
 
 
