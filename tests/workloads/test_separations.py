@@ -19,6 +19,8 @@ SEPARATED = [
     ("private", "private_sgd", ["automatic_clipping"]),
     ("fed", "one_bit_adam", ["adamw", "fedavg_plain"]),
     ("gpt2_fed", "diloco", ["fedavg"]),
+    ("vit_fed", "diloco", ["adamw", "fedavg"]),
+    ("ft_greedy", "hyperfit", ["full"]),
     ("constrained", "frank_wolfe", ["sgd", "adam"]),
     ("game", "halpern", ["sgd", "adam"]),
     ("blackbox", "tpsgd", ["cbo"]),
