@@ -743,6 +743,27 @@ def test_compare_says_which_is_faster_and_how_sure(results, capsys):
     assert "did you mean workload" in capsys.readouterr().err
 
 
+def test_a_comparison_on_one_workload_reads_no_other_workloads_board(tmp_path, capsys):
+    results, boards_folder = tmp_path / "results", tmp_path / "made" / "board"
+    records.campaign(results, {"adamw": 1.0, "lion": 1.5}, ["alpha", "beta"], scatter=0.02)
+    boards_folder.mkdir(parents=True)
+    runs = collect([results]).runs
+    for name in ("alpha", "beta"):
+        own = [run for run in runs if run.record["workload"] == name]
+        write_compact(boards_folder / f"{name}.mini.jsonl", own)
+    made = boards_folder.parent
+    shutil.copytree(results / "reference", made / "reference")
+    assert len(collect([made]).runs) == 2 * len(collect([made], "alpha").runs) == len(runs)
+    assert collect([made], "alpha.mini").read == len(runs) // 2
+    assert collect([made], "alph").read == 0
+    told = []
+    for folder in (results, made):
+        line = ["compare", "lion", "adamw", "workload=alpha", f"results={folder}"]
+        assert main.main(line) == 0
+        told.append(capsys.readouterr().out.splitlines()[:2])
+    assert told[0] == told[1]
+
+
 @pytest.mark.slow
 def test_ten_thousand_records_in_a_minute(results, tmp_path):
     submissions = {f"method_{i:02}": 0.4 + 0.015 * i for i in range(100)}
