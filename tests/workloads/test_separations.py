@@ -18,7 +18,7 @@ SEPARATED = [
     ("active", "margin", ["adamw", "random_labels"]),
     ("private", "private_sgd", ["automatic_clipping"]),
     ("fed", "one_bit_adam", ["adamw", "fedavg_plain"]),
-    ("gpt2_fed", "diloco", ["fedavg"]),
+    ("gpt2_fed", "diloco", ["fedavg", "scaffold"]),
     ("vit_fed", "diloco", ["adamw", "fedavg"]),
     ("ft_greedy", "hyperfit", ["full"]),
     ("constrained", "frank_wolfe", ["sgd", "adam"]),
@@ -28,7 +28,7 @@ SEPARATED = [
     ("stream_relabelled", "continual_backprop", ["finetune", "redo"]),
     ("stream_split", "er", ["finetune", "ewc"]),
     ("gpt2_moe", "loss_free_balance", ["adamw"]),
-    ("matrix_completion", "robust_altmin", ["asd", "rgd", "svp"]),
+    ("matrix_completion", "robust_altmin", ["rgd"]),
     ("pinn_poisson64", "ssbroyden", ["adam", "variable_projection"]),
     ("vit", "infobatch", ["el2n_pruning", "grand_pruning"]),
 ]
