@@ -28,7 +28,6 @@ SEPARATED = [
     ("stream_relabelled", "continual_backprop", ["finetune", "redo"]),
     ("stream_split", "er", ["finetune", "ewc"]),
     ("gpt2_moe", "loss_free_balance", ["adamw"]),
-    ("matrix_completion", "robust_altmin", ["rgd"]),
     ("pinn_poisson64", "ssbroyden", ["adam", "variable_projection"]),
     ("vit", "infobatch", ["el2n_pruning", "grand_pruning"]),
 ]
