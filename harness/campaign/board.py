@@ -29,12 +29,11 @@ class Known:
 
     def __init__(self, results: Path):
         self.results = results
-        self.versions: dict[str, Definition] = {}  # by pair: hashes are read once
         self.sources: dict[str, str] = {}
         self.runs: dict[str, dict[tuple, RecordedRun]] = {}
 
     def __call__(self, pair: Pair, job: Job) -> RecordedRun | None:
-        definition = self._definition(pair)
+        definition = pair.definition
         key = (
             definition.training_hash,
             self._source(pair),
@@ -49,7 +48,7 @@ class Known:
 
     def failed(self, pair: Pair) -> str | None:
         """Why the pair's trials failed, if they did, and neither side has changed since."""
-        definition = self._definition(pair)
+        definition = pair.definition
         known = read_failed(self.results, definition.key).get(pair.submission)
         if known is None or known["training_hash"] != definition.training_hash:
             return None
@@ -64,12 +63,6 @@ class Known:
         # Who mends a submission while its pair fails must not have the mended one given up.
         pair.source = pair.source or self.sources[pair.submission]
         return self.sources[pair.submission]
-
-    def _definition(self, pair: Pair) -> Definition:
-        where = f"{pair.workload}.{pair.scale}.{pair.variant}"
-        if where not in self.versions:
-            self.versions[where] = pair.definition
-        return self.versions[where]
 
     def _of(self, key: str) -> dict[tuple, RecordedRun]:
         if key not in self.runs:
