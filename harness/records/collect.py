@@ -71,13 +71,14 @@ def collect(paths: Sequence[Path | str], workload: str = "") -> Collection:
     """Read all records under results folders, run folders or compact files, in order.
 
     Args:
-        workload: a name or key; the boards of others are not read. All run folders are.
+        workload: a name or key; of compact files the lines of other workloads are skipped unread.
 
     Raises:
         UserError: a path does not exist.
     """
     runs: dict[str, RecordedRun] = {}
     result = Collection([], [])
+    named = workload.split(".")[0]
     for path in dict.fromkeys(map(Path, paths)):  # a path that is given twice is read once
         if not path.exists():
             raise UserError(
@@ -86,7 +87,7 @@ def collect(paths: Sequence[Path | str], workload: str = "") -> Collection:
             )
         require_compact(path)
         result.unfit += [pair for pair in _unfit(path, result.left_out) if pair not in result.unfit]
-        for run in _read(path, result, workload):
+        for run in _read(path, result, named):
             _add(run, runs, result)
     result.runs = sorted(runs.values(), key=lambda run: (run.key, *order(run)))
     result.left_out.sort()
@@ -127,10 +128,10 @@ def _agree(first: RecordedRun, second: RecordedRun) -> bool:
     return same and first.record["outcome"] == second.record["outcome"]
 
 
-def _read(path: Path, result: Collection, workload: str) -> Iterator[RecordedRun]:
+def _read(path: Path, result: Collection, named: str) -> Iterator[RecordedRun]:
     """Yield the records of a file or a folder; name the others in `result.left_out`."""
     if path.is_file():
-        yield from _lines(path, result)
+        yield from _lines(path, result, named)
         return
     inner = path / "runs" if (path / "runs").is_dir() else path
     for folder in sorted(log.parent for log in inner.rglob("log.jsonl")):
@@ -151,13 +152,12 @@ def _read(path: Path, result: Collection, workload: str) -> Iterator[RecordedRun
             result.folders.add(run.where)
             yield run
     for file in sorted((path / "board").glob("*.jsonl")):
-        if workload in ("", file.name.split(".")[0], file.stem):
-            yield from _lines(file, result)
+        yield from _lines(file, result, named)
 
 
-def _lines(file: Path, result: Collection) -> Iterator[RecordedRun]:
+def _lines(file: Path, result: Collection, named: str) -> Iterator[RecordedRun]:
     """Yield the records of a compact file that keep every rule; name the others."""
-    for run in read_compact(file, result.left_out):
+    for run in read_compact(file, result.left_out, named):
         if reason := broken_rule(run.record, None, run.environment):
             result.left_out.append((run.where, reason))
         else:

@@ -69,16 +69,16 @@ def require_compact(path: Path) -> None:
         )
 
 
-def read_compact(path: Path, left_out: list, submission: str = "") -> Iterator[RecordedRun]:
+def read_compact(path: Path, left_out: list, named: str = "") -> Iterator[RecordedRun]:
     """Yield the runs of a compact file; add (place, reason) to `left_out` for each other line.
 
     Args:
-        submission: lines of runs that do not have this name are skipped unread.
+        named: a submission or a workload; lines of runs that lack this name are skipped unread.
     """
     environments: dict[str, dict] = {}
-    name = json.dumps(submission).encode()
+    name = json.dumps(named).encode()
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        if submission and b'"run_id"' in line and name not in line:
+        if named and b'"run_id"' in line and name not in line:
             continue
         where = f"{path.name} line {number}"
         try:
