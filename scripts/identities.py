@@ -14,7 +14,8 @@ from pathlib import Path
 
 from harness.catalog import definition, discover, identity
 from harness.catalog.discover import ROOT
-from harness.catalog.identity import source_hash, step_hash
+from harness.catalog.identity import source_hash
+from harness.clock.tables import step_of
 from harness.race.configuration import engine_for, engine_named
 
 FROZEN = ROOT / "tests" / "catalog" / "identities.json"
@@ -36,7 +37,7 @@ def workloads() -> dict[str, dict[str, str]]:
                 identities[one.key] = {
                     "hash": one.hash,
                     "training": one.training_hash,
-                    "step": step_hash(one),
+                    "step": step_of(one),
                 }
     return identities
 

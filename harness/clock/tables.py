@@ -57,13 +57,13 @@ def step_of(definition: Definition) -> str:
     A stated price is no part of what a step computes, so the hash is that with the scale's own
     price. A variant that changes the price has the table of its base.
     """
-    block, scales = definition.block, {}
-    for name, key, *_ in STATES.values():
-        if name in block:
-            scales = scales or tree_of(definition.place or definition.name)
-            own = scales.get(definition.scale, {}).get(name, {})
-            block = block | {name: block[name] | {k: own[k] for k in (key,) if k in own}}
-    return step_hash(replace(definition, block=block))
+    block = definition.block
+    stated = [(name, key) for name, key, *_ in STATES.values() if name in block]
+    if not stated:
+        return step_hash(definition)
+    scale = tree_of(definition.place or definition.name)[definition.scale]
+    own = {name: block[name] | {key: scale.get(name, block[name])[key]} for name, key in stated}
+    return step_hash(replace(definition, block=block | own))
 
 
 def prices(definition: Definition, engine: dict, kinds) -> Table:

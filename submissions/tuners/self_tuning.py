@@ -17,11 +17,12 @@ tuned; the answer is around the start h₀, so that the first weights are those 
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from harness import ops, surgery
 from harness.errors import UserError
 from harness.schedules import warmup_cosine
+from submissions.tuners._answering import Answering
+from submissions.tuners.trusted_hyperband import drawn
 
 PASSES = {"forward_backward": 1}
 SPACE = {
@@ -32,37 +33,9 @@ SPACE = {
     "scale": 0.5,
     "warmup": 0.05,
 }
-MOMENTUM, BETAS, EPS, SMALL, HELD = 0.9, (0.9, 0.999), 1e-8, 0.01, 10
+MOMENTUM, BETAS, EPS, HELD = 0.9, (0.9, 0.999), 1e-8, 10
 # Of three steps the last is the tuner's.
 TURN = 3
-
-
-class Answering(surgery.Adapted):
-    """A linear map whose weight and bias answer to log penalties."""
-
-    def __init__(self, linear, count):
-        super().__init__(linear)
-        self.weight.requires_grad_(True)
-        if self.bias is None:
-            raise UserError("self_tuning needs hidden maps with a bias")
-        rows = self.weight.shape[0]
-        self.V = nn.Parameter(self.weight.detach().clone())
-        self.c = nn.Parameter(self.bias.detach().clone())
-        self.U = nn.Parameter(SMALL * torch.randn(2 * rows, count).to(self.weight))
-        # h − h₀; the algorithm sets it.
-        self.moved = self.weight.new_zeros(count)
-
-    def scales(self):
-        return (self.U @ self.moved).chunk(2)
-
-    def dense(self):
-        return self.weight + self.scales()[0][:, None] * self.V
-
-    def dense_bias(self):
-        return self.bias + self.scales()[1] * self.c
-
-    def forward(self, x):
-        return F.linear(x, self.dense(), self.dense_bias())
 
 
 def adapt(model, task, hp):
@@ -104,7 +77,7 @@ class Algorithm:
         """Train the weights at perturbed penalties; return the loss without them."""
         task, hp, moved = self.task, self.hp, self.perturbed()(*self.tuned)
         self.show(moved)
-        batch = task.next_batch() if self.train is None else task.gather(self.drawn(self.train))
+        batch = task.next_batch() if self.train is None else drawn(task, self.train)
         penalties = (self.start + moved).exp()
 
         def loss(*_):
@@ -125,7 +98,7 @@ class Algorithm:
     def tuner_step(self):
         """Train h and σ on examples that are apart; return their loss."""
         task, state, leaves = self.task, self.state, [t.requires_grad_() for t in self.tuned]
-        batch, perturb = task.gather(self.drawn(self.valid)), self.perturbed()
+        batch, perturb = drawn(task, self.valid), self.perturbed()
         seen = []
 
         def loss(*_):
@@ -141,11 +114,6 @@ class Algorithm:
         ops.adam_(self.tuned, grads, state["m"], state["v"], state["steps"],
                   self.hp.tuner_lr, BETAS, EPS)  # fmt: skip
         return seen[0]
-
-    def drawn(self, numbers):
-        """Return as many of these numbers as a batch has, drawn with replacement."""
-        index = torch.randint(len(numbers), (self.task.batch_size,), generator=self.task.rng)
-        return numbers[index]
 
     def step(self):
         turn = self.task.step % TURN
