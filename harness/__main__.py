@@ -18,6 +18,9 @@ def search_current_folder_last() -> None:
 
 
 if __name__ == "__main__":
+    if sys.version_info < (3, 11):  # noqa: UP036 (nobody has installed anything yet)
+        print("harness: needs Python 3.11 or newer, not", sys.version.split()[0], file=sys.stderr)
+        sys.exit(2)
     search_current_folder_last()
     try:
         from harness.cli.main import main

@@ -9,7 +9,11 @@ from harness.cli.arguments import COMMANDS
 from harness.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, UserError
 from harness.system import torchrun
 from harness.system.files import NO_ROOM
-from harness.system.paths import children_import_this_copy, require_own_packages
+from harness.system.paths import (
+    children_import_this_copy,
+    not_installed,
+    require_own_packages,
+)
 from harness.system.terminal import printable
 
 HELP = """\
@@ -104,6 +108,9 @@ def main(arguments: list[str] | None = None) -> int:
         from harness.train.failure import in_file_of_the_user, in_one_line
 
         if not in_file_of_the_user(error):
+            if missing := not_installed(error):
+                print(f"harness: {missing}", file=sys.stderr)
+                return EXIT_USAGE
             raise
         print(f"harness: {printable(in_one_line(error))}", file=sys.stderr)
         return EXIT_FAILED

@@ -1,6 +1,7 @@
 """The project's folder, and the folder for downloads and prepared data."""
 
 import os
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -47,3 +48,15 @@ def require_own_packages() -> None:
                 "the harness needs its own",
                 "take the other out of PYTHONPATH, rename it, or work in an environment of its own",
             )
+
+
+def not_installed(error: Exception) -> str:
+    """Return what to type where a package that the harness needs is missing; "" otherwise."""
+    package = (getattr(error, "name", None) or "").partition(".")[0]
+    if not isinstance(error, ModuleNotFoundError) or not package or (ROOT / package).exists():
+        return ""
+    environment = ROOT / ".venv" / "bin" / "activate"
+    fix = f"make race in {ROOT}, or pip install {ROOT}"
+    if environment.exists():
+        fix = f". {environment}"
+    return f"{sys.executable} has no package {package!r}, which the harness needs; type {fix}"

@@ -66,6 +66,19 @@ def test_telling_imports_nothing_heavy(arguments):
     assert time.monotonic() - began[1] < 15  # about 0.1 s on an idle machine
 
 
+@pytest.mark.parametrize("arguments", [["workload=gpt2"], ["report"], ["suggest", "gpt2"]])
+def test_an_environment_without_the_packages_is_told_in_one_line(arguments):
+    # -S: without site-packages
+    code = "import sys; from harness.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "has no package" in done.stderr
+    assert "; type " in done.stderr
+
+
 def test_a_typo_is_told_before_anything_heavy_is_imported():
     code = "from harness.cli.main import main; main(['workload=gtp2'])"
     code += "; import sys; print(*sys.modules)"
