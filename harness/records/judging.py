@@ -12,11 +12,15 @@ import math
 from dataclasses import dataclass
 
 from harness.catalog.goal import primary
+from harness.catalog.kinds import REFERENCE_STEP
+from harness.clock import reading
 from harness.clock.prices import Table, overdrawn
 from harness.records import stream_metrics
 from harness.records.hopeless import Bound
 
 EXPLODED = 10.0  # a loss this many times its value before training ends the trial as diverged
+SLOWEST = 10.0  # times the seconds of its budget end a trial, set-up and lost steps left out
+PATIENCE = 60.0  # reference seconds that no trial is ended for: ratios of short times are noise
 Ending = tuple[str, str | None]  # outcome, and the reason where one is needed
 
 
@@ -180,6 +184,8 @@ def ending(terms: Terms, rows: list[dict], table: Table, bound: Bound | None) ->
         return "invalid", reason
     if at_end:
         return "out_of_budget", None
+    if reason := _too_slow(terms, rows, table):
+        return "out_of_budget", reason
     metric = primary(terms.goal)[0]
     points = [(row["progress"], row["metrics"][metric]) for row in rows]
     reason = bound.reason(points) if bound else None
@@ -196,6 +202,21 @@ def _divergence(goal: dict, first: dict, last: dict) -> str | None:
     if direction == "at_most" and value > EXPLODED * initial > 0:
         return f"{metric} is {value:.4g} at step {last['step']}, {initial:.4g} before training"
     return None
+
+
+def _too_slow(terms: Terms, rows: list[dict], table: Table) -> str | None:
+    """Return a message if the work beside a trial's passes took many times its budget, or None.
+
+    A budget is a number of passes, and what is computed beside them is not among them. A trial
+    that would take hours is over long after it has missed: a miss counts as four times the
+    reference's time.
+    """
+    clock = reading.read(rows, table)
+    spent = clock.total - clock.setup - clock.lost
+    budget = terms.budget * table.of(REFERENCE_STEP).seconds
+    if spent <= max(SLOWEST * budget, PATIENCE):
+        return None
+    return f"{spent:.4g} s of training, {spent / budget:.3g} times its budget of {budget:.4g} s"
 
 
 def is_current(record: dict, workload_hash: str, table: Table, until: str) -> bool:

@@ -5,7 +5,9 @@ import time
 
 import pytest
 
-from harness.records import run_folder
+from harness.clock import prices
+from harness.records import judging, run_folder
+from harness.records.rules.verdict import examine
 from tests.support import racing, tiny
 
 
@@ -26,3 +28,31 @@ def test_a_wall_clock_that_jumps_changes_no_second(jump, isolation, tmp_path, mo
         assert 0 <= row["outside"] < 100
     assert all(0 <= seconds < 100 for seconds in jumped.record["wall"].values())
     assert jumped.record["end"]["total"] < 100
+
+
+def test_ten_times_the_budget_beside_the_passes_ends_a_trial(tmp_path, monkeypatch):
+    monkeypatch.setattr(judging, "PATIENCE", 0.0)
+    run = racing.race(racing.trial("laborious", tmp_path))
+    assert run.outcome == "out_of_budget"
+    assert run.record["step"] < racing.HORIZON
+    assert "times its budget" in run.record["reason"]
+    assert not [verdict.fails for verdict in examine([run.folder]) if verdict.fails]
+
+
+def test_no_trial_of_less_than_a_minute_is_ended_for_its_seconds(tmp_path):
+    run = racing.race(racing.trial("laborious", tmp_path))
+    assert run.outcome == "out_of_budget"
+    assert run.record["step"] == racing.HORIZON
+    assert run.record["reason"] is None
+
+
+def test_set_up_and_lost_steps_end_no_trial():
+    row = {"step": 10, "counts": {"forward_backward": 10}, "passes": {"forward_backward": 10}}
+    row |= {"inside": {"forward_backward": 1.0}, "outside": 0.5, "anchor": 0.1, "hooked": []}
+    row |= {"anchor_seconds": 0.1, "setup_seconds": 1000.0, "lost_steps": 9000}
+    row |= {"metrics": {"loss": 2.0}, "train_loss": 2.0, "goal": False, "progress": 0.5}
+    table = prices.Table({"forward_backward": prices.Price(0.1, 0.1, 0.1)}, "a test")
+    terms = judging.Terms({"goal": {"loss": {"at_most": 1.0}}}, 20, 20)
+    assert judging.ending(terms, [row, row | {"step": 11}], table, None) is None
+    slow = row | {"step": 11, "outside": 1000.0}
+    assert judging.ending(terms, [row, slow], table, None)[0] == "out_of_budget"

@@ -86,6 +86,8 @@ def verdict_lines(result: dict, reference: dict | None, colour: bool | None = No
         rest = f" {spoken(result['goal'])} in {time} reference seconds: {text}"
     elif outcome in ("out of budget", "hopeless"):
         rest = (", ended early: " if outcome == "hopeless" else ": ") + _shortfall(result)
+        if outcome == "out of budget" and result.get("reason"):
+            rest += f"; ended after {result['reason']}"
     else:
         rest = f": {result['reason']}" if result.get("reason") else ""
     lines = [paint(outcome, COLOURS.get(outcome, "red")) + rest]
