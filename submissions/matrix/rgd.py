@@ -4,14 +4,15 @@ Wei, Cai, Chan, Leung, "Guarantees of Riemannian optimization for low rank matri
 arXiv 1511.01562.
 
     X = U·Σ·Vᵀ, Z = A*(A(X) − y);  P(Z) = UUᵀZ + ZVVᵀ − UUᵀZVVᵀ;  d = −P(Z)
-    conjugate: d ← −P(Z) + b·P(d before), b such that A(d) and A(P(d before)) are orthogonal
+    conjugate: d ← −P(Z) + b·P(d before), b such that A(d) and A(P(d before)) are orthogonal;
+    a restart, b = 0, where |⟨P(Z), P(d before)⟩| ≥ ANGLE·‖P(Z)‖·‖P(d before)‖ or
+    ‖P(Z)‖ ≥ RATIO·‖P(d before)‖
     X ← the best approximation of rank r of X + t·d, t = −⟨P(Z), d⟩/‖A(d)‖²
 
 The approximation is an SVD of 2r x 2r, since X + t·d has rank 2r.
 
 State: none; the last direction if conjugate.
-Departures from the paper: a spectral start by `sweeps` subspace iterations on A*(y); no restarts of
-the conjugate directions.
+Departures from the paper: a spectral start by `sweeps` subspace iterations on A*(y).
 """
 
 import torch
@@ -20,6 +21,7 @@ from submissions.matrix import _operator
 
 SPACE = {"conjugate": {"choice": [False, True], "tuned": False}, "sweeps": 10}
 VARIANTS = {"rcg": {"conjugate": True}}
+ANGLE, RATIO = 0.1, 1.0
 
 
 def tangent(z, u, v):
@@ -55,8 +57,11 @@ class Algorithm:
         along = -g
         if self.last is not None:
             before = tangent(self.last, u, v)
-            a, b = measure(along), measure(before)
-            along = along - (a * b).sum() / b.square().sum().clamp(min=1e-300) * before
+            size = before.norm()
+            turned = (g * before).sum().abs() < ANGLE * g.norm() * size
+            if turned and g.norm() < RATIO * size:
+                a, b = measure(along), measure(before)
+                along = along - (a * b).sum() / b.square().sum().clamp(min=1e-300) * before
         rate = -(g * along).sum() / measure(along).square().sum().clamp(min=1e-300)
         moved = left @ right.T + rate * along
         _operator.balance_(task.params, *retract(moved, rank, u, v))

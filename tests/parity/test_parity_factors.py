@@ -122,7 +122,10 @@ def rgd(steps, conjugate, sweeps):
         d = -g
         if conjugate and last is not None:
             before = onto(last)
-            d = d - (p.seen * d * before).sum() / (p.seen * before**2).sum() * before
+            sizes = np.linalg.norm(g), np.linalg.norm(before)
+            orthogonal = abs((g * before).sum()) / (sizes[0] * sizes[1]) < 0.1
+            if orthogonal and sizes[0] / sizes[1] < 1:
+                d = d - (p.seen * d * before).sum() / (p.seen * before**2).sum() * before
         last = d
         u, s, v = cut(x - (g * d).sum() / p.square(d) * d, p.rank)
         x = (u * s) @ v.T
