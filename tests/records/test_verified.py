@@ -128,6 +128,11 @@ def test_a_race_that_is_the_same_confirms_a_record_and_own_ones_are_listed(
     assert main.main(["verify", "--own", "--by", "us", str(file), "--list", str(own_list)]) == 0
     assert "1 records are listed as raced by us" in capsys.readouterr().out
     assert verified.read_list(own_list)[0]["by"] == "us"
+    # An entry that a second race made stays.
+    verified.add(own_list, [entry(run.record)])
+    assert main.main(["verify", "--own", "--by", "us", str(file), "--list", str(own_list)]) == 0
+    assert "0 records are listed as raced by us" in capsys.readouterr().out
+    assert verified.read_list(own_list)[0]["how"] == verified.AGAIN
 
 
 @pytest.mark.parametrize(

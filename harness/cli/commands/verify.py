@@ -46,9 +46,13 @@ def run(arguments: list[str]) -> int:
     chosen = [each for text in asked.records for each in _records(text)]
     by = asked.by or _user()
     if asked.own:
-        entries = [_entry(run, verified.OWN, "not raced again", by) for _, run in chosen]
+        # One that was raced again says more than its owner's word.
+        listed = {(entry["run_id"], entry["digest"]) for entry in verified.read_list(asked.list)}
+        every = [_entry(run, verified.OWN, "not raced again", by) for _, run in chosen]
+        entries = [e for e in every if (e["run_id"], e["digest"]) not in listed]
         verified.add(asked.list, entries)
-        print(f"{len(entries)} records are listed as raced by {by} in {asked.list}")
+        were = f"; {len(every) - len(entries)} were listed before" * (len(entries) < len(every))
+        print(f"{len(entries)} records are listed as raced by {by} in {asked.list}{were}")
         return EXIT_OK
     confirmed = 0
     for place, record in chosen:
