@@ -5,7 +5,6 @@ where preparing data would take long, a description of examples to make instead.
 submission around it are those of a race. No hash covers the block; it is not a scale to race at.
 """
 
-import copy
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
@@ -71,7 +70,7 @@ class SmallWorkload:
         model, own = module.model(config), dict(data)
         task = Task(module, config, own, model, seed, self.horizon, kinds)
         if hasattr(module, PRETRAINED):
-            task.start = copy.deepcopy(model.state_dict())
+            task.start = {name: t.clone() for name, t in model.state_dict().items()}
         return task
 
     def judge(self, tensors: dict[str, Tensor], active: list[bool] | None) -> float:
@@ -79,15 +78,20 @@ class SmallWorkload:
 
         On a fixed batch of training examples; of a stream, on what is learnt last.
         """
-        model = self.task().model
-        model.load_state_dict(tensors)
-        depth.set_depth(model, active)
-        return self.loss(model)
+        task = self.task()
+        task.model.load_state_dict(tensors)
+        depth.set_depth(task.model, active)
+        return self._judged(task)
 
     def loss(self, model: nn.Module) -> float:
         """Return the loss of any model of the workload on that batch; no pass is counted."""
         task = self.task()
-        task.model, index = model, torch.arange(task.examples)
+        task.model = model
+        return self._judged(task)
+
+    def _judged(self, task: Task) -> float:
+        """Return the loss of a task's model on that batch."""
+        index = torch.arange(task.examples)
         if task.labels is not None:
             index = task.labelled
         index = index[-40:] if self.track == "continual" else index[:64]

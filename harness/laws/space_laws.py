@@ -27,43 +27,69 @@ def points(small: SmallRun) -> str:
     return f"{len(small.space)} hyperparameters, {len(sampled)} points finite"
 
 
-def extremes(declared: dict) -> Iterator[tuple[str, dict]]:
-    """Yield the points at the ends of SPACE, each with its name.
+Point = tuple[str, dict]  # its title and its values
 
-    Each bound of a range and each choice, with defaults for the rest; then all lower and all upper
-    bounds together.
-    """
+
+def choices(declared: dict) -> Iterator[Point]:
+    """Yield each choice in SPACE that is not the default, with defaults for the rest."""
     default = space.default(declared)
-    ends = {
-        name: spec["choice"]
-        if "choice" in spec
-        else next(spec[k] for k in space.RANGES if k in spec)
-        for name, spec in declared.items()
-        if isinstance(spec, dict)
-    }
-    for name, values in ends.items():
-        for value in values:
+    for name, spec in declared.items():
+        for value in spec.get("choice", ()) if isinstance(spec, dict) else ():
             if value != default[name]:
                 yield f"{name}={value}", default | {name: value}
+
+
+def corners(declared: dict) -> Iterator[tuple[Point, list[Point]]]:
+    """Yield all lower and all upper bounds together; each with its bounds alone."""
+    default = space.default(declared)
+    ranges = {
+        name: next(spec[kind] for kind in space.RANGES if kind in spec)
+        for name, spec in declared.items()
+        if isinstance(spec, dict) and "choice" not in spec
+    }
     for title, index in (("all lower bounds", 0), ("all upper bounds", -1)):
-        if len(ends) > 1:
-            yield title, default | {name: values[index] for name, values in ends.items()}
+        ends = {name: bounds[index] for name, bounds in ranges.items()}
+        alone = [(f"{name}={value}", default | {name: value}) for name, value in ends.items()]
+        if ends:
+            yield (title, default | ends), alone
 
 
 def values(small: SmallRun) -> str:
-    """Every bound and every choice in SPACE trains without an error, and so do its corners.
+    """Every choice in SPACE trains without an error, and so do all bounds, together or alone.
 
-    A value that the small workload is too small for may be refused by a UserError.
+    A value that the small workload is too small for may be refused by a UserError. Where a corner
+    is refused or fails, each of its bounds is tried alone.
     """
-    run = refused = 0
-    for title, point in extremes(small.space):
-        try:
-            small.advance(small.begin(point=point), STEPS)
-        except UserError:
-            refused += 1
-        except Exception as error:
-            raise Violation(f"{title}: {in_one_line(error)}", "update") from error
+    run, refused = 0, 0
+    for title, point in choices(small.space):
+        refused += not _trains(small, title, point)
         run += 1
+    for (title, point), alone in corners(small.space):
+        run += 1
+        try:
+            whole = _trains(small, title, point)
+        except Violation:
+            for each in alone:
+                _trains(small, *each)
+            raise
+        if not whole:
+            run += len(alone) - 1
+            refused += sum(not _trains(small, *each) for each in alone)
     if not run:
         raise NotApplicable("SPACE has no ranges")
     return f"{run} points" + f", {refused} of them refused in words" * bool(refused)
+
+
+def _trains(small: SmallRun, title: str, point: dict) -> bool:
+    """Make a few steps at a point; return whether it was not refused in words.
+
+    Raises:
+        Violation: anything else went wrong.
+    """
+    try:
+        small.advance(small.begin(point=point), STEPS)
+    except UserError:
+        return False
+    except Exception as error:
+        raise Violation(f"{title}: {in_one_line(error)}", "update") from error
+    return True
