@@ -115,23 +115,32 @@ def _metrics(
     old, new = run.record.get("evaluations") or {}, again.record.get("evaluations") or {}
     if not old.get("step") or not new.get("step"):
         return False, "there are no evaluations to compare"
-    count = len(old["step"])
-    if run.record["outcome"] == "hopeless":
-        # The second race goes on; the curves of earlier trials ended the first.
-        new = {"step": new["step"][:count], "metrics": _cut(new["metrics"], count)}
-    elif run.record["outcome"] != again.record["outcome"]:
+    hopeless = run.record["outcome"] == "hopeless"
+    if not hopeless and run.record["outcome"] != again.record["outcome"]:
         return False, f"{run.record['outcome']} recorded, {again.record['outcome']} now"
+    # The curves of earlier trials, or a clock, ended one of the races and not the other.
+    early = hopeless or _ended_by_seconds(run) or _ended_by_seconds(again)
+    count = min(len(old["step"]), len(new["step"])) if early else len(old["step"])
+    if early:
+        old, new = _cut(old, count), _cut(new, count)
     if old["step"] == new["step"] and canonical(old["metrics"]) == canonical(new["metrics"]):
         weights = run.record.get("weights"), again.record.get("weights")
-        if None in weights or run.record["outcome"] == "hopeless" or weights[0] == weights[1]:
+        if None in weights or early or weights[0] == weights[1]:
             same = "the same weights" if None not in weights else "the same metrics"
             return True, f"{same} at {count} evaluations"
         return False, "the metrics are the same and the last weights are not"
     return _within_seeds(run, again, others)
 
 
-def _cut(metrics: dict, count: int) -> dict:
-    return {name: values[:count] for name, values in metrics.items()}
+def _ended_by_seconds(run: RecordedRun) -> bool:
+    """Return True if a trial missed its goal and was ended before its last step."""
+    return run.record["outcome"] == "out_of_budget" and run.record["step"] < run.record["horizon"]
+
+
+def _cut(columns: dict, count: int) -> dict:
+    """Return the steps and metrics of the first evaluations."""
+    metrics = {name: values[:count] for name, values in columns["metrics"].items()}
+    return {"step": columns["step"][:count], "metrics": metrics}
 
 
 def _elsewhere(run: RecordedRun, again: RecordedRun) -> str:

@@ -151,6 +151,26 @@ def test_a_second_race_that_differs_confirms_nothing(raced, change, why):
     assert why in seen
 
 
+def test_a_trial_that_its_seconds_ended_is_compared_up_to_there(raced):
+    (run,) = collect([raced]).runs
+    columns = run.record["evaluations"]
+    short = {"step": columns["step"][:3]} | {
+        "metrics": {name: values[:3] for name, values in columns["metrics"].items()}
+    }
+    missed = {"outcome": "out_of_budget", "time": None, "crossing": None}
+    whole = records.changed(run, missed | {"step": run.record["horizon"]})
+    ended = records.changed(
+        run, missed | {"step": short["step"][-1], "evaluations": columns | short}
+    )
+    for first, second in ((ended, whole), (whole, ended)):
+        agree, seen = verified.compare(first, second, [])
+        assert agree
+        assert "at 3 evaluations" in seen
+    for values in short["metrics"].values():
+        values[2] += 0.5
+    assert not verified.compare(ended, whole, [])[0]
+
+
 def test_other_bits_are_confirmed_within_the_interval_of_the_seeds_alone(raced):
     (run,) = collect([raced]).runs
     seeds = [records.shifted(run, factor) for factor in (0.98, 1.01, 1.03)]
