@@ -126,10 +126,10 @@ class PairResults:
             run = read_folder(Path(result["folder"]))
         if run is not None:
             self.found[job] = run
-        reasons = [each["reason"] for each in self.done.values() if each["outcome"] == "failed"]
+        failed = [each for each in self.done.values() if each["outcome"] in ("failed", "refused")]
         planned = len(self.tuning) + len(self.studies) * self.ruleset["seeds"]
-        if not self.found and len(reasons) >= min(TRIES, planned):
-            self.failed = reasons[-1]
+        if not self.found and len(failed) >= min(TRIES, planned):
+            self.failed = failed[-1]["reason"]
 
     def best(self, study: int | None = None) -> RecordedRun | None:
         """Return the run whose point is the best of a study's (of all): a trial or a ladder's."""

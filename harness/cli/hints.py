@@ -44,6 +44,8 @@ def next_lines(arguments: Sequence[str], trial: Trial, outcome: str, folder: Pat
         # Where every range was given a value, all trials would be the same one.
         free = dict.fromkeys(ranges) if typed >= ranges else {}
         return [race(arguments, sweep=True, dry=None, tuned=None, **free, trial=points)]
+    if outcome == "refused":
+        return [f"{harness('show', naming.word(trial.card.plugin))}  # says what it is for"]
     place, plugin = trial.definition.place, trial.card.plugin
     # the user's own files may be at fault, a shipped one hardly
     files = [naming.typed_path(Path(place))] if place else []

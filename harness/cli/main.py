@@ -49,8 +49,8 @@ commands:
   harness target WORKLOAD                                 set a workload's target by procedure
   harness doctor                                          what works on this machine
 
-exit status: 0 reached or completed, 1 failed, 2 bad usage, 3 disqualified,
-  75 interrupted (run it again to continue)
+exit status: 0 reached or completed, 1 failed, 2 bad usage or a submission that is not for the
+  workload, 3 disqualified, 75 interrupted (run it again to continue)
 """
 
 

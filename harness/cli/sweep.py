@@ -158,6 +158,6 @@ def _without_record(result: dict) -> str:
     outcome = result.get("outcome", "")
     if outcome == "busy":
         return "runs elsewhere"
-    if outcome in ("interrupted", "not started"):
+    if outcome in ("interrupted", "not started", "refused"):
         return outcome
     return "not started" if result.get("exit") == EXIT_INTERRUPTED else "failed"

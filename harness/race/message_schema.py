@@ -14,7 +14,8 @@ MOST = 1 << 53  # of a whole number; JSON keeps it exactly
 LONGEST = 1e9  # seconds
 TEXT = 4000  # letters of a text; its sender cuts a longer one
 NAMES = 10_000  # entries of a list of names
-FAILURES = ("failed", "oom", "disk_full", "killed")  # outcomes that a runner may report
+# outcomes that a runner may report
+FAILURES = ("failed", "refused", "oom", "disk_full", "killed")
 Check = Callable[[object], bool]
 
 

@@ -20,6 +20,7 @@ EXIT = {
     "out_of_budget": 0,
     "hopeless": 0,
     "invalid": 3,
+    "refused": 2,
     "interrupted": 75,
     "killed": 75,
     "busy": 0,

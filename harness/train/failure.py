@@ -14,8 +14,14 @@ LONGEST = 4000  # letters of a text; a tensor in an exception may print millions
 
 
 def failure(error: BaseException) -> dict:
-    """Return the outcome, the error and the traceback of an exception in a submission."""
+    """Return the outcome, the error and the traceback of an exception in a submission.
+
+    A UserError says that submission and workload do not fit, where no file of the user's raised it:
+    nothing is to be mended then.
+    """
     text = _text(error)
+    if isinstance(error, UserError) and not in_file_of_the_user(error):
+        return {"outcome": "refused", "error": text, "traceback": ""}
     memory = (
         isinstance(error, MemoryError)
         or "can't allocate memory" in text

@@ -15,6 +15,7 @@ known; in the paper it changes smoothly. The other blocks are not rescaled. L mu
 import torch
 
 from harness import ops
+from harness.errors import UserError
 from submissions.first_order import adamw
 
 PASSES = {"forward_backward": 0.25, "forward_backward@depth=3/4": 0.75}
@@ -27,7 +28,9 @@ class Algorithm:
         self.state = adamw.init(task.params, hp)
         self.depth = len(getattr(task.model, "active", ()))
         if self.depth == 0 or self.depth % 4:
-            raise ValueError(f"layer_drop needs blocks in fours; this model has {self.depth}")
+            raise UserError(
+                f"layer_drop needs blocks in fours; this model has {self.depth}", do="workload=gpt2"
+            )
 
     def step(self):
         task = self.task

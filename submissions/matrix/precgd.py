@@ -14,6 +14,7 @@ Departures from the paper: pairs of factors are allowed; the paper's factors are
 
 import torch
 
+from harness.errors import UserError
 from submissions.matrix import scaled_gd_lambda
 
 SPACE = {
@@ -26,7 +27,10 @@ class Algorithm:
     def __init__(self, task, hp):
         self.task, self.hp = task, hp
         if any(role.kind != "factor" for role in task.roles):
-            raise ValueError("precgd acts on factors; this model has other parameters")
+            raise UserError(
+                "precgd acts on factors; this model has other parameters",
+                do="workload=matrix_sensing",
+            )
 
     def step(self):
         loss = self.task.forward_backward(self.task.next_batch())

@@ -16,6 +16,7 @@ is the map's own output and t is the same for all tokens; embeddings and norms k
 import torch
 import torch.nn.functional as F
 
+from harness.errors import UserError
 from harness.schedules import warmup_cosine
 
 PASSES = {"forward": 1}
@@ -33,12 +34,16 @@ class Algorithm:
         self.seed = int(torch.randint(2**62, (), generator=task.rng))
         readouts = [r.fan_out for r in task.roles if r.kind == "readout"]
         if not readouts:
-            raise ValueError("tpsgd needs a linear readout; this model has none")
+            raise UserError(
+                "tpsgd needs a linear readout; this model has none", do="workload=blackbox"
+            )
         self.classes = readouts[0]
 
     @torch.no_grad()
     def step(self):
         task, hp, batch = self.task, self.hp, self.task.next_batch()
+        if "targets" not in batch:
+            raise UserError("tpsgd projects labels; this workload has none", do="workload=blackbox")
         source = torch.Generator().manual_seed(self.seed)
         factor = warmup_cosine(task.progress, hp.warmup)
         label = F.one_hot(batch["targets"], self.classes).to(task.params[0])

@@ -244,7 +244,16 @@ TYPED = {
     "file": ["submission=./a folder/my idea.py"],
     "class": ["submission=optimizer", "class=torch.optim.RAdam", "submission.lr=3e-3"],
 }
-OUTCOMES = (*run_folder.FINAL, "failed", "timeout", "interrupted", "killed", "oom", "disk_full")
+OUTCOMES = (
+    *run_folder.FINAL,
+    "failed",
+    "timeout",
+    "interrupted",
+    "killed",
+    "oom",
+    "disk_full",
+    "refused",
+)
 OTHERS = ["workload=gpt2", "workload.mini.horizon=20", "seed=3", "tracker=none"]
 
 
@@ -265,7 +274,7 @@ def test_what_to_type_next_works_after_every_outcome(kind, folder, monkeypatch):
                 assert set(typed) - set(words) <= dropped, line
                 assert ("-m" in words[3:]) == any("range" in word for word in words)
             else:
-                assert words[1] in ("check", "comply")
+                assert words[1] in ("check", "comply", "show")
             if line.partition("  #")[0] not in tried and words[0] == "python":
                 tried.add(line.partition("  #")[0])
                 code, out, err = type_in(words, monkeypatch)

@@ -18,6 +18,7 @@ from harness.system.messages import Channel
 from harness.train.shared_weights import shared_file
 from tests.support.racing import (
     HORIZON,
+    ROOT,
     SMALL,
     Watcher,
     at_work_in,
@@ -25,6 +26,7 @@ from tests.support.racing import (
     curve,
     environment,
     log_of,
+    planned,
     race,
     trial,
 )  # fmt: skip
@@ -350,3 +352,45 @@ def test_any_other_word_after_a_hand_over_is_false(fields, child):
     child, words = child
     words.send("saved", **fields)
     assert ending_while_judged(child)[0] == "invalid"
+
+
+OWN_MEMORY = """
+SPACE = {}
+
+
+class Algorithm:
+    def __init__(self, task, hp):
+        self.room = task.memory
+
+    def step(self): ...
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state): ...
+"""
+
+
+@pytest.mark.parametrize(
+    "workload, submission, why",
+    [
+        ("matrix_sensing", "irls", "exactly two factors"),
+        ("matrix_sensing", "muon", "found nothing to act on"),
+        ("pinn_poisson", "tpsgd", "projects labels"),
+    ],
+)
+def test_a_pair_that_does_not_fit_is_refused_with_status_2(workload, submission, why, tmp_path):
+    ended = race(planned(workload, submission, tmp_path, isolation="inline"))
+    assert ended.outcome == "refused"
+    assert ended.exit_code == 2
+    assert why in ended.record["reason"]
+    assert str(ROOT) not in ended.record["reason"]
+
+
+def test_a_file_of_the_users_that_is_told_no_has_failed(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(OWN_MEMORY)
+    ended = race(planned("matrix_sensing", file, tmp_path, isolation="inline"))
+    assert ended.outcome == "failed"
+    assert ended.exit_code == 1
+    assert "is not a stream" in ended.record["reason"]
