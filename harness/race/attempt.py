@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 from harness.clock import reading
 from harness.clock.prices import Table
 from harness.race.observer import Observer
-from harness.race.runner_base import RunnerHandle, TrialEnded
+from harness.race.runner_base import RunnerHandle
 from harness.race.scoring import Scorer
 from harness.race.trial import Trial
 from harness.records import hopeless, judging, run_folder
@@ -124,15 +124,6 @@ class Attempt:
     def ending(self) -> Ending | None:
         """Return the outcome that the last evaluation brings, or None if the trial goes on."""
         return judging.ending(self.trial.terms, self.evaluations, self.prices, self.bound)
-
-    def ended_by(self, ended: TrialEnded) -> Ending:
-        """Return how a trial ended whose runner cannot go on.
-
-        A file of the user's that does not fit has failed: who wrote it can mend it.
-        """
-        mine = self.trial.card.plugin.package is None
-        outcome = "failed" if ended.outcome == "refused" and mine else ended.outcome
-        return outcome, ended.message
 
     @property
     def checkpoints(self) -> set[str]:

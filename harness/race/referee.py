@@ -90,7 +90,7 @@ def _run(attempt: Attempt) -> Outcome:
         if attempt.runner:
             attempt.runner.settle()
     except TrialEnded as ended:
-        outcome, reason = attempt.ended_by(ended)
+        outcome, reason = ended.ending(attempt.trial.card)
     except DiskFull as full:
         outcome, reason = "disk_full", str(full)
     except (KeyboardInterrupt, Exception) as error:

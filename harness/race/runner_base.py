@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.catalog import definition, discover, reading
+from harness.catalog.card import Card
 from harness.race import message_schema
 from harness.race.checkpoint_metrics import Held
 from harness.race.trial import Trial
@@ -27,6 +28,12 @@ class TrialEnded(Exception):
         message = printable(message)[: message_schema.TEXT]
         super().__init__(message)
         self.outcome, self.message = outcome, message
+
+    def ending(self, card: Card) -> tuple[str, str]:
+        """Return outcome and reason; a user's own file that does not fit has failed."""
+        mine = card.plugin.package is None
+        outcome = "failed" if self.outcome == "refused" and mine else self.outcome
+        return outcome, self.message
 
 
 def check_layout(theirs: list, ours: list) -> None:
