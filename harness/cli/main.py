@@ -69,24 +69,10 @@ def main(arguments: list[str] | None = None) -> int:
             if isinstance(stream, TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
     try:
-        if not arguments or arguments[0] in ("-h", "--help", "help"):
-            print(HELP, end="")
-            return 0
-        if arguments[0] == "--version":
-            from harness import __version__
-
-            print(f"harness {__version__}")
-            return 0
-        require_own_packages()
-        if arguments[0] in COMMANDS:
-            return import_module(f"harness.cli.commands.{arguments[0]}").run(arguments[1:])
-        from harness.cli import launch
-
-        if place := torchrun.here():
-            arguments = torchrun.with_processes(arguments, place)
-            # Each machine has one process that starts its ranks, and one of them is the referee.
-            return launch.launch(arguments, place) if place.local_rank == 0 else EXIT_OK
-        return launch.launch(arguments)
+        status = _command(arguments)
+        # At exit Python would say in words of its own that the disk is full.
+        sys.stdout.flush()
+        return status
     except UserError as error:
         print(f"harness: {printable(str(error))}", file=sys.stderr)
         return EXIT_USAGE
@@ -114,3 +100,25 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         print(f"harness: {printable(in_one_line(error))}", file=sys.stderr)
         return EXIT_FAILED
+
+
+def _command(arguments: list[str]) -> int:
+    """Run a command or a race; returns the exit status."""
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0
+    if arguments[0] == "--version":
+        from harness import __version__
+
+        print(f"harness {__version__}")
+        return 0
+    require_own_packages()
+    if arguments[0] in COMMANDS:
+        return import_module(f"harness.cli.commands.{arguments[0]}").run(arguments[1:])
+    from harness.cli import launch
+
+    if place := torchrun.here():
+        arguments = torchrun.with_processes(arguments, place)
+        # Each machine has one process that starts its ranks, and one of them is the referee.
+        return launch.launch(arguments, place) if place.local_rank == 0 else EXIT_OK
+    return launch.launch(arguments)

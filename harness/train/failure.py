@@ -20,8 +20,6 @@ def failure(error: BaseException) -> dict:
     nothing is to be mended then.
     """
     text = _text(error)
-    if isinstance(error, UserError) and not in_file_of_the_user(error):
-        return {"outcome": "refused", "error": text, "traceback": ""}
     memory = (
         isinstance(error, MemoryError)
         or "can't allocate memory" in text
@@ -29,6 +27,9 @@ def failure(error: BaseException) -> dict:
     )
     # The numbers are EFBIG, ENOSPC and EDQUOT.
     disk_full = "DiskFull" in type(error).__name__ or getattr(error, "errno", None) in (27, 28, 122)
+    told_no = isinstance(error, UserError) and not (disk_full or in_file_of_the_user(error))
+    if told_no:
+        return {"outcome": "refused", "error": text, "traceback": ""}
     return {
         "outcome": "oom" if memory else "disk_full" if disk_full else "failed",
         "error": in_one_line(error) + _refusal(error),
