@@ -10,6 +10,7 @@ import torch
 from harness import roles
 from harness.catalog import discover, space
 from harness.catalog.definition import define, load_workload, tree_of
+from harness.errors import UserError
 from harness.train.submission import Submission
 from harness.train.task import Task
 from submissions.matrix import scaled_gd_lambda
@@ -355,5 +356,5 @@ def test_methods_for_factors_refuse_other_models():
     task = SimpleNamespace(params=list(plain.parameters()), roles=list(roles.of(plain).values()))
     for method in ("precgd", "alternating_minimisation"):
         module = discover.load(discover.find(method))
-        with pytest.raises(ValueError, match="factors"):
+        with pytest.raises(UserError, match="factors"):
             module.Algorithm(task, None)
