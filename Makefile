@@ -22,11 +22,11 @@ test: $(VENV)/.ready-for-tests
 test-slow: $(VENV)/.ready-for-slow-tests
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "slow and not gpu"
 
-lint: $(VENV)/.ready-for-tests
+lint: $(VENV)/.ready-for-lint
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-types: $(VENV)/.ready-for-tests
+types: $(VENV)/.ready-for-lint
 	$(BIN)/pyright
 
 # The contract is in pyproject.toml, [tool.importlinter].
@@ -41,9 +41,15 @@ $(VENV)/.ready: pyproject.toml constraints.txt | $(BIN)/pip
 	$(INSTALL) -e .
 	@touch $@
 
+# The tests import a small part of these packages: what they do is compiled as they do.
 $(VENV)/.ready-for-tests: $(VENV)/.ready
 	@echo "Installing what the tests need ..."
-	$(INSTALL) -e '.[test,dev,gguf]'
+	$(INSTALL) --no-compile -e '.[test,gguf]'
+	@touch $@
+
+$(VENV)/.ready-for-lint: $(VENV)/.ready
+	@echo "Installing what lint and types need ..."
+	$(INSTALL) -e '.[dev]'
 	@touch $@
 
 # Launchers and trainers that only slow tests use.

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from harness.errors import UserError
+
 Batch = dict[str, Tensor]
 Loss = Callable[[nn.Module, Batch], Tensor]
 Terms = Callable[[nn.Module, Batch], dict[str, Tensor]]
@@ -43,14 +45,32 @@ def hvp(loss: Loss, model: nn.Module, batch: Batch, vectors: Sequence[Tensor]) -
 
 
 def per_example(loss: Loss, model: nn.Module, batch: Batch) -> list[Tensor]:
-    """Gradient of each example's loss: for each trainable parameter a tensor [B, *shape]."""
+    """Gradient of each example's loss: for each trainable parameter a tensor [B, *shape].
+
+    Raises:
+        UserError: the batch has a number that belongs to no example, or the model's pass cannot be
+            mapped over examples, because the shape of something in it depends on values.
+    """
+    if single := [name for name, value in batch.items() if not value.ndim]:
+        raise UserError(
+            f"gradients of single examples: {single[0]!r} of the batch belongs to no example",
+            "a workload whose batches are examples alone",
+        )
 
     def one(values: tuple, example: Batch) -> Tensor:
         return call(loss, model, {k: v.unsqueeze(0) for k, v in example.items()}, values)
 
     with sdpa_kernel(SDPBackend.MATH):
         values = tuple(p.detach() for p in trainable(model).values())
-        return list(torch.func.vmap(torch.func.grad(one), in_dims=(None, 0))(values, batch))
+        try:
+            return list(torch.func.vmap(torch.func.grad(one), in_dims=(None, 0))(values, batch))
+        except RuntimeError as error:
+            if "dynamic shape" not in str(error):
+                raise
+            raise UserError(
+                "gradients of single examples: a shape in this model depends on the example",
+                "a model without experts",
+            ) from error
 
 
 def jvp(residuals: Tensor, params: Sequence[Tensor], vectors: Sequence[Tensor]) -> Tensor:

@@ -3,14 +3,8 @@
 import torch
 from torch import Tensor
 
+from harness.batch import labels
 from harness.errors import UserError
-
-
-def labels(batch: dict[str, Tensor]) -> Tensor:
-    """Return the label of each example, int64 [B]; raise UserError if examples have none."""
-    if "targets" not in batch or batch["targets"].ndim != 1:
-        raise UserError("these examples do not have one label each", "a stream of classes")
-    return batch["targets"]
 
 
 class Buffer:

@@ -41,6 +41,14 @@ def head(model: nn.Module) -> list[nn.Parameter]:
     return [p for p in own if known[id(p)] in ("readout", "bias")]  # not a tied embedding
 
 
+def readout(model: nn.Module) -> nn.Module:
+    """Return the linear map into classes; raise UserError if the model has none of its own."""
+    found = [m for m in model.modules() if getattr(m, "role", None) == "readout"]
+    if not found:
+        raise UserError("this model has no readout of its own", "a model that ends in classes")
+    return found[0]
+
+
 def routers(model: nn.Module) -> list[nn.Module]:
     """Return the modules that choose experts, in order; raise UserError if there are none.
 

@@ -64,6 +64,23 @@ def conditions_hold(goal: dict, metrics: dict) -> bool:
     return True
 
 
+def best(rows: list[dict], goal: dict) -> float | None:
+    """Return the best finite value of the goal's first metric over evaluation rows, or None.
+
+    A model may be best before it is pruned. So a row counts only if no other one meets more of the
+    goal's further conditions.
+    """
+    metric, direction, _ = primary(goal)
+    further = [{name: goal[name]} for name in goal if name != metric]
+    values: dict[int, list[float]] = {}
+    for row in rows:
+        value = row["metrics"].get(metric)
+        if value is not None and math.isfinite(value):
+            met = sum(conditions_hold(condition, row["metrics"]) for condition in further)
+            values.setdefault(met, []).append(value)
+    return (min if direction == "at_most" else max)(values[max(values)]) if values else None
+
+
 def goal_met(terms: Terms, earlier: list[dict], row: dict) -> bool:
     """Return True if an evaluation's row meets the goal.
 

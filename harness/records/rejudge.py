@@ -17,7 +17,7 @@ from harness.catalog.goal import primary
 from harness.clock import prices, reading, tables
 from harness.errors import UserError
 from harness.records import run_folder, stream_metrics
-from harness.records.judging import crossing, rows_of_columns
+from harness.records.judging import best, crossing, rows_of_columns
 from harness.records.run import RecordedRun
 from harness.records.schema import DAMAGED
 
@@ -84,7 +84,7 @@ def _rejudged(run: RecordedRun, definition: Definition | None) -> RecordedRun:
     if not same and record.get("training_hash") != definition.training_hash:
         return run
     run = _repriced(run, definition)
-    return run if same else _judged(run, definition)
+    return _with_best(run if same else _judged(run, definition))
 
 
 def _judged(run: RecordedRun, definition: Definition) -> RecordedRun:
@@ -111,6 +111,23 @@ def _judged(run: RecordedRun, definition: Definition) -> RecordedRun:
                 "high": columns["high"][crossed],
             }
     return replace(run, record={k: v for k, v in (record | changes).items() if k != "chain"})
+
+
+def _with_best(run: RecordedRun) -> RecordedRun:
+    """Return the run with its best value by its goal; a stream's is that of its end.
+
+    The columns are rounded: a value that they agree with stays as it is.
+    """
+    record = run.record
+    if "before" in record["evaluations"]:
+        return run
+    rows = rows_of_columns(record["evaluations"], record["goal"], streaming=False)
+    value, metric = best(rows, record["goal"]), primary(record["goal"])[0]
+    known = (record.get("best") or {}).get(metric)
+    if value is None or known is None or math.isclose(value, known, rel_tol=1e-8):
+        return run
+    changed = {k: v for k, v in record.items() if k != "chain"} | {"best": {metric: value}}
+    return replace(run, record=changed)
 
 
 def _repriced(run: RecordedRun, definition: Definition) -> RecordedRun:

@@ -1,26 +1,13 @@
 """Compute a trial's result from its log rows and its price table alone."""
 
-import math
-
 from harness.catalog import goal, kinds
 from harness.catalog.definition import Definition, load_workload
 from harness.clock import prices, tables
 from harness.clock.reading import read
 from harness.records import run_folder, stream_metrics
-from harness.records.judging import crossing
+from harness.records.judging import best, crossing
 from harness.system import machine
 from harness.train import predictor
-
-
-def best(rows: list[dict], metric: str, direction: str) -> float | None:
-    """Return the best finite value of a metric over evaluation rows, or None."""
-    values = [
-        row["metrics"][metric]
-        for row in rows
-        if math.isfinite(row["metrics"].get(metric, math.nan))
-    ]
-    return (min if direction == "at_most" else max)(values) if values else None
-
 
 # Fields of the last evaluation that the result repeats.
 COPIED = ("samples", "counts", "state_bytes", "lost_steps", "cpu_seconds", "wall_seconds")
@@ -37,7 +24,8 @@ def summarise(
         error: the reason of the outcome, if it has one.
     """
     evaluations = run_folder.evaluations(rows)
-    metric, direction, bound = goal.primary(trial.definition.block["goal"])
+    goal_of_trial = trial.definition.block["goal"]
+    metric, _, bound = goal.primary(goal_of_trial)
     result = trial.describe() | {
         "outcome": outcome,
         "reason": error,
@@ -61,7 +49,7 @@ def summarise(
     crossed = crossing(evaluations, streaming)
     result |= {
         "best": {
-            metric: last["metrics"][metric] if streaming else best(evaluations, metric, direction)
+            metric: last["metrics"][metric] if streaming else best(evaluations, goal_of_trial)
         },
         "final": last["metrics"],
         "weights": last["weights"],

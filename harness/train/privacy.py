@@ -10,6 +10,7 @@ proposition 12).
 """
 
 import math
+from functools import cache
 
 ORDERS = range(2, 257)
 # Stands for no bound at all; a metric that is not finite would count as divergence.
@@ -77,6 +78,7 @@ def epsilon(
     return min([UNBOUNDED, *(max(0.0, bound) for bound in bounds if math.isfinite(bound))])
 
 
+@cache
 def noise_for(bound: float, calls: int, rate: float, delta: float, tree: bool = False) -> float:
     """Return a noise multiplier at which so many calls spend at most ε = `bound`.
 

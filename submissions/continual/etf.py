@@ -17,7 +17,7 @@ import copy
 import torch
 import torch.nn.functional as F
 
-from harness import ops
+from harness import ops, surgery
 from submissions.continual import er, finetune, simplex
 
 TRACKS = ["continual"]
@@ -50,6 +50,6 @@ class Algorithm(er.Algorithm):
 
     def loss(self, model, both):
         """Return the workload's loss of scaled cosines in place of its scores."""
-        rows = next(m.weight for m in model.modules() if getattr(m, "role", None) == "readout")
+        rows = surgery.readout(model).weight
         cosines = F.linear(F.normalize(self.task.features(both), dim=1), rows)
         return self.task.nats(self.hp.scale * cosines, both).mean()

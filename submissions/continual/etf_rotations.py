@@ -54,7 +54,7 @@ def turned(batch):
 class Algorithm(etf.Algorithm):
     def __init__(self, task, hp):
         super().__init__(task, hp)
-        rows = next(m.weight for m in task.model.modules() if getattr(m, "role", None) == "readout")
+        rows = surgery.readout(task.model).weight
         classes, width = rows.shape
         if TURNS * classes > width + 1:
             raise UserError(

@@ -59,7 +59,7 @@ class Algorithm:
     def __init__(self, task, hp):
         self.task, self.hp = task, hp
         self.blocks = task.model.blocks
-        self.readout = next(m for m in task.model.modules() if getattr(m, "role", "") == "readout")
+        self.readout = surgery.readout(task.model)
         shape, like = (hp.pool, hp.length, self.readout.in_features), self.readout.weight
         parts = [torch.rand(size, generator=task.rng) for size in (shape, (shape[0], shape[2]))]
         prompts, keys = ((2 * part - 1).to(like) for part in parts)

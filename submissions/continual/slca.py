@@ -49,7 +49,7 @@ class Algorithm:
         self.task, self.hp = task, hp
         own = {id(p) for p in surgery.head(task.model)}
         self.rates = [hp.lr if id(p) in own else hp.lr / hp.slower for p in task.params]
-        self.readout = next(m for m in task.model.modules() if getattr(m, "role", "") == "readout")
+        self.readout = surgery.readout(task.model)
         # Of each class by its number: the task that it came in, and sums over its features.
         self.state = {"m": ops.zeros(task.params), "task": -1, "of": {}, "seen": {}}
 

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from harness import ops
+from harness.batch import labels
 from submissions.first_order import adamw
 
 SPACE = {
@@ -94,7 +95,7 @@ class Algorithm:
         batch = task.gather(index)
 
         def loss(*_):
-            logits, given = task.logits(batch), batch["targets"]
+            logits, given = task.logits(batch), labels(batch)
             p, predicted = logits.detach().softmax(dim=1).max(dim=1)
             self.count(predicted, given, logits.shape[1])
             open_class = torch.tensor(self.labels["on"], device=given.device)[given]

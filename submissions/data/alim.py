@@ -19,6 +19,7 @@ Departures from the paper: no contrastive term and no mixup. A step uses the w o
 import torch
 
 from harness import ops
+from harness.batch import part
 from submissions.first_order import adamw
 
 SPACE = {
@@ -48,7 +49,7 @@ class Algorithm:
     def step(self):
         task, index = self.task, self.task.next_index()
         batch, labels = task.gather(index), self.labels
-        among = batch["candidates"].to(task.params[0])
+        among = part(batch, "candidates").to(task.params[0])
         if not len(labels["w"]):
             labels["w"] = torch.zeros(task.examples, among.shape[1], dtype=among.dtype)
         known = labels["w"][index].to(among)

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 
 from harness import ops
+from harness.batch import labels
 from submissions.first_order import adamw
 
 SPACE = {
@@ -103,8 +104,8 @@ class Algorithm:
         def loss(*_):
             logits = task.logits(batch)
             if scoring:
-                self.note(index, logits.detach(), batch["targets"])
-            losses = F.cross_entropy(logits, batch["targets"], reduction="none")
+                self.note(index, logits.detach(), labels(batch))
+            losses = F.cross_entropy(logits, labels(batch), reduction="none")
             return (weights.to(losses) * losses).mean()
 
         value = task.backward(batch, loss)

@@ -16,6 +16,7 @@ Examples without a visit come last. Batches are drawn from the pool with replace
 import torch
 
 from harness import ops
+from harness.batch import part
 from submissions.data.infobatch import losses_of
 from submissions.first_order import adamw
 
@@ -54,7 +55,7 @@ class Algorithm:
         batch = task.gather(index)
 
         def loss(*_):
-            losses = losses_of(task.logits(batch), batch["targets"])
+            losses = losses_of(task.logits(batch), part(batch, "targets"))
             if first:
                 self.seen["losses"][index] = losses.detach().to(self.seen["losses"])
             return losses.mean()

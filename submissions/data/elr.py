@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from harness import ops
+from harness.batch import labels
 from submissions.first_order import adamw
 
 SPACE = {**adamw.SPACE, "memory": {"linear": [0.5, 0.9]}, "strength": {"linear": [1.0, 7.0]}}
@@ -27,7 +28,7 @@ class Algorithm:
         task, hp, index = self.task, self.hp, self.task.next_index()
 
         def loss(model, batch):
-            logits = task.logits(batch)
+            logits, given = task.logits(batch), labels(batch)
             if not len(self.state["targets"]):
                 shape = task.examples, logits.shape[1]
                 self.state["targets"] = torch.zeros(shape, device=logits.device)
@@ -36,7 +37,7 @@ class Algorithm:
             t = torch.lerp(seen, self.state["targets"][index].to(q), hp.memory)
             self.state["targets"][index] = t.to(self.state["targets"])
             penalty = (1 - (t * q).sum(dim=1)).log().mean()
-            return F.cross_entropy(logits, batch["targets"]) + hp.strength * penalty
+            return F.cross_entropy(logits, given) + hp.strength * penalty
 
         value = task.backward(task.gather(index), loss)
         ops.apply(adamw.update, task.params, self.state, hp, task.progress)

@@ -15,6 +15,7 @@ import math
 import torch
 
 from harness import ops
+from harness.batch import part
 from submissions.data.infobatch import losses_of
 from submissions.first_order import adamw
 
@@ -36,7 +37,7 @@ class Algorithm:
         batch, level = task.gather(index), -math.log(hp.probability)
 
         def loss(*_):
-            losses = losses_of(task.logits(batch), batch["targets"])
+            losses = losses_of(task.logits(batch), part(batch, "targets"))
             above = (losses.detach() - level).to(self.multipliers)
             self.multipliers[index] = (self.multipliers[index] + hp.dual_lr * above).clamp(min=0)
             return (self.multipliers[index].to(losses) * losses).mean()

@@ -28,7 +28,7 @@ class Algorithm(calibrated_pruning.Algorithm):
     def learn(self, index):
         """Write the mean gradient of these examples to `p.grad`, and their scores."""
         grads = self.task.per_example_grads(self.task.gather(index))
-        squares = torch.stack([g.flatten(1).square().sum(dim=1) for g in grads])
+        squares = torch.stack([g.reshape(len(g), -1).square().sum(dim=1) for g in grads])
         self.seen["score"][index] = squares.sum(dim=0).sqrt().float().cpu()
         for p, each in zip(self.task.params, grads, strict=True):
             p.grad = each.mean(dim=0)

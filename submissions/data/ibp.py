@@ -20,6 +20,7 @@ import math
 import torch
 
 from harness import ops
+from harness.batch import labels
 from submissions.first_order import adamw
 
 PASSES = {"forward_backward@batch=3": 1}
@@ -53,11 +54,12 @@ class Algorithm:
         task, hp, batch = self.task, self.hp, self.task.next_batch()
         share = min(1.0, task.progress / hp.ramp)
         radius, clean = share * hp.radius, 1 - share * (1 - hp.clean)
+        targets = labels(batch)
         tripled = {name: torch.cat([value] * 3) for name, value in batch.items()}
 
         def loss(*_):
             bounds = task.bounds(batch, radius)
-            scores = worst(*bounds, batch["targets"])
+            scores = worst(*bounds, targets)
             plain = task.nats(task.logits(batch), batch).mean()
             return clean * plain + (1 - clean) * task.nats(scores, batch).mean()
 

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from harness import ops
+from harness.batch import part
 from submissions.first_order import adamw
 
 SPACE = {**adamw.SPACE, "ratio": {"linear": [0.0, 0.9], "default": 0.5}}
@@ -67,7 +68,7 @@ class Algorithm:
         batch = task.gather(index)
 
         def loss(*_):
-            losses = losses_of(task.logits(batch), batch["targets"])
+            losses = losses_of(task.logits(batch), part(batch, "targets"))
             self.epoch["scores"][index] = losses.detach().to(self.epoch["scores"])
             return (weights.to(losses) * losses).mean()
 

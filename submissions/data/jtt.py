@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from harness import ops
-from harness.errors import UserError
+from harness.batch import labels
 from submissions.first_order import adamw
 
 FIRST = 0.2
@@ -34,9 +34,7 @@ class Algorithm:
         """Train on a batch, and note which of its examples the model gets wrong."""
 
         def loss(*_):
-            logits, targets = self.task.logits(batch), batch["targets"]
-            if targets.ndim != 1:
-                raise UserError("jtt needs one class for each example", do="workload=vit")
+            logits, targets = self.task.logits(batch), labels(batch)
             self.state["wrong"][index] = (logits.detach().argmax(dim=1) != targets).cpu()
             return F.cross_entropy(logits, targets)
 

@@ -13,6 +13,7 @@ prices of gpt2 mini. As in the second paper, AdamW's state is not copied: it sta
 import torch
 
 from harness import ops
+from harness.errors import UserError
 from submissions.first_order import adamw
 
 PASSES = {
@@ -26,6 +27,8 @@ SPACE = {**adamw.SPACE, "first": 0.25, "second": 0.47}
 class Algorithm:
     def __init__(self, task, hp):
         self.task, self.hp = task, hp
+        if not getattr(task.model, "blocks", ()):
+            raise UserError("layer_stacking: this model has no blocks to stack", do="workload=gpt2")
         self.activate(max(1, len(task.model.blocks) // 4))
         self.state = adamw.init(task.params, hp)
 

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from harness import ops
+from harness.batch import labels
 from submissions.data.saf import divergence
 from submissions.first_order import adamw
 
@@ -41,7 +42,7 @@ class Algorithm:
 
         def loss(model, batch):
             z = task.logits(batch)
-            nats = F.cross_entropy(z, batch["targets"])
+            nats = F.cross_entropy(z, labels(batch))
             return nats + hp.strength * divergence(past, z, hp.temperature).mean() if late else nats
 
         value = task.backward(batch, loss)

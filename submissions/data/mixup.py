@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from harness import ops
+from harness.batch import labels, part
 from harness.errors import UserError
 from submissions.first_order import adamw
 
@@ -26,7 +27,7 @@ class Algorithm:
 
     def step(self):
         task, batch = self.task, self.task.next_batch()
-        inputs, targets = batch["inputs"], batch["targets"]
+        inputs, targets = part(batch, "inputs"), labels(batch)
         if not (inputs.is_floating_point() or inputs.dtype == torch.uint8):
             raise UserError(
                 f"mixup averages inputs, and these are of {inputs.dtype}", "pixels, as vit has them"

@@ -12,6 +12,7 @@ Departures from the paper: three steps of the attack, not 40, and AdamW.
 import torch
 
 from harness import ops
+from harness.batch import part
 from harness.errors import UserError
 from submissions.first_order import adamw
 
@@ -26,7 +27,7 @@ SPACE = {
 
 def inputs_of(batch):
     """Return the batch's pixels; raise UserError unless they are numbers in [0, 1]."""
-    x = batch["inputs"]
+    x = part(batch, "inputs")
     if not x.is_floating_point() or float(x.min()) < 0 or float(x.max()) > 1:
         raise UserError("an attack needs inputs in [0, 1]", "pixels", "workload=robust")
     return x

@@ -14,6 +14,7 @@ Departures from the paper: gce is not truncated and prunes no examples; focal ha
 import torch.nn.functional as F
 
 from harness import ops
+from harness.batch import part
 from submissions.first_order import adamw
 
 SPACE = {
@@ -55,7 +56,7 @@ class Algorithm:
         def loss(model, batch):
             logits = task.logits(batch)
             flat = logits.reshape(-1, logits.shape[-1])
-            return loss_of(flat, batch["targets"].reshape(-1), hp.kind, hp.strength)
+            return loss_of(flat, part(batch, "targets").reshape(-1), hp.kind, hp.strength)
 
         value = task.backward(task.next_batch(), loss)
         ops.apply(adamw.update, task.params, self.state, hp, task.progress)

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from harness import ops
+from harness.batch import labels
 from submissions.first_order import adamw
 
 SPACE = {
@@ -43,7 +44,7 @@ class Algorithm:
 
         def loss(model, batch):
             z = task.logits(batch)
-            nats = F.cross_entropy(z, batch["targets"])
+            nats = F.cross_entropy(z, labels(batch))
             if not len(state["past"]):
                 state["past"] = z.new_zeros(task.examples, hp.lag, z.shape[1])
             visits = state["visits"][index]

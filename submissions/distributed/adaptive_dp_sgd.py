@@ -78,7 +78,7 @@ class Algorithm:
         adaptive = hp.clipping == "adaptive"
         noise, counting = multipliers(hp.noise, count) if adaptive else (hp.noise, 0.0)
         for places in self.groups:
-            norms = sum(examples[i].flatten(1).square().sum(dim=1) for i in places).sqrt()
+            norms = sum(examples[i].reshape(count, -1).square().sum(dim=1) for i in places).sqrt()
             factor = (clip / len(self.groups) ** 0.5 / (norms + 1e-6)).clamp(max=1.0)
             for i in places:
                 total = torch.einsum("b,b...->...", factor, examples[i])

@@ -22,7 +22,7 @@ SPACE = {**sgd.SPACE, "clip": {"log": [0.1, 10.0]}, "noise": {"choice": [0.1, 0.
 def privatise(examples, clip, noise, generator):
     """Return the mean of clipped gradients ([B, *shape] each) plus one draw of noise."""
     count = len(examples[0])
-    norms = sum(g.flatten(1).square().sum(dim=1) for g in examples).sqrt()
+    norms = sum(g.reshape(count, -1).square().sum(dim=1) for g in examples).sqrt()
     factor = (clip / (norms + 1e-6)).clamp(max=1.0)
     means = []
     for g in examples:

@@ -23,10 +23,8 @@ SPACE = adamw.SPACE
 
 
 def init(params, hp):
-    v = [
-        p.new_zeros(p.shape[0], *[1] * (p.ndim - 1)) if p.ndim > 1 else p.new_zeros(1)
-        for p in params
-    ]
+    rows = lambda p: [n if p.ndim > 1 and not i else 1 for i, n in enumerate(p.shape)]  # noqa: E731
+    v = [p.new_zeros(rows(p)) for p in params]
     return {"m": ops.zeros(params), "v": v, "step": 0}
 
 

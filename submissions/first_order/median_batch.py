@@ -35,7 +35,7 @@ def squares(rows, center):
 
 def geometric(examples, rounds):
     """Return the point of least total distance to the rows of the tensors [B, *shape]."""
-    rows = [g.flatten(1) for g in examples]
+    rows = [g.reshape(len(g), -1) for g in examples]
     largest = float(squares(rows, [torch.zeros_like(r[0]) for r in rows]).max()) ** 0.5
     center = [r.mean(dim=0) for r in rows]
     for _ in range(rounds):

@@ -17,6 +17,8 @@ always costs the same; τ carries over. Each label must be a single class.
 import torch
 import torch.nn.functional as F
 
+from harness.batch import labels
+
 INNER = 4
 PASSES = {"forward_backward": 4, "forward": 4}
 SPACE = {"eta": {"log": [0.1, 1000.0]}, "tau": {"log": [1e-2, 10.0]}}
@@ -33,6 +35,7 @@ class Algorithm:
 
     def step(self):
         task, hp, batch = self.task, self.hp, self.task.next_batch()
+        targets = labels(batch)
         start, d, first = None, None, None
 
         def loss(model, batch):
@@ -41,7 +44,7 @@ class Algorithm:
             if start is None:
                 start = z.detach().clone().requires_grad_(True)
                 with torch.enable_grad():
-                    first = F.cross_entropy(start, batch["targets"], reduction="sum")
+                    first = F.cross_entropy(start, targets, reduction="sum")
                 (d,) = torch.autograd.grad(first, start)
                 start = start.detach()
             return surrogate(z, start, d, hp.eta)
@@ -57,7 +60,7 @@ class Algorithm:
             else:
                 self.move(params, self.tau)
                 self.tau *= 0.9
-        return first.detach() / len(batch["targets"])
+        return first.detach() / len(targets)
 
     @torch.no_grad()
     def move(self, params, length):

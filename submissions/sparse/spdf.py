@@ -13,6 +13,7 @@ Departures from the paper: both phases are on the same text. Prices are those of
 import torch
 
 from harness import ops, surgery
+from harness.errors import UserError
 from submissions.first_order import adamw
 from submissions.sparse import random_mask
 
@@ -26,6 +27,8 @@ SPACE = {
 
 
 def adapt(model, task, hp):
+    if not surgery.weights(model):
+        raise UserError("spdf: this model has no hidden matrix to mask", do="workload=gpt2")
     random_mask.adapt(model, task, hp)
 
 

@@ -13,8 +13,6 @@ Departures from the paper: one worker, so jobs come one after the other; fitness
 training loss of the last quarter of a job's steps.
 """
 
-import math
-
 import torch
 
 from submissions.first_order import adamw
@@ -71,7 +69,7 @@ class Algorithm(hyperband.Algorithm):
         tail = max(1, (last - first) // 4)
         loss = self.train(point, at, tail if at >= last - tail else 0)
         if point["steps"] == last:
-            state["losses"][rung][run] = point["loss"] if math.isfinite(point["loss"]) else math.inf
+            state["losses"][rung][run] = hyperband.settled(point["loss"])
             state["job"] = None
         torch._foreach_copy_([p.data for p in self.task.params], self.evaluate_view())
         return loss

@@ -39,6 +39,11 @@ def plan(horizon):
     return rungs(most), most
 
 
+def settled(loss):
+    """Return a loss, or infinity for one that is no number: a run that diverged is the worst."""
+    return loss if math.isfinite(loss) else math.inf
+
+
 def cost(rungs):
     return sum(n * (last - first) for _, n, first, last in rungs)
 
@@ -81,8 +86,10 @@ class Algorithm:
             point["loss"] = 0.0
         loss = self.train(point, at, last - tail if at >= tail else 0)
         best = self.state["best"]
-        if at == last - 1 and (-last, point["loss"]) <= (-best["steps"], best["loss"]):
-            self.state["best"] = self.copy(point)
+        if at == last - 1:
+            point["loss"] = settled(point["loss"])
+            if (-last, point["loss"]) <= (-best["steps"], best["loss"]):
+                self.state["best"] = self.copy(point)
         return loss
 
     def begin(self, first, count):

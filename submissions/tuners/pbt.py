@@ -16,6 +16,7 @@ import torch
 
 from harness import ops
 from submissions.first_order import adamw
+from submissions.tuners.hyperband import settled
 
 MEMBERS = 6
 SPACE = {
@@ -60,7 +61,7 @@ class Algorithm:
     def select(self, turns):
         """Set the best member after a turn; replace the worst after a round."""
         members = self.state["members"][: turns + 1]
-        ranked = sorted(range(len(members)), key=lambda i: members[i]["loss"])
+        ranked = sorted(range(len(members)), key=lambda i: settled(members[i]["loss"]))
         self.state["best"] = ranked[0]
         if turns % MEMBERS == MEMBERS - 1:
             best, worst = members[ranked[0]], members[ranked[-1]]

@@ -16,6 +16,7 @@ is the map's own output and t is the same for all tokens; embeddings and norms k
 import torch
 import torch.nn.functional as F
 
+from harness.batch import labels
 from harness.errors import UserError
 from harness.schedules import warmup_cosine
 
@@ -42,11 +43,9 @@ class Algorithm:
     @torch.no_grad()
     def step(self):
         task, hp, batch = self.task, self.hp, self.task.next_batch()
-        if "targets" not in batch:
-            raise UserError("tpsgd projects labels; this workload has none", do="workload=blackbox")
         source = torch.Generator().manual_seed(self.seed)
         factor = warmup_cosine(task.progress, hp.warmup)
-        label = F.one_hot(batch["targets"], self.classes).to(task.params[0])
+        label = F.one_hot(labels(batch), self.classes).to(task.params[0])
         loss, maps = task.linear_maps(batch)
         kinds = {id(p): role.kind for p, role in zip(task.params, task.roles)}
         for module, x, y in maps:

@@ -674,3 +674,12 @@ def test_tuners_count_every_step_and_evaluate_their_best(name):
     for p, value in zip(task.params, algorithm.evaluate_view()):
         p.data.copy_(value)
     assert float(task.losses(task.gather(torch.arange(64))).mean()) < first
+
+
+@pytest.mark.parametrize("name", ["asha", "bohb", "hyperband", "pbt"])
+def test_a_run_that_diverged_is_never_the_best(name):
+    """Half of the learning rates are so large that weights stop being numbers."""
+    task = regression(torch.float32)[0]
+    task.horizon = 230
+    _, algorithm = run(name, {"spread": 1e30}, steps=230, task=task)
+    assert all(torch.isfinite(value).all() for value in algorithm.evaluate_view())

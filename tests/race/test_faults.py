@@ -376,7 +376,7 @@ class Algorithm:
     [
         ("matrix_sensing", "irls", "exactly two factors"),
         ("matrix_sensing", "muon", "found nothing to act on"),
-        ("pinn_poisson", "tpsgd", "projects labels"),
+        ("pinn_poisson", "mixup", "have no 'inputs'; they have points"),
     ],
 )
 def test_a_pair_that_does_not_fit_is_refused_with_status_2(workload, submission, why, tmp_path):
