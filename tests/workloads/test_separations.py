@@ -29,8 +29,7 @@ SEPARATED = [
     ("stream_split", "er", ["finetune", "ewc"]),
     ("stream_text.fomo", "er", ["merge"]),
     ("gpt2_moe", "loss_free_balance", ["adamw"]),
-    ("compress_gpt2.bits_2", "lsq", ["gptq", "omniquant", "adaround"]),
-    ("compress_gpt2.sparse_90", "magnitude", ["rigl"]),
+    ("compress_gpt2.bits_2", "lsq", ["llm_qat", "omniquant", "adaround"]),
     ("pinn_poisson64", "ssbroyden", ["adam", "variable_projection"]),
     ("vit", "infobatch", ["el2n_pruning", "grand_pruning"]),
 ]
