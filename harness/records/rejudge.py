@@ -114,12 +114,12 @@ def _judged(run: RecordedRun, definition: Definition) -> RecordedRun:
 
 
 def _with_best(run: RecordedRun) -> RecordedRun:
-    """Return the run with its best value by its goal; a stream's is that of its end.
+    """Return the run with its best value by a goal of several conditions; a stream's is at its end.
 
     The columns are rounded: a value that they agree with stays as it is.
     """
     record = run.record
-    if "before" in record["evaluations"]:
+    if len(record["goal"]) == 1 or "before" in record["evaluations"]:
         return run
     rows = rows_of_columns(record["evaluations"], record["goal"], streaming=False)
     value, metric = best(rows, record["goal"]), primary(record["goal"])[0]
