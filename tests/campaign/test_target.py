@@ -11,6 +11,7 @@ import yaml
 from harness.campaign import target, target_files, targeting
 from harness.catalog import discover
 from harness.catalog.definition import define, tree_of
+from harness.cli.commands import target as target_command
 from harness.errors import UserError
 from harness.records.run import RecordedRun
 
@@ -291,3 +292,16 @@ def test_a_references_time_is_measured_as_everybodys(tmp_path, monkeypatch):
     recorded(next(job for job in pair.found if job.trial is None), 3.1)
     with pytest.raises(UserError, match=r"at 0.8 of the budget 1 of 3 seeds of the reference miss"):
         targeting.measure(pair)
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["compress_gpt2.bits_9"], "no variant 'bits_9' at scale mini; did you mean bits_8"),
+        (["gpt2", "--scale", "huge"], "no scale 'huge'"),
+        (["gpt2.relu"], "no procedure for 'gpt2.relu'"),
+    ],
+)
+def test_a_workload_that_does_not_exist_is_told_before_its_procedure(words, said):
+    with pytest.raises(UserError, match=said):
+        target_command.run(words)

@@ -11,8 +11,7 @@ from harness.campaign.pairs import Pair
 from harness.campaign.running import run as run_pairs
 from harness.campaign.target import Procedure
 from harness.campaign.targeting import Racing
-from harness.catalog import discover
-from harness.catalog.definition import split_variant
+from harness.catalog.definition import define, split_variant, tree_of
 from harness.cli.arguments import parser, part, share, whole
 from harness.errors import EXIT_FAILED, EXIT_OK, UserError, nearest
 from harness.race import configuration
@@ -157,7 +156,8 @@ def _procedures(asked: argparse.Namespace) -> dict[str, Procedure]:
         if name in known:
             chosen[name] = replace(known[name], **changes)
             continue
-        discover.find_workload(split_variant(name)[0])
+        bare, variant = split_variant(name)
+        define(bare, tree_of(bare), asked.scale, variant)
         if not (asked.rule and asked.candidates):
             raise UserError(
                 f"{PROCEDURES.name} has no procedure for {name!r}",
