@@ -23,9 +23,12 @@ SPACE = adamw.SPACE
 
 
 def init(params, hp):
-    rows = lambda p: [n if p.ndim > 1 and not i else 1 for i, n in enumerate(p.shape)]  # noqa: E731
-    v = [p.new_zeros(rows(p)) for p in params]
-    return {"m": ops.zeros(params), "v": v, "step": 0}
+    return {"m": ops.zeros(params), "v": [rows(p) for p in params], "step": 0}
+
+
+def rows(p):
+    """Return zeros, one for each row of a matrix and one for any other tensor."""
+    return p.new_zeros([n if p.ndim > 1 and i == 0 else 1 for i, n in enumerate(p.shape)])
 
 
 def update(params, grads, state, hp, progress):

@@ -88,7 +88,8 @@ class Algorithm:
         best = self.state["best"]
         if at == last - 1:
             point["loss"] = settled(point["loss"])
-            if (-last, point["loss"]) <= (-best["steps"], best["loss"]):
+            better = (-last, point["loss"]) <= (-best["steps"], best["loss"])
+            if better and point["loss"] < math.inf:
                 self.state["best"] = self.copy(point)
         return loss
 
