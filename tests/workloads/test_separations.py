@@ -29,6 +29,8 @@ SEPARATED = [
     ("stream_split", "er", ["finetune", "ewc"]),
     ("stream_text.fomo", "er", ["merge"]),
     ("gpt2_moe", "loss_free_balance", ["adamw"]),
+    ("compress_gpt2.sparse_90", "magnitude", ["soft_threshold"]),
+    ("compress_gpt2.two_four", "magnitude", ["maskllm"]),
     ("compress_gpt2.bits_2", "lsq", ["llm_qat", "omniquant", "adaround"]),
     ("pinn_poisson64", "ssbroyden", ["adam", "variable_projection"]),
     ("vit", "infobatch", ["el2n_pruning", "grand_pruning"]),
