@@ -20,6 +20,7 @@ SEPARATED = [
     ("fed", "one_bit_adam", ["adamw", "fedavg_plain"]),
     ("gpt2_fed", "diloco", ["fedavg", "scaffold"]),
     ("vit_fed", "diloco", ["adamw", "fedavg"]),
+    ("ft_gpt2.trainable_10", "lora", ["dora", "miss", "hira", "lora_plus"]),
     ("ft_greedy", "hyperfit", ["full"]),
     ("constrained", "frank_wolfe", ["sgd", "adam"]),
     ("game", "halpern", ["sgd", "adam"]),
