@@ -41,10 +41,9 @@ $(VENV)/.ready: pyproject.toml constraints.txt | $(BIN)/pip
 	$(INSTALL) -e .
 	@touch $@
 
-# The tests import a small part of these packages: what they do is compiled as they do.
 $(VENV)/.ready-for-tests: $(VENV)/.ready
 	@echo "Installing what the tests need ..."
-	$(INSTALL) --no-compile -e '.[test,gguf]'
+	$(INSTALL) -e '.[test,gguf]'
 	@touch $@
 
 $(VENV)/.ready-for-lint: $(VENV)/.ready

@@ -28,6 +28,9 @@ from harness.system.paths import ROOT
 from scripts import old_identities, rekey_runs
 from scripts.old_identities import Change, Keys, Stop, definition_of, rekey
 
+# What names runs in a target's evidence; the seeds of a reference are numbers.
+NAMING = ("trials", "first", "seeds")
+
 # Price tables
 
 
@@ -114,7 +117,7 @@ def reference(path: Path, keys: Keys) -> str | None:
             raise Stop(f"{path.name}: {frozen['submission_hash']} is not the submission's hash")
         frozen["submission_hash"] = source.new
         frozen["prices"] = keys.prices(frozen["prices"])
-    for run in (*frozen.get("trials", ()), *frozen.get("seeds", ())):
+    for run in (run for name in NAMING for run in frozen.get(name, ())):
         if isinstance(run, dict):
             if run["run_id"] not in keys.runs:
                 raise Stop(f"{path.name}: run {run['run_id']} is not on the board")
