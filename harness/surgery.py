@@ -36,17 +36,21 @@ def head(model: nn.Module) -> list[nn.Parameter]:
     """Parameters of the readout, which every fine-tuning method trains and no budget counts."""
     kinds = roles.of(model)
     known = {id(p): kinds[n].kind for n, p in model.named_parameters()}
-    modules = [m for m in model.modules() if getattr(m, "role", None) == "readout"]
-    own = [p for m in modules for p in m.parameters(recurse=False)]
+    own = [p for m in _of_role(model, "readout") for p in m.parameters(recurse=False)]
     return [p for p in own if known[id(p)] in ("readout", "bias")]  # not a tied embedding
 
 
 def readout(model: nn.Module) -> nn.Module:
     """Return the linear map into classes; raise UserError if the model has none of its own."""
-    found = [m for m in model.modules() if getattr(m, "role", None) == "readout"]
+    found = _of_role(model, "readout")
     if not found:
         raise UserError("this model has no readout of its own", "a model that ends in classes")
     return found[0]
+
+
+def _of_role(model: nn.Module, role: str) -> list[nn.Module]:
+    """Return the modules that say that they have this role, in order."""
+    return [m for m in model.modules() if getattr(m, "role", None) == role]
 
 
 def routers(model: nn.Module) -> list[nn.Module]:
@@ -56,7 +60,7 @@ def routers(model: nn.Module) -> list[nn.Module]:
     `load` [experts], the tokens of the last pass by expert; and `share` [experts], the mean
     probability of each expert in that pass, with gradient.
     """
-    found = [m for m in model.modules() if getattr(m, "role", None) == "router"]
+    found = _of_role(model, "router")
     if not found:
         raise UserError("this model has no experts to balance", "a mixture of experts: gpt2_moe")
     return found

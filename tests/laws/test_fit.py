@@ -9,6 +9,7 @@ from harness.errors import UserError
 from harness.laws.small_run import SmallRun
 from harness.laws.small_workloads import small_workloads
 
+# vmap warns of a slow path before it says that it has none.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::UserWarning")]
 
 # A variant has the code of its file.

@@ -376,6 +376,7 @@ class Algorithm:
     [
         ("matrix_sensing", "irls", "exactly two factors"),
         ("matrix_sensing", "muon", "found nothing to act on"),
+        ("pinn_poisson", "tpsgd", "do not have one label each"),
         ("pinn_poisson", "mixup", "have no 'inputs'; they have points"),
     ],
 )
