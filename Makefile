@@ -46,7 +46,8 @@ $(VENV)/.ready-for-tests: $(VENV)/.ready
 	$(INSTALL) -e '.[test,gguf]'
 	@touch $@
 
-$(VENV)/.ready-for-lint: $(VENV)/.ready
+# Pyright follows imports, those of the tests' packages too.
+$(VENV)/.ready-for-lint: $(VENV)/.ready-for-tests
 	@echo "Installing what lint and types need ..."
 	$(INSTALL) -e '.[dev]'
 	@touch $@

@@ -110,6 +110,20 @@ def test_the_ci_script_runs_what_the_makefile_has():
     assert set(re.findall(r"\bmake ([\w-]+)", script.read_text())) <= set(targets)
 
 
+def test_types_are_checked_beside_the_packages_of_the_tests(tmp_path):
+    """Pyright follows every import, also where `make types` is the first target that runs."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in ("pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    command = ["make", "--dry-run", "types"]
+    planned = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout
+    extras = re.findall(r"-e '\.\[([\w,]+)\]'", planned)
+    assert {"test", "dev"} <= {extra for group in extras for extra in group.split(",")}
+    assert planned.index("[test") < planned.index("bin/pyright")
+
+
 def test_the_licence_is_named_and_there():
     assert PROJECT["project"]["license"] == "Apache-2.0"
     assert PROJECT["project"]["license-files"] == ["LICENSE"]
