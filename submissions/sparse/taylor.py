@@ -19,6 +19,7 @@ from submissions.sparse import flap
 
 BASE = "adamw"
 TRACKS = ["compress"]
+PASSES = {"forward_backward": 1.03}  # the batches that units are ranked by included
 SPACE = {
     **flap.SPACE,
     "form": {"choice": ["vector", "element"], "tuned": False},
