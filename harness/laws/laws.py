@@ -8,12 +8,15 @@ tests and `pytest --pyargs harness.laws --submission FILE` try every law.
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
+from harness.catalog import space
 from harness.catalog.card import Card
+from harness.clock import prices
 from harness.errors import UserError, nearest
 from harness.laws import space_laws
 from harness.laws.small_run import SmallRun, Training, declared_hooks, handed_over
@@ -186,7 +189,27 @@ def passes(small: SmallRun) -> str:
         if not LESS * expected - 2 <= made <= MORE * expected + 2:
             message = f"{made} passes {kind!r} in {steps} steps; PASSES declares {mean:g} a step"
             raise Violation(message, "step")
+    if run.setup:
+        _setup_within_budget(small)
     return ", ".join(f"{run.task.meter.counts[kind]} {kind}" for kind in declared)
+
+
+def _setup_within_budget(small: SmallRun) -> None:
+    """Raise Violation if passes in set-up, at most, would overdraw a budget at the first scale.
+
+    Passes count alike here, whatever their kind costs.
+    """
+    whole, budget = small.whole, small.workload.budget
+    steps = budget / sum(small.passes.values())
+    made = (whole.task.meter.counts.total() - whole.setup.total()) / whole.task.step * steps
+    upper = space.default(small.space) | space_laws.bounds(small.space, -1)
+    with suppress(UserError):  # what the small workload is too small for
+        most = small.begin(point=upper).setup.total()
+        if made + most > budget * prices.OVERDRAWN + 1:
+            message = (
+                f"set-up makes up to {most} passes beside {budget} steps of {small.workload.name}"
+            )
+            raise Violation(f"{message}; PASSES declares fewer", "adapt")
 
 
 def exports(small: SmallRun) -> str:

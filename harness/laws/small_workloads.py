@@ -63,6 +63,11 @@ class SmallWorkload:
     def horizon(self) -> int:
         return _loaded(self)[1].horizon
 
+    @property
+    def budget(self) -> int:
+        """Steps that a trial of the workload itself buys at its first scale."""
+        return _definition(self.name).block["horizon"]
+
     def task(self, kinds: Collection[str] | None = None, seed: int = 0) -> Task:
         """Return the task as a runner makes it, on its own copy of the data."""
         module, config, data = _loaded(self)

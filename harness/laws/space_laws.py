@@ -42,16 +42,20 @@ def choices(declared: dict) -> Iterator[Point]:
 def corners(declared: dict) -> Iterator[tuple[Point, list[Point]]]:
     """Yield all lower and all upper bounds together; each with its bounds alone."""
     default = space.default(declared)
-    ranges = {
-        name: next(spec[kind] for kind in space.RANGES if kind in spec)
-        for name, spec in declared.items()
-        if isinstance(spec, dict) and "choice" not in spec
-    }
     for title, index in (("all lower bounds", 0), ("all upper bounds", -1)):
-        ends = {name: bounds[index] for name, bounds in ranges.items()}
+        ends = bounds(declared, index)
         alone = [(f"{name}={value}", default | {name: value}) for name, value in ends.items()]
         if ends:
             yield (title, default | ends), alone
+
+
+def bounds(declared: dict, index: int) -> dict:
+    """Return the lower (0) or the upper (-1) bound of each range in SPACE, by name."""
+    return {
+        name: next(spec[kind] for kind in space.RANGES if kind in spec)[index]
+        for name, spec in declared.items()
+        if isinstance(spec, dict) and "choice" not in spec
+    }
 
 
 def values(small: SmallRun) -> str:

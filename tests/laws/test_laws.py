@@ -111,6 +111,9 @@ MISTAKES = [  # law, file, what is replaced by what, what is said
      "self.task.next_batch())\n        self.count += 1", "36 passes 'forward_backward'"),
     ("passes", OWN, "        self.count += 1", "        self.task.forward(self.task.next_batch())",
      "which PASSES does not declare"),
+    ("passes", OWN, "class Algorithm", "def adapt(model, task, hp):\n    for _ in range(40):\n"
+     "        task.forward_backward(task.next_batch())\nclass Algorithm",
+     "set-up makes up to 40 passes beside"),
     ("hooks", OWN, "class Algorithm", "def evaluate_view(params, state):\n    return params\n"
      "class Algorithm", "evaluate_view"),
     ("masks", OWN, "p.data.sub_(p.grad, alpha=self.hp.lr)", "p.data = p.data - self.hp.lr * p.grad",
