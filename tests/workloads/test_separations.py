@@ -32,6 +32,8 @@ SEPARATED = [
     ("gpt2_moe", "loss_free_balance", ["adamw"]),
     ("compress_gpt2.sparse_90", "magnitude", ["soft_threshold"]),
     ("compress_gpt2.two_four", "magnitude", ["maskllm"]),
+    ("compress_gpt2.bits_4", "lsq", ["llm_qat", "comq", "adaround", "brecq", "cbq"]),
+    ("compress_gpt2.size_60", "flap", ["cofi", "pela"]),
     ("compress_gpt2.bits_2", "lsq", ["llm_qat", "omniquant", "adaround"]),
     ("pinn_poisson64", "ssbroyden", ["adam", "variable_projection"]),
     ("vit", "infobatch", ["el2n_pruning", "grand_pruning"]),
