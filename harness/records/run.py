@@ -125,12 +125,14 @@ def tuning_order(run: RecordedRun) -> tuple:
 def best_tuning(runs: Sequence[RecordedRun]) -> RecordedRun | None:
     """Return the run whose point is best, or None without runs.
 
-    At the workload's own budget that is the first by `tuning_order`. Where its point was raced at
-    other shares of the budget too, it is a run of the share that reached the goal earliest, between
-    two evaluations, among those that all of their seeds reached: the geometric mean of the seeds.
+    At the workload's own budget that is the first by `tuning_order`; of a point that was raced more
+    than once with a seed, the median counts, of two the later in that order. Where its point was
+    raced at other shares of the budget too, it is a run of the share that reached the goal
+    earliest, between two evaluations, among those that all of their seeds reached: the geometric
+    mean of the seeds.
     """
     usual = [run for run in runs if run.share == 1] or list(runs)
-    best = min(usual, key=tuning_order, default=None)
+    best = min(_medians(usual), key=tuning_order, default=None)
     if best is None:
         return None
     hp = canonical(best.record["hp"])
@@ -145,6 +147,14 @@ def best_tuning(runs: Sequence[RecordedRun]) -> RecordedRun | None:
         reached, key=lambda s: (statistics.fmean(math.log(r.interpolated) for r in reached[s]), s)
     )
     return min(reached[earliest], key=lambda run: (run.record["seed"], run.record["run_id"]))
+
+
+def _medians(runs: Sequence[RecordedRun]) -> list[RecordedRun]:
+    """Return one run of each point and seed: luck in a second measurement chooses no point."""
+    groups: dict[tuple[str, int], list[RecordedRun]] = {}
+    for run in runs:
+        groups.setdefault((run.point, run.record["seed"]), []).append(run)
+    return [sorted(group, key=tuning_order)[len(group) // 2] for group in groups.values()]
 
 
 def varied(runs: Sequence[RecordedRun]) -> list[str]:

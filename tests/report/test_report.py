@@ -328,6 +328,21 @@ def test_tuning_trials_choose_the_point_and_do_not_count_as_evidence(results):
     assert found.marks == []
 
 
+def test_a_lucky_second_measurement_of_a_trial_chooses_no_point(results):
+    """Before, the luckier of two records of one trial was the best, and its point had no seeds."""
+    records.reference(results)
+    runs = [(0, 0, 9, 0.1), (0, 0, 11, 0.1), (0, 1, 10, 0.2)]
+    runs += [(seed, None, 10, 0.2) for seed in (1, 2, 3)]
+    runs += [(seed, None, 12, 0.3) for seed in (1, 2, 3)]
+    for number, (seed, trial, crossing, lr) in enumerate(runs):
+        changes = {"hp": {"lr": lr}, "run_id": f"run{number}"}
+        made, rows = records.record(seed=seed, trial=trial, crossing=crossing, **changes)
+        records.folder(results, made, rows)
+    choice = row(results).choices["alpha.mini"]
+    assert choice.hp == {"lr": 0.2}
+    assert choice.tuned
+
+
 def test_runs_with_a_larger_budget_have_a_board_of_their_own(results):
     records.reference(results)
     seeds(results, [12, 12])
