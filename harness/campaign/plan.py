@@ -181,9 +181,10 @@ def _block(given: dict, where: str) -> Block:
             "the point that is tuned already, or trials that tune",
             "ruleset: fixed",
         )
-    return Block(
+    names = _names(made, "submissions", where)
+    block = Block(
         rules,
-        tuple(_submissions(_names(made, "submissions", where), where)),
+        tuple(_submissions(names, where)),
         tuple(_workloads(_names(made, "workloads", where), made["scale"], where)),
         made["scale"],
         made["until"],
@@ -191,6 +192,23 @@ def _block(given: dict, where: str) -> Block:
         made["isolation"],
         made["tuned"],
     )
+    _check_pairs(block, names, where)
+    return block
+
+
+def _check_pairs(block: Block, names: list[str], where: str) -> None:
+    """Raise UserError if a submission was asked for by its name and races on none of the workloads.
+
+    A family, or `all`, stands for those of its submissions that fit.
+    """
+    paired = {submission for submission, _, _ in block.pairs()}
+    for name in names:
+        if name in block.submissions and name not in paired:
+            tracks = ", ".join(discover.tracks(discover.read(discover.find(name))))
+            told = f"{where}{name} races on none of these workloads: its track is {tracks}"
+            if block.rules["budget"] != 1:
+                told += f", and a stream takes no budget: {block.rules['budget']}"
+            raise UserError(told, "a workload of that track", "harness list workloads")
 
 
 def _names(made: dict, key: str, where: str) -> list[str]:

@@ -291,6 +291,7 @@ def die(*_) -> None:
         ("submissions: [adamw]\nworkloads: [gpt2]\nruleset: externl", "did you mean external"),
         ("submissions: [adamw]", "workloads is empty"),
         ("blocks: [{submissions: [adamw], workloads: [gpt2]}, {x: 1}]", "block 2: .*no key 'x'"),
+        ("submissions: [adamw, lora]\nworkloads: [gpt2, vit]", "lora races on none .* finetune"),
         ("submissions: [adamw]\nworkloads: [gpt2]\nuntil: godot", "goal, budget"),
         ("submissions: [adamw]\nworkloads: [gpt2.pots_norm]", "did you mean post_norm"),
         ("submissions: [adamw]\nworkloads: [gpt2]\nisolation: strikt", "inline"),
