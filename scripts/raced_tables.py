@@ -71,7 +71,9 @@ def _range(values: Sequence[float], metric: str) -> str:
 
 def in_words(metric: str, value: float) -> str:
     """Return the value of a metric in three digits; memory in MB."""
-    return f"{value / 1e6:.3g} MB" if metric == "memory" else f"{value:.3g}".replace("e-0", "e-")
+    if metric.endswith("memory"):
+        return f"{value / 1e6:.3g} MB"
+    return f"{value:.3g}".replace("e-0", "e-")
 
 
 @cache

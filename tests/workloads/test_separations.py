@@ -21,6 +21,7 @@ SEPARATED = [
     ("gpt2_fed", "diloco", ["fedavg", "scaffold"]),
     ("vit_fed", "diloco", ["adamw", "fedavg"]),
     ("ft_gpt2.trainable_10", "lora", ["dora", "miss", "hira", "lora_plus"]),
+    ("ft_gpt2.memory_80", "lora_fa", ["layernorm_tuning", "mesa_training", "wta_crs"]),
     ("ft_greedy", "hyperfit", ["full"]),
     ("constrained", "frank_wolfe", ["sgd", "adam"]),
     ("game", "halpern", ["sgd", "adam"]),
