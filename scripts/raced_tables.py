@@ -71,9 +71,14 @@ def _range(values: Sequence[float], metric: str) -> str:
 
 def in_words(metric: str, value: float) -> str:
     """Return the value of a metric in three digits; memory in MB."""
-    if metric.endswith("memory"):
+    if is_memory(metric):
         return f"{value / 1e6:.3g} MB"
     return f"{value:.3g}".replace("e-0", "e-")
+
+
+def is_memory(metric: str) -> bool:
+    """Return True for memory and training_memory, in bytes."""
+    return metric.endswith("memory")
 
 
 @cache

@@ -170,7 +170,7 @@ def goal_in_words(goal: dict) -> str:
 
 
 def _bound(metric: str, value: float) -> str:
-    return f"{value / 1e6:g} MB" if metric == "memory" else _plain(value)
+    return f"{value / 1e6:g} MB" if raced_tables.is_memory(metric) else _plain(value)
 
 
 def _plain(value) -> str:

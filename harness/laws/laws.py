@@ -8,7 +8,6 @@ tests and `pytest --pyargs harness.laws --submission FILE` try every law.
 
 import math
 from collections.abc import Callable
-from contextlib import suppress
 from unittest.mock import patch
 
 import torch
@@ -195,21 +194,24 @@ def passes(small: SmallRun) -> str:
 
 
 def _setup_within_budget(small: SmallRun) -> None:
-    """Raise Violation if passes in set-up, at most, would overdraw a budget at the first scale.
+    """Raise Violation if the most passes of set-up overdraw a budget at the first scale.
 
     Passes count alike here, whatever their kind costs.
     """
-    whole, budget = small.whole, small.workload.budget
-    steps = budget / sum(small.passes.values())
-    made = (whole.task.meter.counts.total() - whole.setup.total()) / whole.task.step * steps
     upper = space.default(small.space) | space_laws.bounds(small.space, -1)
-    with suppress(UserError):  # what the small workload is too small for
-        most = small.begin(point=upper).setup.total()
-        if made + most > budget * prices.OVERDRAWN + 1:
-            message = (
-                f"set-up makes up to {most} passes beside {budget} steps of {small.workload.name}"
-            )
-            raise Violation(f"{message}; PASSES declares fewer", "adapt")
+    try:
+        setup = small.begin(point=upper).setup.total()
+    except UserError:
+        # The small workload is too small for this point.
+        return
+    whole, budget = small.whole, small.workload.budget
+    a_step = (whole.task.meter.counts.total() - whole.setup.total()) / whole.task.step
+    steps = budget / sum(small.passes.values())
+    if setup + a_step * steps > budget * prices.OVERDRAWN + 1:
+        message = (
+            f"set-up makes up to {setup} passes beside {budget} steps of {small.workload.name}"
+        )
+        raise Violation(f"{message}; PASSES declares fewer", "adapt")
 
 
 def exports(small: SmallRun) -> str:

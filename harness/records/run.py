@@ -150,7 +150,7 @@ def best_tuning(runs: Sequence[RecordedRun]) -> RecordedRun | None:
 
 
 def _medians(runs: Sequence[RecordedRun]) -> list[RecordedRun]:
-    """Return one run of each point and seed: luck in a second measurement chooses no point."""
+    """Return one run of each point and seed, so that a lucky second race chooses no point."""
     groups: dict[tuple[str, int], list[RecordedRun]] = {}
     for run in runs:
         groups.setdefault((run.point, run.record["seed"]), []).append(run)
