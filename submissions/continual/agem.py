@@ -26,9 +26,9 @@ def dot(a, b):
 
 def project_(grads, reference):
     """Remove from `grads` the component against `reference`; both are lists of tensors."""
-    along = dot(grads, reference)
-    if along < 0:
-        torch._foreach_add_(grads, reference, alpha=-along / dot(reference, reference))
+    along, square = dot(grads, reference), dot(reference, reference)
+    if along < 0 < square:  # the square of a tiny gradient is 0 in float32
+        torch._foreach_add_(grads, reference, alpha=-along / square)
 
 
 class Algorithm(er.Algorithm):
