@@ -16,7 +16,7 @@ from harness.catalog.definition import Definition
 from harness.records.compact import read_compact, write_compact
 from harness.records.rejudge import rejudge
 from harness.records.run import RecordedRun
-from harness.system.files import atomic_json, read_json
+from harness.system.files import atomic_json, locked, read_json
 from harness.system.hashing import canonical
 
 
@@ -91,35 +91,41 @@ def commit(pairs: Iterable[Pair], results: Path) -> list[str]:
     """Write the pairs' runs and tuned points into `results`; says what it did.
 
     Records of other runs of the same workload version stay, judged by its goal as it is now; those
-    of other versions are dropped.
+    of other versions are dropped. Campaigns that share a folder write one after the other.
     """
-    told = []
     groups: dict[str, list[Pair]] = defaultdict(list)
     for pair in pairs:
         if pair.found or pair.failed:
             groups[pair.definition.key].append(pair)
-    for key, mine in groups.items():
-        definition = mine[0].definition
-        _commit_failed(mine, definition, results)
-        fresh = {run.record["run_id"]: run for pair in mine for run in pair.found.values()}
-        if not fresh:
-            continue
-        path, left_out = results / "board" / f"{key}.jsonl", []
-        known = read_compact(path, left_out) if path.exists() else ()
-        known = [rejudge(run, definition) for run in known]
-        here = [run for run in known if run.record["workload_hash"] == definition.hash]
-        every = {run.record["run_id"]: run for run in here} | fresh
-        write_compact(path, every.values())
-        dropped = len({run.record["run_id"] for run in known} - every.keys()) + len(left_out)
-        lost = f", {dropped} of other versions or damaged dropped" if dropped else ""
-        told.append(f"{path}: {len(every)} runs{lost}")
-        tuned = results / "tuned" / f"{key}.json"
-        points = read_json(tuned) if tuned.exists() else {}
-        points |= {pair.submission: tuned_of(best, pair) for pair in mine if (best := pair.best())}
-        if points:
-            tuned.parent.mkdir(parents=True, exist_ok=True)
-            atomic_json(tuned, dict(sorted(points.items())))
-    return told
+    if not groups:
+        return []
+    with locked(results / "runs", wait=True, elsewhere="--results FOLDER"):
+        return [line for mine in groups.values() for line in _commit_workload(mine, results)]
+
+
+def _commit_workload(pairs: list[Pair], results: Path) -> list[str]:
+    """Write the pairs of one workload; say how many runs its board has."""
+    definition = pairs[0].definition
+    key = definition.key
+    _commit_failed(pairs, definition, results)
+    fresh = {run.record["run_id"]: run for pair in pairs for run in pair.found.values()}
+    if not fresh:
+        return []
+    path, left_out = results / "board" / f"{key}.jsonl", []
+    known = read_compact(path, left_out) if path.exists() else ()
+    known = [rejudge(run, definition) for run in known]
+    here = [run for run in known if run.record["workload_hash"] == definition.hash]
+    every = {run.record["run_id"]: run for run in here} | fresh
+    write_compact(path, every.values())
+    dropped = len({run.record["run_id"] for run in known} - every.keys()) + len(left_out)
+    lost = f", {dropped} of other versions or damaged dropped" if dropped else ""
+    tuned = results / "tuned" / f"{key}.json"
+    points = read_json(tuned) if tuned.exists() else {}
+    points |= {pair.submission: tuned_of(best, pair) for pair in pairs if (best := pair.best())}
+    if points:
+        tuned.parent.mkdir(parents=True, exist_ok=True)
+        atomic_json(tuned, dict(sorted(points.items())))
+    return [f"{path}: {len(every)} runs{lost}"]
 
 
 def read_failed(results: Path, key: str) -> dict:

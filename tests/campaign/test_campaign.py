@@ -2,11 +2,15 @@
 
 import json
 import math
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 
 import pytest
 
+from harness.campaign import board
 from harness.campaign import pairs as campaign_pairs
 from harness.campaign.board import Known, commit
 from harness.campaign.pair_results import TRIES, Job
@@ -104,6 +108,29 @@ def test_what_is_committed_is_what_was_found_and_other_runs_stay(tmp_path):
     alone = Pair("gpt2", "adamw", {"studies": 1, "trials": 0, "seeds": 3})
     finish(alone, Job(0, None, 3), tmp_path / "other", 12, 0.1)
     assert commit([alone], results)[0].endswith(": 4 runs")
+
+
+def test_campaigns_that_share_a_folder_write_one_after_the_other(tmp_path, monkeypatch):
+    reading, usual = Event(), board.read_compact
+
+    def read(*given):
+        runs = list(usual(*given))
+        reading.set()
+        time.sleep(0.5)
+        return runs
+
+    rules = {"studies": 1, "trials": 0, "seeds": 1}
+    pairs = [Pair("gpt2", name, rules) for name in ("adam", "adamw", "lion")]
+    for pair in pairs:
+        finish(pair, Job(0, None, 1), tmp_path, 12, 0.1)
+    first, *others = pairs
+    commit([first], tmp_path)
+    monkeypatch.setattr(board, "read_compact", read)
+    with ThreadPoolExecutor() as pool:
+        half_done = pool.submit(commit, [others[0]], tmp_path)
+        reading.wait()
+        messages = [half_done.result, pool.submit(commit, [others[1]], tmp_path).result]
+        assert [one()[0][-6:] for one in messages] == ["2 runs", "3 runs"]
 
 
 def _made(folder: Path) -> Path:
