@@ -20,7 +20,7 @@ SEPARATED = [
     ("fed", "one_bit_adam", ["adamw", "fedavg_plain"]),
     ("gpt2_fed", "diloco", ["fedavg", "scaffold"]),
     ("vit_fed", "diloco", ["adamw", "fedavg"]),
-    ("ft_gpt2.trainable_10", "lora", ["dora", "miss", "hira", "lora_plus"]),
+    ("ft_gpt2.trainable_10", "lora", ["miss", "hira", "lora_plus", "hra", "oft", "road"]),
     ("ft_gpt2.delta", "shira", ["corda", "delora", "vera"]),
     ("ft_gpt2.memory_80", "lora_fa", ["layernorm_tuning", "mesa_training", "wta_crs"]),
     ("ft_greedy", "hyperfit", ["full"]),
