@@ -99,7 +99,7 @@ def commit(pairs: Iterable[Pair], results: Path) -> list[str]:
             groups[pair.definition.key].append(pair)
     if not groups:
         return []
-    with locked(results / "runs", wait=True, elsewhere="--results FOLDER"):
+    with locked(results, wait=True, elsewhere="--results FOLDER"):
         return [line for mine in groups.values() for line in _commit_workload(mine, results)]
 
 

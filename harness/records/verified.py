@@ -19,7 +19,7 @@ from pathlib import Path
 from harness.errors import UserError
 from harness.records.plausibility import AGREES
 from harness.records.run import RecordedRun
-from harness.system.files import BadFile, atomic_write, read_json
+from harness.system.files import BadFile, atomic_write, locked, read_json
 from harness.system.hashing import canonical, digest
 from harness.system.paths import ROOT
 
@@ -79,11 +79,14 @@ def read_list(path: Path) -> list[dict]:
 
 
 def add(path: Path, entries: Iterable[dict]) -> None:
-    """Add entries to a list, one a line; an entry takes the place of an earlier one of its run."""
-    every = {entry["run_id"]: entry for entry in (*read_list(path), *entries)}
-    lines = [json.dumps(every[name], ensure_ascii=True) for name in sorted(every)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, "[\n" + ",\n".join(lines) + "\n]\n")
+    """Add entries to a list, one a line; an entry takes the place of an earlier one of its run.
+
+    Processes that share a list write one after the other.
+    """
+    with locked(path.parent, wait=True, elsewhere="--list FILE"):
+        every = {entry["run_id"]: entry for entry in (*read_list(path), *entries)}
+        lines = [json.dumps(every[name], ensure_ascii=True) for name in sorted(every)]
+        atomic_write(path, "[\n" + ",\n".join(lines) + "\n]\n")
 
 
 def compare(

@@ -27,7 +27,8 @@ def dot(a, b):
 def project_(grads, reference):
     """Remove from `grads` the component against `reference`; both are lists of tensors."""
     along, square = dot(grads, reference), dot(reference, reference)
-    if along < 0 < square:  # the square of a tiny gradient is 0 in float32
+    # The square of a tiny gradient is 0 in float32.
+    if along < 0 < square:
         torch._foreach_add_(grads, reference, alpha=-along / square)
 
 

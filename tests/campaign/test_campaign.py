@@ -120,17 +120,16 @@ def test_campaigns_that_share_a_folder_write_one_after_the_other(tmp_path, monke
         return runs
 
     rules = {"studies": 1, "trials": 0, "seeds": 1}
-    pairs = [Pair("gpt2", name, rules) for name in ("adam", "adamw", "lion")]
+    before, slow, quick = pairs = [Pair("gpt2", name, rules) for name in ("adam", "adamw", "lion")]
     for pair in pairs:
         finish(pair, Job(0, None, 1), tmp_path, 12, 0.1)
-    first, *others = pairs
-    commit([first], tmp_path)
+    commit([before], tmp_path)
     monkeypatch.setattr(board, "read_compact", read)
     with ThreadPoolExecutor() as pool:
-        half_done = pool.submit(commit, [others[0]], tmp_path)
-        reading.wait()
-        messages = [half_done.result, pool.submit(commit, [others[1]], tmp_path).result]
-        assert [one()[0][-6:] for one in messages] == ["2 runs", "3 runs"]
+        waiting = pool.submit(commit, [slow], tmp_path)
+        assert reading.wait(30)
+        assert commit([quick], tmp_path)[0].endswith(": 3 runs")
+    assert waiting.result()[0].endswith(": 2 runs")
 
 
 def _made(folder: Path) -> Path:

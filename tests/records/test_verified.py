@@ -3,7 +3,10 @@
 import gzip
 import json
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Event
 
 import pytest
 import torch
@@ -55,6 +58,25 @@ def test_every_record_of_the_project_is_listed_as_it_is():
     runs = board_tables.committed().runs
     assert len(runs) >= 500
     assert [run.where for run in runs if run.verified not in verified.HOW] == []
+
+
+def test_processes_that_share_a_list_write_one_after_the_other(own_list, monkeypatch):
+    reading, usual = Event(), verified.read_list
+
+    def read(path):
+        entries = usual(path)
+        reading.set()
+        time.sleep(0.5)
+        return entries
+
+    fields = dict.fromkeys(verified.FIELDS, "x") | {"how": verified.OWN, "digest": 64 * "0"}
+    slow, quick = (fields | {"run_id": name} for name in "ab")
+    monkeypatch.setattr(verified, "read_list", read)
+    with ThreadPoolExecutor() as pool:
+        pool.submit(verified.add, own_list, [slow])
+        assert reading.wait(30)
+        verified.add(own_list, [quick])
+    assert read_json(own_list) == [slow, quick]
 
 
 def test_a_record_and_its_line_have_one_digest_and_an_edit_has_another(raced, own_list, tmp_path):
